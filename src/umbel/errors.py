@@ -26,6 +26,7 @@ UmbelError                        something Umbel refuses; never raised itself
 ├── RoundFailed                   a round in which too few updates were accepted, with every reason
 ├── CheckpointError               a checkpoint that cannot be read or does not fit the run
 ├── AppError                      an app that cannot be found, loaded or understood
+├── UsageError                    a command line, a settings file or a path that cannot be used as given
 └── MissingExtra                  an optional dependency that is not installed (an ImportError)
 
 Each class has a ``code`` (stable, for machines), an ``http_status`` and an ``exit_status`` (for the command line).
@@ -62,6 +63,7 @@ __all__ = [
     "UmbelError",
     "UnknownStype",
     "UpdateRejected",
+    "UsageError",
 ]
 
 
@@ -256,6 +258,14 @@ class AppError(UmbelError):
     code = "app"
     http_status = 422
     exit_status = 64
+
+
+class UsageError(UmbelError, ValueError):
+    """A command line, a settings file or a path that cannot be used as it was given."""
+
+    code = "usage"
+    http_status = 400
+    exit_status = 2
 
 
 class MissingExtra(UmbelError, ImportError):
