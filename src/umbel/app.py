@@ -1,0 +1,178 @@
+"""Apps: the functions that a node runs when a message arrives, and the function that drives a run."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias, TypeVar
+
+from umbel.context import Context
+from umbel.errors import AppError
+from umbel.grid import Grid
+from umbel.message import Error, ErrorCode, Message, MessageType
+
+__all__ = ["ClientApp", "ServerApp"]
+
+_Handler: TypeAlias = Callable[[Message, Context], Message]
+_Mod: TypeAlias = Callable[[Message, Context, _Handler], Message]
+_Main: TypeAlias = Callable[[Grid, Context], None]
+_H = TypeVar("_H", bound=_Handler)
+_M = TypeVar("_M", bound=_Main)
+
+# A reason travels to the server with every failed reply: enough to find the fault, never a dump of somebody's data.
+_REASON_LIMIT: Final = 2_000
+_TRACEBACK_LIMIT: Final = 16_000
+
+
+class ClientApp:
+    """What a node does: one function for each type of message.
+
+    >>> app = ClientApp()
+    >>> @app.train()
+    ... def train(message, context):
+    ...     return message.create_reply(message.content)
+    >>> app.handles("train"), app.handles("evaluate")
+    (True, False)
+
+    ``mods`` wrap every handler like the skins of an onion, the first one outermost: a mod is a function
+    ``mod(message, context, call_next)`` that returns a reply, usually that of ``call_next(message, context)``.
+    """
+
+    def __init__(self, mods: Sequence[_Mod] = ()) -> None:
+        self._mods = tuple(mods)
+        self._handlers: dict[str, _Handler] = {}
+
+    def train(self) -> Callable[[_H], _H]:
+        """Register the decorated function for ``train`` messages."""
+        return self.on(MessageType.TRAIN)
+
+    def evaluate(self) -> Callable[[_H], _H]:
+        """Register the decorated function for ``evaluate`` messages."""
+        return self.on(MessageType.EVALUATE)
+
+    def query(self) -> Callable[[_H], _H]:
+        """Register the decorated function for ``query`` messages."""
+        return self.on(MessageType.QUERY)
+
+    def on(self, message_type: str) -> Callable[[_H], _H]:
+        """Register the decorated function for messages of ``message_type``, any non-empty text.
+
+        Raises ``AppError`` if the type has a handler already.
+        """
+
+        def register(handler: _H) -> _H:
+            self._register(message_type, handler)
+            return handler
+
+        return register
+
+    def _register(self, message_type: str, handler: _Handler) -> None:
+        _check_function(handler, "(message, context) -> Message", _place(message_type))
+        if message_type in self._handlers:
+            message = f"expected one handler for each message type, got a second for {str(message_type)!r}: remove one"
+            raise AppError(message, at=_place(message_type))
+        for mod in reversed(self._mods):
+            handler = _wrap(mod, handler)
+        self._handlers[message_type] = handler
+
+    def handles(self, message_type: str) -> bool:
+        """Return whether the app has a handler for this type of message."""
+        return message_type in self._handlers
+
+    def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
+        """Handle one message and return the reply to it.
+
+        Whatever goes wrong in a handler or mod comes back as an error reply with the exception's type and text, and,
+        if whoever runs the node allows ``tracebacks``, where it happened. An interrupt from the keyboard passes
+        through, since it is meant for the process; ``sys.exit`` in a handler does not end a node.
+
+        Raises ``MessageExpired`` when the message has outlived its time to live, since then nothing may reply to it.
+        """
+        asked = message.metadata
+        handler = self._handlers.get(asked.message_type)
+        if handler is None:
+            return message.create_error_reply(Error(ErrorCode.UNKNOWN_MESSAGE_TYPE, self._unknown(asked.message_type)))
+        try:
+            reply = handler(message, context)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a node outlives any fault in the code it runs
+            return _failed(message, error, tracebacks=tracebacks)
+        fault = _fault(reply, message)
+        return reply if fault is None else message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
+
+    def _unknown(self, message_type: str) -> str:
+        known = ", ".join(repr(str(name)) for name in self._handlers) or "none"
+        return f"this app has no handler for messages of type {str(message_type)!r}; it has handlers for: {known}"
+
+
+class ServerApp:
+    """A run with a loop of one's own: one function that is given a grid and a context.
+
+    >>> app = ServerApp()
+    >>> @app.main()
+    ... def main(grid, context):
+    ...     nodes = grid.nodes()
+    """
+
+    def __init__(self) -> None:
+        self._main: _Main | None = None
+
+    def main(self) -> Callable[[_M], _M]:
+        """Register the decorated function, ``(grid, context) -> None``; raises ``AppError`` at the second one."""
+
+        def register(function: _M) -> _M:
+            _check_function(function, "(grid, context) -> None", "ServerApp.main")
+            if self._main is not None:
+                raise AppError("expected one main function, got a second: remove one", at="ServerApp.main")
+            self._main = function
+            return function
+
+        return register
+
+    def __call__(self, grid: Grid, context: Context) -> None:
+        """Run the main function; raises ``AppError`` if there is none."""
+        if self._main is None:
+            raise AppError("expected a main function, got none: decorate one with @app.main()", at="ServerApp.main")
+        self._main(grid, context)
+
+
+def _place(message_type: str) -> str:
+    return f"ClientApp.on({str(message_type)!r})"
+
+
+def _check_function(value: object, signature: str, at: str) -> None:
+    if not callable(value):
+        raise AppError(f"expected a function {signature} below the decorator, got {type(value).__name__}", at=at)
+
+
+def _wrap(mod: _Mod, call_next: _Handler) -> _Handler:
+    def call(message: Message, context: Context) -> Message:
+        return mod(message, context, call_next)
+
+    return call
+
+
+def _failed(message: Message, error: BaseException, *, tracebacks: bool) -> Message:
+    reason = _shorten("".join(traceback.format_exception_only(error)).strip(), _REASON_LIMIT)
+    if tracebacks:
+        reason = f"{reason}\n{_shorten(''.join(traceback.format_exception(error)), _TRACEBACK_LIMIT)}"
+    return message.create_error_reply(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason))
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+
+
+def _fault(reply: object, message: Message) -> str | None:
+    if not isinstance(reply, Message):
+        got = type(reply).__name__
+        return f"expected a Message, got {got}: end the handler with `return message.create_reply(content)`"
+    asked, answered = message.metadata, reply.metadata
+    if (
+        answered.reply_to_message == asked.message_id
+        and answered.run_id == asked.run_id
+        and answered.dst_node_id == asked.src_node_id
+        and answered.src_node_id == asked.dst_node_id
+    ):
+        return None
+    return (
+        f"expected a reply to message {asked.message_id} of run {asked.run_id}, got one to message "
+        f"{answered.reply_to_message} of run {answered.run_id}: make it with message.create_reply(...)"
+    )
