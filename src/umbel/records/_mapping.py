@@ -1,0 +1,117 @@
+"""The typed, ordered mapping under every record."""
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, MutableSequence, ValuesView
+from typing import Any, Generic, Self, TypeVar
+
+from umbel.errors import RecordTypeError
+
+V = TypeVar("V")
+
+
+class TypedMapping(MutableMapping[str, V], Generic[V]):
+    """An insertion-ordered mapping from str to values of one kind, checked whenever one is stored.
+
+    Like a dict's, its equality does not look at the order.
+    """
+
+    __slots__ = ("_data",)
+    _data: dict[str, V]
+
+    def __init__(self, items: Mapping[str, V] | None = None, *, keep_input: bool = True) -> None:
+        checked = self._check_all({} if items is None else items)
+        if not keep_input and items is not None:
+            drain(items)
+        self._data = checked
+
+    def _check_value(self, key: str, value: object) -> V:
+        """Return ``value`` in its stored form, or raise."""
+        raise NotImplementedError
+
+    def _check(self, key: object, value: object) -> tuple[str, V]:
+        if not isinstance(key, str):
+            msg = f"expected a str as key, got {type(key).__name__} {key!r:.80}"
+            raise RecordTypeError(msg, at=type(self).__name__)
+        return key if type(key) is str else str(key), self._check_value(key, value)
+
+    def _check_all(self, items: Mapping[str, V]) -> dict[str, V]:
+        if not isinstance(items, Mapping):
+            msg = f"expected a mapping, got {type(items).__name__}"
+            raise RecordTypeError(msg, at=type(self).__name__)
+        return dict(self._check(key, value) for key, value in items.items())
+
+    def __getitem__(self, key: str) -> V:
+        """Return the value stored under ``key``."""
+        return self._data[key]
+
+    def __setitem__(self, key: str, value: V) -> None:
+        """Store ``value`` under ``key``, once both are checked."""
+        key, value = self._check(key, value)
+        self._data[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        """Remove ``key``."""
+        del self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys in order."""
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+        return len(self._data)
+
+    def __contains__(self, key: object) -> bool:
+        """Say whether ``key`` is there."""
+        return key in self._data
+
+    def keys(self) -> KeysView[str]:
+        """Return a live view of the keys."""
+        return self._data.keys()
+
+    def values(self) -> ValuesView[V]:
+        """Return a live view of the values."""
+        return self._data.values()
+
+    def items(self) -> ItemsView[str, V]:
+        """Return a live view of the entries."""
+        return self._data.items()
+
+    def update(self, other: Any = (), /, **entries: Any) -> None:
+        """Store several entries, or none of them if one is wrong."""
+        pairs: Iterable[tuple[str, Any]] = dict(other, **entries).items()
+        self._data.update(dict(self._check(key, value) for key, value in pairs))
+
+    def copy(self) -> Self:
+        """Return a mapping of its own with the same values."""
+        twin = type(self).__new__(type(self))
+        twin._data = self._data.copy()
+        return twin
+
+    __copy__ = copy
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the contents with those of another mapping, whatever the order."""
+        if isinstance(other, TypedMapping):
+            return self._data == other._data
+        if isinstance(other, Mapping):
+            return self._data == dict(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show the entries as a dict would."""
+        return repr(self._data)
+
+
+def drain(items: object) -> None:
+    """Empty the caller's mapping or list.
+
+    Raises:
+        RecordTypeError: if it cannot be emptied; it is then as it was.
+
+    """
+    if not isinstance(items, MutableMapping | MutableSequence):
+        msg = f"keep_input=False empties what it is given, and {type(items).__name__} cannot be; pass a dict or a list"
+        raise RecordTypeError(msg)
+    items.clear()

@@ -1,0 +1,178 @@
+"""The parameter record: a model as named, ordered, serialised arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.errors import RecordError, RecordTypeError
+from umbel.records._arena import Arena, align, aligned_empty
+from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
+from umbel.records._dtypes import name_of, portable
+from umbel.records._mapping import TypedMapping, drain
+from umbel.records._stypes import RAW, place_raw
+
+_SHOWN = 6
+
+
+class ParametersRecord(TypedMapping[Array]):
+    """Named arrays in order: a serialised counterpart of a PyTorch ``state_dict``.
+
+    Args:
+        array_dict: the arrays to begin with.
+        keep_input: False, the default, empties ``array_dict`` once all of it is known to be right, so that the record
+            is the only holder of the arrays; True leaves it alone. Neither copies bytes.
+
+    Raises:
+        RecordTypeError: if a key is no str or a value no Array; ``array_dict`` is then as it was.
+
+    >>> import numpy as np
+    >>> arrays = {"weight": array_from_numpy(np.eye(2)), "bias": array_from_numpy(np.zeros(2))}
+    >>> record = ParametersRecord(arrays, keep_input=True)
+    >>> list(record), len(arrays)
+    (['weight', 'bias'], 2)
+    >>> record = ParametersRecord(arrays)
+    >>> list(record), len(arrays)
+    (['weight', 'bias'], 0)
+    >>> record["bias"].numpy()
+    array([0., 0.])
+
+    """
+
+    __slots__ = ()
+
+    def __init__(self, array_dict: Mapping[str, Array] | None = None, keep_input: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of the original
+        super().__init__(array_dict, keep_input=keep_input)
+
+    def _check_value(self, key: str, value: object) -> Array:
+        if not isinstance(value, Array):
+            msg = f"expected an Array, got {type(value).__name__}; serialise it with array_from_numpy(...)"
+            raise RecordTypeError(msg, at=f"ParametersRecord[{key!r:.80}]")
+        return value
+
+    def count_bytes(self) -> int:
+        """Return the bytes of all payloads and of all names in UTF-8."""
+        return sum(len(array.data) + len(name.encode()) for name, array in self._data.items())
+
+    @classmethod
+    def from_numpy(
+        cls,
+        arrays: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]],
+        *,
+        stype: str = RAW,
+        keep_input: bool = True,
+        copy: bool = True,
+        arena: Arena | None = None,
+    ) -> Self:
+        """Serialise a whole model.
+
+        Args:
+            arrays: arrays by name, or a sequence, whose arrays are named "0", "1" ...
+            stype: ``"raw"`` copies all arrays into one allocation; any other stype serialises each by itself.
+            keep_input: False empties ``arrays`` and lets go of each array once it is read, so that a model that nobody
+                else holds is never in memory twice.
+            copy: False makes read-only views of the caller's arrays instead of a snapshot (``"raw"`` only): they
+                change when the caller's arrays do. An array that is not little-endian and C-order is copied.
+            arena: write into this buffer instead of a new one. See ``Arena``.
+
+        Raises:
+            BadDtype: for a dtype that the stype cannot carry.
+            RecordTypeError: if a name is no str or a value no NumPy array. ``arrays`` is then as it was.
+
+        >>> import numpy as np
+        >>> record = ParametersRecord.from_numpy({"weight": np.ones((2, 2), np.float32)})
+        >>> record["weight"]
+        Array(dtype='float32', shape=[2, 2], stype='raw', data=<16 bytes: 00 00 80 3f 00 00 80 3f ...>)
+        >>> record.to_numpy()["weight"]
+        array([[1., 1.],
+               [1., 1.]], dtype=float32)
+
+        """
+        taken = _named(arrays)
+        places, size = _plan(taken)
+        buffer = _buffer(arena, size) if copy and stype == RAW else None
+        if not keep_input:
+            drain(arrays)
+        record = cls()
+        for place in places:
+            array = taken.pop(place.name)
+            record._data[place.name] = _serialise(array, place, stype, buffer)
+            del array
+        return record
+
+    def to_numpy(self, *, copy: bool = True) -> dict[str, NDArray[Any]]:
+        """Return all arrays by name, in order.
+
+        Args:
+            copy: True gives arrays of your own; False read-only views of the payloads where the stype allows.
+
+        Raises:
+            RecordError: if a payload does not hold what its Array says.
+
+        """
+        arrays = {}
+        for name, array in self._data.items():
+            try:
+                arrays[name] = array.numpy(copy=copy)
+            except (RecordError, RecordTypeError) as error:
+                raise type(error)(error.message, at=f"ParametersRecord[{name!r:.80}]") from error
+        return arrays
+
+    def __repr__(self) -> str:
+        """Show the arrays; of many, the first and the last."""
+        shown = [f"{name!r}: {array!r}" for name, array in self._data.items()]
+        if len(shown) > 2 * _SHOWN:
+            shown = [*shown[:_SHOWN], f"... {len(shown) - 2 * _SHOWN} more ...", *shown[-_SHOWN:]]
+        return f"ParametersRecord({{{', '.join(shown)}}})"
+
+
+class _Place(NamedTuple):
+    """Where an array goes in the arena, and as what."""
+
+    name: str
+    dtype: str
+    offset: int
+
+
+def _named(arrays: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    if isinstance(arrays, Mapping):
+        return dict(arrays)
+    if isinstance(arrays, Sequence):
+        return {str(place): array for place, array in enumerate(arrays)}
+    msg = f"expected a mapping or a sequence of NumPy arrays, got {type(arrays).__name__}"
+    raise RecordTypeError(msg)
+
+
+def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
+    """Check every name and array before the first byte is copied; lay the arrays out one after the other."""
+    places, end = [], 0
+    for name, value in arrays.items():
+        if type(name) is not str:
+            msg = f"expected a str as name, got {type(name).__name__} {name!r:.80}"
+            raise RecordTypeError(msg)
+        array = value
+        if type(value) is not np.ndarray:
+            array = arrays[name] = plain(value, at=f"arrays[{name!r:.80}]")
+        places.append(_Place(name, name_of(array.dtype), end))
+        end = align(end + array.nbytes)
+    return places, end
+
+
+def _buffer(arena: Arena | None, size: int) -> tuple[np.ndarray, memoryview]:
+    buffer = aligned_empty(size) if arena is None else arena.take(size)
+    return buffer, buffer.data.toreadonly()
+
+
+def _serialise(
+    array: NDArray[Any], place: _Place, stype: str, buffer: tuple[np.ndarray, memoryview] | None
+) -> Array:
+    if stype != RAW:
+        return array_from_numpy(array, stype)
+    kind = portable(place.dtype)
+    if buffer is None:
+        data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
+    else:
+        place_raw(array, kind, buffer[0], place.offset)
+        data = buffer[1][place.offset : place.offset + array.nbytes]
+    return unchecked(place.dtype, list(array.shape), RAW, data)

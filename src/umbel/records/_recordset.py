@@ -1,0 +1,118 @@
+"""The record set: everything that one message carries."""
+
+from collections.abc import Mapping
+from typing import Generic, Self, TypeVar
+
+from umbel.errors import RecordTypeError
+from umbel.records._mapping import TypedMapping
+from umbel.records._parameters import ParametersRecord
+from umbel.records._values import ConfigsRecord, MetricsRecord
+
+R = TypeVar("R", ParametersRecord, MetricsRecord, ConfigsRecord)
+
+
+class _Records(TypedMapping[R], Generic[R]):
+    """Records of one kind by name."""
+
+    __slots__ = ("_kind",)
+    _kind: type[R]
+
+    def __init__(self, kind: type[R], records: Mapping[str, R] | None) -> None:
+        self._kind = kind
+        super().__init__(records)
+
+    def _check_value(self, key: str, value: object) -> R:
+        if not isinstance(value, self._kind):
+            msg = f"expected a {self._kind.__name__}, got {type(value).__name__}"
+            raise RecordTypeError(msg, at=f"RecordSet[{key!r:.80}]")
+        return value
+
+    def copy(self) -> Self:
+        """Return a mapping of its own with the same records."""
+        twin = super().copy()
+        twin._kind = self._kind
+        return twin
+
+    __copy__ = copy
+
+
+class RecordSet:
+    """Parameters, metrics and configs, each by name and in order.
+
+    Args:
+        parameters_records: arrays, by the name of their record.
+        metrics_records: metrics, by the name of their record.
+        configs_records: settings, by the name of their record.
+
+    Raises:
+        RecordTypeError: if a name is no str or a record of another kind.
+
+    >>> records = RecordSet(metrics_records={"train": MetricsRecord({"loss": 0.5})})
+    >>> records.metrics_records["train"]["loss"]
+    0.5
+
+    """
+
+    __slots__ = ("_configs", "_metrics", "_parameters")
+
+    def __init__(
+        self,
+        parameters_records: Mapping[str, ParametersRecord] | None = None,
+        metrics_records: Mapping[str, MetricsRecord] | None = None,
+        configs_records: Mapping[str, ConfigsRecord] | None = None,
+    ) -> None:
+        self._parameters = _Records(ParametersRecord, parameters_records)
+        self._metrics = _Records(MetricsRecord, metrics_records)
+        self._configs = _Records(ConfigsRecord, configs_records)
+
+    @property
+    def parameters_records(self) -> TypedMapping[ParametersRecord]:
+        """The parameters records by name."""
+        return self._parameters
+
+    @property
+    def metrics_records(self) -> TypedMapping[MetricsRecord]:
+        """The metrics records by name."""
+        return self._metrics
+
+    @property
+    def configs_records(self) -> TypedMapping[ConfigsRecord]:
+        """The configs records by name."""
+        return self._configs
+
+    def count_bytes(self) -> int:
+        """Return the bytes of all records and of their names in UTF-8."""
+        return sum(
+            len(name.encode()) + record.count_bytes()
+            for records in (self._parameters, self._metrics, self._configs)
+            for name, record in records.items()
+        )
+
+    def copy(self) -> Self:
+        """Return a record set of its own: new mappings down to the arrays and values, which are shared.
+
+        Changing the copy, or a record in it, leaves the original as it was.
+        """
+        twin = type(self).__new__(type(self))
+        for slot in RecordSet.__slots__:
+            records = getattr(self, slot).copy()
+            records._data = {name: record.copy() for name, record in records._data.items()}
+            setattr(twin, slot, records)
+        return twin
+
+    __copy__ = copy
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the three mappings, whatever the order."""
+        if not isinstance(other, RecordSet):
+            return NotImplemented
+        return all(getattr(self, slot) == getattr(other, slot) for slot in RecordSet.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Show the three mappings."""
+        return (
+            f"RecordSet(parameters_records={self._parameters!r}, metrics_records={self._metrics!r}, "
+            f"configs_records={self._configs!r})"
+        )

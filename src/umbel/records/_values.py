@@ -1,0 +1,121 @@
+"""Records of plain values: metrics (numbers) and configs (scalars of any kind)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from umbel.errors import BadValue, RecordTypeError
+from umbel.records._mapping import TypedMapping
+
+MetricsValue = int | float | list[int] | list[float]
+ConfigsValue = bool | int | float | str | bytes | list[bool] | list[int] | list[float] | list[str] | list[bytes]
+
+V = TypeVar("V")
+# NumPy's scalars are stored as the Python values they stand for; the order matters to none, the kinds are disjoint.
+_NUMPY_KINDS = ((np.bool_, bool), (np.integer, int), (np.floating, float), (np.str_, str), (np.bytes_, bytes))
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_NUMBER_BYTES = 8
+
+
+class _ValuesRecord(TypedMapping[V]):
+    """A mapping to scalars of a few kinds, or lists of one of them."""
+
+    __slots__ = ()
+    _kinds: ClassVar[tuple[type, ...]]
+
+    def _check_value(self, key: str, value: object) -> V:
+        at = f"{type(self).__name__}[{key!r:.80}]"
+        if type(value) is not list:
+            return self._scalar(value, at)
+        items = [self._scalar(item, f"{at}[{place}]") for place, item in enumerate(value)]
+        kinds = {type(item) for item in items}
+        if len(kinds) > 1:
+            names = " and ".join(sorted(kind.__name__ for kind in kinds))
+            msg = f"expected a list of one kind, got {names}"
+            raise RecordTypeError(msg, at=at)
+        return items  # type: ignore[return-value]
+
+    def _scalar(self, value: object, at: str) -> Any:
+        plain = value if type(value) in self._kinds else _python_value(value)
+        if type(plain) not in self._kinds:
+            names = ", ".join(kind.__name__ for kind in self._kinds)
+            msg = f"expected one of {names}, or a list of one of them, got {type(value).__name__} {value!r:.80}"
+            raise RecordTypeError(msg, at=at)
+        if type(plain) is int and not _INT_MIN <= plain <= _INT_MAX:
+            msg = f"expected an int from -2**63 to 2**64 - 1, got one of {plain.bit_length()} bits"
+            raise BadValue(msg, at=at)
+        return plain
+
+    def count_bytes(self) -> int:
+        """Return 8 bytes a number, 1 a bool, the length of text in UTF-8 and of bytes, and the names in UTF-8."""
+        return sum(len(key.encode()) + _count(value) for key, value in self._data.items())
+
+
+class MetricsRecord(_ValuesRecord[MetricsValue]):
+    """Named numbers: int, float, or a list of one of them. Bools are refused.
+
+    Args:
+        metrics_dict: the metrics to begin with.
+        keep_input: False empties ``metrics_dict``.
+
+    Raises:
+        RecordTypeError: for any other kind of value, and for lists of two kinds.
+        BadValue: for an int that fits neither 64 signed nor 64 unsigned bits.
+
+    >>> record = MetricsRecord({"accuracy": 0.9, "losses": [0.5, 0.25], "num-examples": 60})
+    >>> record["losses"], record.count_bytes()
+    ([0.5, 0.25], 58)
+
+    """
+
+    __slots__ = ()
+    _kinds = (int, float)
+
+    def __init__(self, metrics_dict: Mapping[str, MetricsValue] | None = None, keep_input: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of the original
+        super().__init__(metrics_dict, keep_input=keep_input)
+
+
+class ConfigsRecord(_ValuesRecord[ConfigsValue]):
+    """Named settings: bool, int, float, str, bytes, or a list of one of them.
+
+    Args:
+        configs_dict: the settings to begin with.
+        keep_input: False empties ``configs_dict``.
+
+    Raises:
+        RecordTypeError: for any other kind of value, and for lists of two kinds.
+        BadValue: for an int that fits neither 64 signed nor 64 unsigned bits.
+
+    >>> record = ConfigsRecord({"lr": 0.1, "name": "", "layers": [64, 10], "nesterov": True})
+    >>> record["name"], record["layers"]
+    ('', [64, 10])
+
+    """
+
+    __slots__ = ()
+    _kinds = (bool, int, float, str, bytes)
+
+    def __init__(self, configs_dict: Mapping[str, ConfigsValue] | None = None, keep_input: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of the original
+        super().__init__(configs_dict, keep_input=keep_input)
+
+
+def _python_value(value: object) -> object:
+    for numpy_kind, kind in _NUMPY_KINDS:
+        if isinstance(value, numpy_kind):
+            return kind(value)
+    # A subclass (an enum, say) is stored as the plain value; a bool is no number here.
+    for kind in (int, float, str, bytes):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, list):
+        return sum(map(_count, value))
+    if isinstance(value, bool):
+        return 1
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(value) if isinstance(value, bytes) else _NUMBER_BYTES
