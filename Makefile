@@ -1,0 +1,90 @@
+# Every target makes the environment it needs in .venv, once; pyproject.toml or constraints.txt changing makes it anew.
+# PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+FUZZ_SECONDS ?= 600
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --root-user-action=ignore --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+SOURCES := src tests benchmarks examples docs conftest.py
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint format types bench docs fuzz clean
+
+help:
+	@echo 'make demo       train one model over six real sites (about a minute, after installation)'
+	@echo 'make test       every test but the slow ones; make test-slow: those'
+	@echo 'make lint       formatting and lint rules; make format: apply them; make types: mypy'
+	@echo 'make bench      every figure beside its target'
+	@echo 'make docs       the documentation as HTML in site/'
+	@echo 'make fuzz       each fuzz target for FUZZ_SECONDS (default $(FUZZ_SECONDS))'
+	@echo 'make clean      remove environments and everything that was built'
+
+demo: $(VENV)/.demo
+	@$(BIN)/umbel run examples/rand_health
+
+test: $(VENV)/.dev
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d $(VENV)/doctrees docs site
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_SECONDS)
+
+clean:
+	rm -rf $(VENV) .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Debian ships `venv` without `ensurepip`; pip, which it packages apart, can fill an environment from outside.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Umbel needs Python 3.11 or newer; name one: make PYTHON=python3.11' >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+	  || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) \
+	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip setuptools; } \
+	  || { echo 'no environment could be made; install pip (Debian: python3-pip) or venv (python3-venv)' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'installing Umbel and the data of the demo into $(VENV) (once)'
+	@$(INSTALL) --editable '.[examples]'
+	@touch $@
+
+# PyTorch first and exact: a range would bring the newest build and gigabytes of accelerator libraries.
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo 'installing Umbel and what its tests need into $(VENV) (once)'
+	@$(if $(TORCH),$(INSTALL) $(TORCH))
+	@$(INSTALL) --editable '.[dev,examples]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
+	@$(INSTALL) --editable '.[fuzz]'
+	@touch $@
