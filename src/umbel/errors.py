@@ -21,6 +21,7 @@ UmbelError                        something Umbel refuses; never raised itself
 │   └── UnknownStype              an array serialised in a way that no codec is registered for
 ├── MessageError                  a message that breaks the rules of messages (a ValueError)
 │   └── MessageExpired            a reply to a message whose time to live has passed
+├── PartitionError                rows that cannot be dealt out to nodes as asked (a ValueError)
 ├── StrategyError                 a strategy whose parts do not go together (a ValueError)
 ├── UpdateRejected                one node's update, refused at the gate with the reason
 ├── RoundFailed                   a round in which too few updates were accepted, with every reason
@@ -53,6 +54,7 @@ __all__ = [
     "MessageExpired",
     "Mismatch",
     "MissingExtra",
+    "PartitionError",
     "RecordError",
     "RecordTypeError",
     "RoundFailed",
@@ -221,6 +223,14 @@ class MessageExpired(MessageError):
 
     code = "message.expired"
     http_status = 410
+
+
+class PartitionError(UmbelError, ValueError):
+    """Rows that cannot be dealt out to nodes as asked."""
+
+    code = "partition"
+    http_status = 422
+    exit_status = 64
 
 
 class StrategyError(UmbelError, ValueError):
