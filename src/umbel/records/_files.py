@@ -1,0 +1,99 @@
+"""Records on disk: written once, whole, under their name; read by mapping."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from umbel.errors import Truncated
+from umbel.records._container import dumps, loads
+from umbel.records._gather import gather
+from umbel.records._parameters import ParametersRecord
+from umbel.records._recordset import RecordSet
+
+# Linux takes at most this many pieces in one call.
+_IOV_MAX = 1024
+
+
+def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) -> None:
+    """Write the container of ``records`` to ``path``, so that after a crash the file is there whole or not at all.
+
+    The model is not copied in memory. A file that is there is replaced, not overwritten: whoever has it mapped keeps
+    what it had.
+
+    Raises:
+        RecordError: for records that a container cannot hold; nothing is written.
+        OSError: if the disk refuses; nothing is left behind.
+
+    """
+    segments = dumps(records)
+    target = Path(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            os.fchmod(descriptor, 0o666 & ~_umask())
+            _write(descriptor, gather(segments))
+            os.fsync(descriptor)
+        os.replace(name, target)
+    except BaseException:
+        # Whatever happened, an interrupt included, no half file may stay.
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(target.parent)
+
+
+def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSet:
+    """Return the record set in the file at ``path``. The file is mapped: its arrays are views, read when used.
+
+    Args:
+        path: a file that ``save`` wrote. It must not be overwritten while the arrays are in use; replacing it is safe.
+        expect: a digest that the file must have; checking it reads the whole file once.
+
+    Raises:
+        RecordError: if the file is no container, or has another digest.
+        OSError: if it cannot be read.
+
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise Truncated("expected a container, got an empty file", at=str(path))
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return loads(mapped, expect=expect)
+
+
+def _write(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
+    batch: list[bytes | memoryview] = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == _IOV_MAX:
+            _write_batch(descriptor, batch)
+            batch = []
+    _write_batch(descriptor, batch)
+
+
+def _write_batch(descriptor: int, batch: list[bytes | memoryview]) -> None:
+    """Write all of ``batch``; the kernel may take less than it is given (2 GiB at most)."""
+    while batch:
+        written = os.writev(descriptor, batch)
+        while batch and written >= len(batch[0]):
+            written -= len(batch.pop(0))
+        if batch:
+            batch[0] = memoryview(batch[0])[written:]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    """Return the mask for new files; reading it means setting it, for a moment."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
