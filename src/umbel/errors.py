@@ -24,6 +24,7 @@ UmbelError                        something Umbel refuses; never raised itself
 ├── PartitionError                rows that cannot be dealt out to nodes as asked (a ValueError)
 ├── StrategyError                 a strategy whose parts do not go together (a ValueError)
 ├── UpdateRejected                one node's update, refused at the gate with the reason
+├── AggregationError              updates that cannot be combined into one record (an ArithmeticError)
 ├── RoundFailed                   a round in which too few updates were accepted, with every reason
 ├── CheckpointError               a checkpoint that cannot be read or does not fit the run
 ├── AppError                      an app that cannot be found, loaded or understood
@@ -37,6 +38,7 @@ A message says what was expected, what came, where, and what to do next.
 from typing import ClassVar
 
 __all__ = [
+    "AggregationError",
     "AppError",
     "BadDtype",
     "BadHeader",
@@ -246,6 +248,13 @@ class UpdateRejected(UmbelError):
 
     code = "update.rejected"
     http_status = 422
+
+
+class AggregationError(UmbelError, ArithmeticError):
+    """Updates that cannot be combined: no weight, another layout, or a result outside the dtype."""
+
+    code = "aggregation"
+    exit_status = 70
 
 
 class RoundFailed(UmbelError):
