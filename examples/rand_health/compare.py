@@ -52,7 +52,7 @@ def report(history: History, config: dict[str, float]) -> str:
     rows, federated, pooled = compare(history.model.to_numpy(), epochs, config["learning-rate"])
     tested = sum(row.tested for row in rows)
     home = np.mean([row[2:5] for row in rows], axis=0)
-    alone, worst = np.mean([row.alone_everywhere for row in rows]), min(rows, key=lambda row: row.alone_everywhere)
+    alone, lowest = (reduce([row.alone_everywhere for row in rows]) for reduce in (np.mean, np.min))
     lines = [
         "Who will have a medical expense? Area under the ROC curve on people whom no model has seen:",
         "",
@@ -63,6 +63,6 @@ def report(history: History, config: dict[str, float]) -> str:
         "",
         f"No row left its site, and the federated model ranks the people of all six with {federated:.3f};",
         f"pooling every row gives {pooled:.3f}. A site that learns alone reaches {alone:.3f} there on average and",
-        f"{worst.alone_everywhere:.3f} at worst ({worst.site}); on its own people {home[0]:.3f}, the federated model {home[1]:.3f}.",
+        f"{lowest:.3f} at worst; at home, {home[0]:.3f}, where the federated model has {home[1]:.3f}.",
     ]
     return "\n".join(lines)
