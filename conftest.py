@@ -149,7 +149,7 @@ pytest_collect_file = Sybil(
         CodeBlockParser("toml", _or_written(_parse(tomllib.loads))),
         CodeBlockParser("json", _or_written(_parse(json.loads))),
     ],
-    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md"],
     setup=_enter_folder,
     teardown=_leave_folder,
 ).pytest()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from house import ROOT
+from house import ROOT, umbel
 
 # What runs or is at least parsed (see conftest.py), and what is only shown.
 RUN = {"python", "console", "toml", "json"}
@@ -39,7 +39,7 @@ def disguised(text: str) -> list[str]:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -132,3 +132,19 @@ def test_a_page_that_is_true_passes(run_page):
 
 def test_each_page_that_is_not_true_fails(run_page):
     assert run_page("\n".join(BROKEN.values())) == {"failed": len(BROKEN)}
+
+
+def undescribed(public: set[str], reference: str) -> set[str]:
+    """Public modules without a page in the reference, and pages of modules that are not there."""
+    return public ^ set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.MULTILINE))
+
+
+def test_the_reference_has_every_public_module():
+    reference = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    without_names = {"umbel.cli", "umbel.interop"}  # described by the commands; a folder of adapters
+    public = {mod.name for mod in umbel() if not mod.is_private} - without_names
+    assert undescribed(public, reference) == set()
+
+
+def test_finds_a_module_without_reference():
+    assert undescribed({"umbel.a"}, ".. automodule:: umbel.b\n") == {"umbel.a", "umbel.b"}
