@@ -31,20 +31,23 @@ app = ClientApp()
 
 @cache
 def read_table() -> NDArray[np.void]:
-    path = files("statsmodels.datasets.randhie").joinpath("src/randhie.csv")
-    return np.genfromtxt(str(path), delimiter=",", names=True, usecols=("site", "zper", "meddol", *FEATURES))
+    path = str(files("statsmodels.datasets.randhie").joinpath("src/randhie.csv"))
+    return np.genfromtxt(path, delimiter=",", names=True, usecols=("site", "zper", "meddol", *FEATURES))
 
 
 @cache
 def read_site(number: int) -> tuple[Vector, NDArray[np.bool_], Vector, NDArray[np.bool_]]:
-    """Return one site's features and expenses to train on, and those to test with: every fifth person, in all years."""
+    """Return one site's features and expenses to train on, and those to test with."""
     table = read_table()[read_table()["site"] == number]
     X = np.column_stack([table[name] for name in FEATURES])
     complete = np.isfinite(X).all(axis=1)
-    X, y, person = X[complete], table["meddol"][complete] > 0, table["zper"][complete]
-    people = np.random.default_rng(number).permutation(np.unique(person))
-    test = np.isin(person, people[::5])
+    X, y, test = X[complete], table["meddol"][complete] > 0, held_out(table["zper"][complete], number)
     return X[~test], y[~test], X[test], y[test]
+
+
+def held_out(person: Vector, seed: int) -> NDArray[np.bool_]:
+    """Return which rows are for testing: those of every fifth person, in all years."""
+    return np.isin(person, np.random.default_rng(seed).permutation(np.unique(person))[::5])
 
 
 def summarise(X: Vector) -> dict[str, Vector]:
@@ -52,9 +55,8 @@ def summarise(X: Vector) -> dict[str, Vector]:
 
 
 def standardise(X: Vector, total: dict[str, Vector]) -> Vector:
-    mean = total["sum"] / total["count"]
-    variance = total["squares"] / total["count"] - mean**2
-    return (X - mean) / np.sqrt(np.maximum(variance, 1e-9))
+    mean, square = total["sum"] / total["count"], total["squares"] / total["count"]
+    return (X - mean) / np.sqrt(np.maximum(square - mean**2, 1e-9))
 
 
 def predict(model: Model, X: Vector) -> Vector:
@@ -77,8 +79,7 @@ def area_under_curve(y: NDArray[np.bool_], score: Vector) -> float:
     """Return how often somebody with an expense is ranked above somebody without one; a tie counts half."""
     _, place, ties = np.unique(score, return_inverse=True, return_counts=True)
     rank = (np.cumsum(ties) - (ties - 1) / 2)[place]
-    positive = int(y.sum())
-    return float((rank[y].sum() - positive * (positive + 1) / 2) / (positive * (len(y) - positive)))
+    return float((rank[y].sum() - y.sum() * (y.sum() + 1) / 2) / (y.sum() * (~y).sum()))
 
 
 def received(message: Message, name: str) -> dict[str, Vector]:
@@ -87,14 +88,14 @@ def received(message: Message, name: str) -> dict[str, Vector]:
 
 @app.query()
 def statistics(message: Message, context: Context) -> Message:
-    X, _, _, _ = read_site(int(context.node_config["site"]))
-    return message.create_reply(RecordSet({"statistics": ParametersRecord.from_numpy(summarise(X))}))
+    total = summarise(read_site(int(context.node_config["site"]))[0])
+    return message.create_reply(RecordSet({"statistics": ParametersRecord.from_numpy(total)}))
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    X, y, _, _ = read_site(int(context.node_config["site"]))
-    X = standardise(X, received(message, "statistics"))
+    rows, y, _, _ = read_site(int(context.node_config["site"]))
+    X = standardise(rows, received(message, "statistics"))
     epochs, rate = int(context.run_config["local-epochs"]), float(context.run_config["learning-rate"])
     model = fit(received(message, "model"), X, y, epochs, rate, context.seed)
     loss = -np.log(np.where(y, predict(model, X), 1 - predict(model, X))).mean()
@@ -106,8 +107,9 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     _, _, X, y = read_site(int(context.node_config["site"]))
     score = predict(received(message, "model"), standardise(X, received(message, "statistics")))
-    metrics = MetricsRecord({"num-examples": len(y), "auc": area_under_curve(y, score)})
-    return message.create_reply(RecordSet(metrics_records={"metrics": metrics}))
+    return message.create_reply(
+        RecordSet({}, {"metrics": MetricsRecord({"num-examples": len(y), "auc": area_under_curve(y, score)})})
+    )
 
 
 def nodes(_config: dict[str, object]) -> dict[str, dict[str, int]]:
