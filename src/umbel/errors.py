@@ -74,7 +74,7 @@ __all__ = [
 class UmbelError(Exception):
     """Base of every error that Umbel raises on purpose.
 
-    ``at`` says where the fault was met (``parameters_records.model[3].shape``, ``header byte 120``); it ends the message.
+    ``at`` says where the fault was met (``parameters_records.model[3].shape``, ``header byte 120``); it ends the text.
     """
 
     code: ClassVar[str] = "umbel"

@@ -13,6 +13,7 @@ from umbel.records._dtypes import name_of
 from umbel.records._stypes import NPY, codec
 
 _new = object.__new__
+_SHOWN = 8
 # A view with a zero in its shape cannot be cast.
 _NO_BYTES = memoryview(b"")
 
@@ -85,7 +86,7 @@ class Array:
             array = array.copy(order="K")
         return array
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 - the signature of NumPy
         """Let ``np.asarray(array)`` work."""
         array = self.numpy(copy=bool(copy))
         return array if dtype is None or array.dtype == dtype else array.astype(dtype)
@@ -100,7 +101,7 @@ class Array:
     def __repr__(self) -> str:
         """Show the fields, the data by their length and first bytes."""
         size = len(self.data)
-        start = bytes(self.data[:8]).hex(" ") + (" ..." if size > 8 else "")
+        start = bytes(self.data[:_SHOWN]).hex(" ") + (" ..." if size > _SHOWN else "")
         data = f"<{size} bytes: {start}>" if size else "<0 bytes>"
         return f"Array(dtype={self.dtype!r}, shape={self.shape!r}, stype={self.stype!r}, data={data})"
 

@@ -43,7 +43,7 @@ _ML_NAMES = (
     "int2",
     "uint2",
 )
-# x86 keeps 80 bits in these, other machines 64 or 128: only `.npy` bytes may carry them, and only between like machines.
+# x86 keeps 80 bits in these, other machines 64 or 128: only `.npy` bytes carry them, and only between like machines.
 _PLATFORM_NAMES = tuple(
     np.dtype(kind).name for kind in (np.longdouble, np.clongdouble) if np.dtype(kind).name not in _NUMPY_NAMES
 )

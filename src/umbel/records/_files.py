@@ -32,15 +32,17 @@ def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) ->
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
     try:
-        with open(descriptor, "wb", buffering=0) as file:
+        try:
             os.fchmod(descriptor, 0o666 & ~_umask())
             _write(descriptor, gather(segments))
             os.fsync(descriptor)
-        os.replace(name, target)
+        finally:
+            os.close(descriptor)
+        Path(name).replace(target)
     except BaseException:
         # Whatever happened, an interrupt included, no half file may stay.
         with suppress(OSError):
-            os.unlink(name)
+            Path(name).unlink()
         raise
     _sync_folder(target.parent)
 
@@ -57,7 +59,7 @@ def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSe
         OSError: if it cannot be read.
 
     """
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise Truncated("expected a container, got an empty file", at=str(path))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,6 +1,15 @@
 """The typed, ordered mapping under every record."""
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, MutableSequence, ValuesView
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    ValuesView,
+)
 from typing import Any, Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError
@@ -33,7 +42,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
             raise RecordTypeError(msg, at=type(self).__name__)
         return key if type(key) is str else str(key), self._check_value(key, value)
 
-    def _check_all(self, items: Mapping[str, V]) -> dict[str, V]:
+    def _check_all(self, items: object) -> dict[str, V]:
         if not isinstance(items, Mapping):
             msg = f"expected a mapping, got {type(items).__name__}"
             raise RecordTypeError(msg, at=type(self).__name__)
@@ -84,7 +93,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
     def copy(self) -> Self:
         """Return a mapping of its own with the same values."""
         twin = type(self).__new__(type(self))
-        twin._data = self._data.copy()
+        twin._data = self._data.copy()  # noqa: SLF001 - one of us
         return twin
 
     __copy__ = copy

@@ -10,7 +10,7 @@ import msgspec
 from umbel.errors import BadHeader, BadName, BadValue, DuplicateName, LimitExceeded, RecordTypeError, TooDeep
 from umbel.records._layout import MAX_ARRAYS, MAX_RECORDS, MAX_VALUES, VERSION, Spec
 from umbel.records._mapping import TypedMapping
-from umbel.records._names import check_name, quote
+from umbel.records._names import check_name, check_names, quote
 from umbel.records._shapes import count_bytes
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
@@ -50,10 +50,10 @@ def _pieces(meta: Meta) -> Iterator[str]:
     """Yield the canonical text in small pieces, so that the reader can compare it without building it."""
     _check_count("records", sum(map(len, meta)), MAX_RECORDS)
     _check_count("arrays", sum(len(arrays) for _, arrays in meta.parameters), MAX_ARRAYS)
-    values = [*meta.metrics.values(), *meta.configs.values()]
+    values: list[TypedMapping[Any]] = [*meta.metrics.values(), *meta.configs.values()]
     _check_count("values", sum(map(_count_values, values)), MAX_VALUES)
     yield f'{{"version":{VERSION},"parameters":'
-    yield from _list((name, _arrays(name, arrays)) for name, arrays in meta.parameters)
+    yield from _list((name, [_arrays(name, arrays)]) for name, arrays in meta.parameters)
     yield ',"metrics":'
     yield from _list((name, _values(name, record)) for name, record in meta.metrics.items())
     yield ',"configs":'
@@ -94,7 +94,9 @@ def decode(text: str, entries: int) -> Meta:
     for piece in _pieces(meta):
         if not text.startswith(piece, place):
             found_text = text[place : place + 40]
-            raise BadHeader(f"expected META in canonical form, here {piece[:40]!a}, got {found_text!a}", at=f"{_AT}[{place}]")
+            raise BadHeader(
+                f"expected META in canonical form, here {piece[:40]!a}, got {found_text!a}", at=f"{_AT}[{place}]"
+            )
         place += len(piece)
     return meta
 
@@ -157,16 +159,13 @@ def _bytes(text: str) -> bytes:
         raise BadValue(f"expected base64, got {text[:80]!a}") from error
 
 
-def _arrays(record: str, arrays: Arrays) -> Iterator[str]:
+def _arrays(record: str, arrays: Arrays) -> str:
+    """Return the arrays without the brackets; all at once, because a model may have 10,000."""
     at = f"parameters_records[{record!a:.80}]"
-    for name, spec in arrays:
-        text = quote(check_name(name, at))
-        yield text if spec is None else _opaque(text, spec, at)
-
-
-def _opaque(name: str, spec: Spec, at: str) -> str:
-    stype, dtype = check_name(spec.stype, at), check_name(spec.dtype, at)
-    return f"[{name},{quote(stype)},{quote(dtype)},{_join(map(str, spec.shape))}]"
+    check_names([name for name, _ in arrays], at)
+    check_names([text for _, spec in arrays if spec for text in spec[:2]], at)
+    entries = [name if spec is None else (name, *spec) for name, spec in arrays]
+    return msgspec.json.encode(entries)[1:-1].decode()
 
 
 def _values(record: str, values: TypedMapping[Any]) -> Iterator[str]:

@@ -28,6 +28,14 @@ def check_name(name: str, at: str) -> str:
     return name
 
 
+def check_names(names: list[str], at: str) -> None:
+    """Check many names at once: what is true of them joined is true of each."""
+    joined = "".join(names)
+    if not (joined.isascii() and joined.isprintable() and max(map(len, names), default=0) <= MAX_NAME_BYTES):
+        for name in names:
+            check_name(name, at)
+
+
 def _fault(name: str) -> str:
     kinds = {unicodedata.category(char) for char in name}
     if "Cs" in kinds:

@@ -4,25 +4,26 @@ Most models have few distinct (dtype, shape) pairs, so a header is built once an
 of an array from tens of microseconds to a few.
 """
 
-import math
 import re
 from functools import lru_cache
 from io import BytesIO
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from umbel.errors import BadDtype, BadHeader, BadLength, HeaderTooLarge, Mismatch, Truncated
+from umbel.errors import BadDtype, BadHeader, BadShape, HeaderTooLarge, Mismatch, Truncated
 from umbel.records._dtypes import NPY_NAMES, name_of
-from umbel.records._shapes import MAX_RANK, check_size
+from umbel.records._shapes import check_size, count_bytes
 
 _MAGIC = b"\x93NUMPY"
+_SHORTEST = 10
 _PREFIX = {1: (10, "<u2"), 2: (12, "<u4"), 3: (12, "<u4")}
 # NumPy's own limit: its headers are read by evaluating a literal, ours by one regular expression.
 _MAX_HEADER = 10_000
 _HEADER = re.compile(
-    rb"\{'descr': ('[^']*'|\[.*\]), 'fortran_order': (True|False), 'shape': \(((?:\d{1,19}(?:, \d{1,19})*,?)?)\),? ?\} *\n?",
+    rb"\{'descr': ('[^']*'|\[.*\]), 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,19}(?:, \d{1,19})*,?)?)\),? ?\} *\n?",
 )
 
 
@@ -31,7 +32,7 @@ class Header(NamedTuple):
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    order: str
+    order: Literal["C", "F"]
     start: int
 
 
@@ -58,7 +59,7 @@ def encode(array: np.ndarray) -> memoryview:
     header = _header_bytes(array.dtype, array.shape, fortran=fortran)
     buffer = np.empty(len(header) + array.nbytes, np.uint8)
     buffer[: len(header)] = np.frombuffer(header, np.uint8)
-    order = "F" if fortran else "C"
+    order: Literal["C", "F"] = "F" if fortran else "C"
     np.ndarray(array.shape, array.dtype, buffer, len(header), order=order)[...] = array
     return buffer.data.toreadonly()
 
@@ -76,8 +77,8 @@ def decode(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.ndarray
     if dtype not in (found, str(header.dtype)) or tuple(shape) != header.shape:
         msg = f"declared {dtype} {list(shape)}, but the .npy payload holds {found} {list(header.shape)}"
         raise Mismatch(msg)
-    check_size(len(data) - header.start, math.prod(header.shape) * header.dtype.itemsize, "the .npy payload")
-    return np.ndarray(header.shape, header.dtype, data, header.start, order=header.order)  # type: ignore[call-overload, no-any-return]
+    check_size(len(data) - header.start, count_bytes(header.shape, header.dtype.itemsize), "the .npy payload")
+    return np.ndarray(header.shape, header.dtype, data, header.start, order=header.order)
 
 
 def _prefix(data: bytes | memoryview) -> bytes:
@@ -85,8 +86,8 @@ def _prefix(data: bytes | memoryview) -> bytes:
     start = bytes(data[:12])
     if not start.startswith(_MAGIC[: len(start)]):
         raise _not_npy(start)
-    if len(start) < 10:
-        msg = f"expected a .npy payload of at least 10 bytes, got {len(start)}"
+    if len(start) < _SHORTEST:
+        msg = f"expected a .npy payload of at least {_SHORTEST} bytes, got {len(start)}"
         raise Truncated(msg)
     if start[6] not in _PREFIX:
         msg = f"expected .npy version 1.0, 2.0 or 3.0, got {start[6]}.{start[7]}"
@@ -117,9 +118,9 @@ def _parse(prefix: bytes) -> Header:
         raise BadHeader(msg)
     descr, fortran, dims = match.groups()
     shape = tuple(int(dim) for dim in dims.rstrip(b",").split(b", ")) if dims else ()
-    if len(shape) > MAX_RANK or (len(shape) == 1) != dims.endswith(b","):
-        msg = f"expected a tuple of at most {MAX_RANK} sizes, got ({dims[:80].decode()})"
-        raise BadLength(msg)
+    if (len(shape) == 1) != dims.endswith(b","):
+        msg = f"expected a tuple of sizes, got ({dims[:80].decode()})"
+        raise BadShape(msg)
     return Header(_dtype(descr), shape, "F" if fortran == b"True" else "C", len(prefix))
 
 

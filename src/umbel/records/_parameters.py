@@ -1,7 +1,7 @@
 """The parameter record: a model as named, ordered, serialised arrays."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from umbel.records._dtypes import name_of, portable
 from umbel.records._mapping import TypedMapping, drain
 from umbel.records._stypes import RAW, place_raw
 
+P = TypeVar("P", bound="ParametersRecord")
 _SHOWN = 6
 
 
@@ -94,12 +95,9 @@ class ParametersRecord(TypedMapping[Array]):
         buffer = _buffer(arena, size) if copy and stype == RAW else None
         if not keep_input:
             drain(arrays)
-        record = cls()
-        for place in places:
-            array = taken.pop(place.name)
-            record._data[place.name] = _serialise(array, place, stype, buffer)
-            del array
-        return record
+        if buffer is not None:
+            return record_of(_snapshot(taken, places, buffer), cls)
+        return record_of({place.name: _serialise(taken.pop(place.name), stype) for place in places}, cls)
 
     def to_numpy(self, *, copy: bool = True) -> dict[str, NDArray[Any]]:
         """Return all arrays by name, in order.
@@ -135,7 +133,7 @@ class _Place(NamedTuple):
     offset: int
 
 
-def _named(arrays: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _named(arrays: object) -> dict[str, NDArray[Any]]:
     if isinstance(arrays, Mapping):
         return dict(arrays)
     if isinstance(arrays, Sequence):
@@ -159,20 +157,32 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     return places, end
 
 
-def _buffer(arena: Arena | None, size: int) -> tuple[np.ndarray, memoryview]:
-    buffer = aligned_empty(size) if arena is None else arena.take(size)
-    return buffer, buffer.data.toreadonly()
+def _buffer(arena: Arena | None, size: int) -> np.ndarray:
+    return aligned_empty(size) if arena is None else arena.take(size)
 
 
-def _serialise(
-    array: NDArray[Any], place: _Place, stype: str, buffer: tuple[np.ndarray, memoryview] | None
-) -> Array:
+def _snapshot(arrays: dict[str, NDArray[Any]], places: list[_Place], buffer: np.ndarray) -> dict[str, Array]:
+    """Copy the arrays to their places, letting go of each once it is copied."""
+    view = buffer.data.toreadonly()
+    serialised = {}
+    for name, dtype, offset in places:
+        array = arrays.pop(name)
+        place_raw(array, portable(dtype), buffer, offset)
+        serialised[name] = unchecked(dtype, list(array.shape), RAW, view[offset : offset + array.nbytes])
+    return serialised
+
+
+def _serialise(array: NDArray[Any], stype: str) -> Array:
+    """Serialise one array by itself; ``raw`` then means a view of it, if it is as ``raw`` wants it."""
     if stype != RAW:
         return array_from_numpy(array, stype)
-    kind = portable(place.dtype)
-    if buffer is None:
-        data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
-    else:
-        place_raw(array, kind, buffer[0], place.offset)
-        data = buffer[1][place.offset : place.offset + array.nbytes]
-    return unchecked(place.dtype, list(array.shape), RAW, data)
+    name = name_of(array.dtype)
+    data = read_only(np.ascontiguousarray(array, portable(name)).reshape(-1).view(np.uint8))
+    return unchecked(name, list(array.shape), RAW, data)
+
+
+def record_of(arrays: dict[str, Array], kind: type[P] = ParametersRecord) -> P:  # type: ignore[assignment]
+    """Return the record that holds ``arrays``, which are known to be right, itself."""
+    record = kind()
+    record._data = arrays  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
+    return record

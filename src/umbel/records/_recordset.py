@@ -8,7 +8,7 @@ from umbel.records._mapping import TypedMapping
 from umbel.records._parameters import ParametersRecord
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
-R = TypeVar("R", ParametersRecord, MetricsRecord, ConfigsRecord)
+R = TypeVar("R")
 
 
 class _Records(TypedMapping[R], Generic[R]):
@@ -30,7 +30,7 @@ class _Records(TypedMapping[R], Generic[R]):
     def copy(self) -> Self:
         """Return a mapping of its own with the same records."""
         twin = super().copy()
-        twin._kind = self._kind
+        twin._kind = self._kind  # noqa: SLF001 - one of us
         return twin
 
     __copy__ = copy
@@ -96,7 +96,7 @@ class RecordSet:
         twin = type(self).__new__(type(self))
         for slot in RecordSet.__slots__:
             records = getattr(self, slot).copy()
-            records._data = {name: record.copy() for name, record in records._data.items()}
+            records.update({name: record.copy() for name, record in records.items()})
             setattr(twin, slot, records)
         return twin
 

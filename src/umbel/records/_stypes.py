@@ -43,7 +43,8 @@ def register_stype(
     Args:
         name: what ``Array.stype`` will say; it crosses the wire.
         encode: takes an array of any shape and order, returns its bytes.
-        decode: takes those bytes (``bytes`` or a read-only memoryview), the canonical dtype name and the shape; returns the array.
+        decode: takes those bytes (``bytes`` or a read-only memoryview), the canonical dtype name and the shape; returns
+            the array.
 
     Raises:
         DuplicateName: if another codec has the name.
@@ -74,7 +75,7 @@ def codec(stype: str) -> Codec:
 
 def place_raw(array: np.ndarray, dtype: np.dtype, buffer: np.ndarray, offset: int) -> None:
     """Write ``array`` into ``buffer`` at ``offset``, in C order and as ``dtype`` (its own, little-endian)."""
-    np.ndarray(array.shape, dtype, buffer, offset)[...] = array  # type: ignore[call-overload]
+    np.ndarray(array.shape, dtype, buffer, offset)[...] = array
 
 
 def _encode_raw(array: np.ndarray) -> memoryview:

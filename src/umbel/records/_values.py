@@ -12,8 +12,14 @@ MetricsValue = int | float | list[int] | list[float]
 ConfigsValue = bool | int | float | str | bytes | list[bool] | list[int] | list[float] | list[str] | list[bytes]
 
 V = TypeVar("V")
-# NumPy's scalars are stored as the Python values they stand for; the order matters to none, the kinds are disjoint.
-_NUMPY_KINDS = ((np.bool_, bool), (np.integer, int), (np.floating, float), (np.str_, str), (np.bytes_, bytes))
+# What is stored as a plain value of which kind.
+_KINDS: tuple[tuple[Any, Any], ...] = (
+    (np.bool_, bool),
+    ((int, np.integer), int),
+    ((float, np.floating), float),
+    (str, str),
+    (bytes, bytes),
+)
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _NUMBER_BYTES = 8
 
@@ -24,17 +30,17 @@ class _ValuesRecord(TypedMapping[V]):
     __slots__ = ()
     _kinds: ClassVar[tuple[type, ...]]
 
-    def _check_value(self, key: str, value: object) -> V:
+    def _check_value(self, key: str, value: object) -> Any:
         at = f"{type(self).__name__}[{key!r:.80}]"
         if type(value) is not list:
             return self._scalar(value, at)
-        items = [self._scalar(item, f"{at}[{place}]") for place, item in enumerate(value)]
+        items = [self._scalar(item, at) for item in value]
         kinds = {type(item) for item in items}
         if len(kinds) > 1:
             names = " and ".join(sorted(kind.__name__ for kind in kinds))
             msg = f"expected a list of one kind, got {names}"
             raise RecordTypeError(msg, at=at)
-        return items  # type: ignore[return-value]
+        return items
 
     def _scalar(self, value: object, at: str) -> Any:
         plain = value if type(value) in self._kinds else _python_value(value)
@@ -100,13 +106,10 @@ class ConfigsRecord(_ValuesRecord[ConfigsValue]):
         super().__init__(configs_dict, keep_input=keep_input)
 
 
-def _python_value(value: object) -> object:
-    for numpy_kind, kind in _NUMPY_KINDS:
-        if isinstance(value, numpy_kind):
-            return kind(value)
-    # A subclass (an enum, say) is stored as the plain value; a bool is no number here.
-    for kind in (int, float, str, bytes):
-        if isinstance(value, kind) and not isinstance(value, bool):
+def _python_value(value: Any) -> object:
+    """Return the plain value of a NumPy scalar, or of a subclass (an enum, say); a bool is no number here."""
+    for numpy_kind, kind in _KINDS:
+        if isinstance(value, numpy_kind) and not isinstance(value, bool):
             return kind(value)
     return value
 

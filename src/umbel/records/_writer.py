@@ -1,12 +1,11 @@
 """Writing a container: a header, then views of the payloads. No joined copy of a model is ever made."""
 
 from functools import lru_cache
-from itertools import accumulate
 
 from umbel.errors import HeaderTooLarge, RecordError
 from umbel.records import _meta
 from umbel.records._array import Array
-from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, key_prefixes
+from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, Spec, check_payload, form_of, key_prefixes
 from umbel.records._meta import Meta
 from umbel.records._names import quote
 from umbel.records._recordset import RecordSet
@@ -43,7 +42,7 @@ def _place(records: RecordSet) -> Placed:
     return placed
 
 
-def _said(array: Array) -> object:
+def _said(array: Array) -> Spec | None:
     form = form_of(array.stype, array.dtype, tuple(array.shape))
     return None if form.native else form.spec
 
