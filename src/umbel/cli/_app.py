@@ -1,0 +1,245 @@
+"""Find the app that a command names and import what its settings point to."""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umbel.app import ClientApp
+from umbel.cli._failure import blame
+from umbel.cli._opened import open_model
+from umbel.cli._settings import Scalar, Settings
+from umbel.cli._text import nearest, safe
+from umbel.errors import AppError, StrategyError, UmbelError, UsageError
+from umbel.records import ParametersRecord
+from umbel.strategy import Strategy, fedavg
+
+_SETTINGS = "pyproject.toml"
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_STRATEGIES: dict[str, Callable[..., Strategy]] = {"fedavg": fedavg}
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class LoadedApp:
+    """What ``umbel.simulate`` is given: the settings with every name replaced by what it stands for."""
+
+    settings: Settings
+    client: ClientApp
+    strategy: Strategy
+    initial: ParametersRecord
+    nodes: int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]
+    evaluate: Callable[[int, ParametersRecord], Mapping[str, Any]] | None
+    report: Callable[[Any, Mapping[str, Scalar]], str] | None
+
+
+def find_settings(target: str) -> Path:
+    """Return the ``pyproject.toml`` of ``target``: a folder, the file itself, or an importable module or package.
+
+    Raises:
+        UsageError: if there is nothing of that name.
+
+    """
+    path = Path(target)
+    if path.is_dir():
+        return path / _SETTINGS
+    if path.is_file():
+        if path.suffix == ".toml":
+            return path
+        raise UsageError(
+            f'expected a folder with a {_SETTINGS}, got the file "{safe(target)}"; name its folder instead'
+        )
+    if all(part.isidentifier() for part in target.split(".")):
+        folder = _module_folder(target)
+        if folder is not None:
+            return folder / _SETTINGS
+    around = path.parent if path.parent.is_dir() else Path()
+    apps = sorted(str(entry.parent) for entry in around.glob(f"*/{_SETTINGS}"))
+    near = nearest(target.rstrip("/"), apps) if apps else "; umbel new NAME writes one"
+    raise UsageError(f'there is no folder or module "{safe(target)}" with an app{near}')
+
+
+def _module_folder(name: str) -> Path | None:
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            return Path(next(iter(spec.submodule_search_locations)))
+        if spec is not None and spec.origin and spec.has_location:
+            return Path(spec.origin).parent
+    return None
+
+
+@contextlib.contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let modules in ``folder`` be imported inside the ``with``, and forget them after it.
+
+    Two apps in one process may both have a module called ``app``.
+    """
+    root = str(folder.resolve())
+    sys.path.insert(0, root)
+    importlib.invalidate_caches()
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        sys.path.remove(root)
+        for name in set(sys.modules) - before:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(root):
+                del sys.modules[name]
+
+
+def load_app(settings: Settings) -> LoadedApp:
+    """Import and check everything that ``settings`` name; call it inside ``importable``.
+
+    Raises:
+        AppError: if the app's code cannot be imported or is not what its setting needs, with file and line.
+        UsageError: if a setting names something that is not there.
+
+    """
+    client = _resolve(settings, "client")
+    if not isinstance(client, ClientApp):
+        raise _misfit(settings, "client", "a umbel.app.ClientApp", client)
+    return LoadedApp(
+        settings=settings,
+        client=client,
+        strategy=_strategy(settings),
+        initial=_initial(settings),
+        nodes=_nodes(settings),
+        evaluate=_function(settings, "evaluate"),
+        report=_function(settings, "report"),
+    )
+
+
+def _place(settings: Settings, key: str) -> str:
+    return f"{safe(str(settings.file))}, tool.umbel.{key} = {safe(repr(getattr(settings, key)))[:_SHOWN]}"
+
+
+def _misfit(settings: Settings, key: str, expected: str, came: object) -> AppError:
+    shown = safe(repr(came)[:_SHOWN])
+    return AppError(f"expected {key} to be {expected}, got {type(came).__name__} {shown}", at=_place(settings, key))
+
+
+def _resolve(settings: Settings, key: str) -> Any:
+    reference = getattr(settings, key)
+    if not _REFERENCE.fullmatch(reference):
+        msg = f'expected {key} to be "module:name", for example "app:{key}", got "{safe(reference)[:_SHOWN]}"'
+        raise UsageError(msg, at=_place(settings, key))
+    module_name, _, path = reference.partition(":")
+    value = _import(module_name, settings, key)
+    for name in path.split("."):
+        known = [known for known in dir(value) if not known.startswith("_")]
+        if not hasattr(value, name):
+            msg = f'module "{module_name}" has no "{path}"{nearest(name, known)}'
+            raise AppError(msg, at=_place(settings, key))
+        value = getattr(value, name)
+    return value
+
+
+def _import(name: str, settings: Settings, key: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except UmbelError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _broken(name, error) from error
+        modules = sorted(file.stem for file in settings.folder.glob("*.py"))
+        msg = f'there is no module "{name}" in {safe(str(settings.folder))}{nearest(name, modules)}'
+        raise AppError(msg, at=_place(settings, key)) from error
+    except (Exception, SystemExit) as error:  # an app may raise anything at import; its line is what helps
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: BaseException) -> AppError:
+    hint = "; install it into the environment of umbel" if isinstance(error, ModuleNotFoundError) else ""
+    msg = f'the module "{name}" cannot be imported: {type(error).__name__}: {safe(str(error))}{hint}'
+    return AppError(msg, at=blame(error))
+
+
+def _function(settings: Settings, key: str) -> Callable[..., Any] | None:
+    if getattr(settings, key) is None:
+        return None
+    value = _resolve(settings, key)
+    if not callable(value):
+        raise _misfit(settings, key, "a function", value)
+    return value  # type: ignore[no-any-return]
+
+
+def _strategy(settings: Settings) -> Strategy:
+    given = settings.strategy
+    if isinstance(given, str) and ":" in given:
+        value = _resolve(settings, "strategy")
+        made = value if isinstance(value, Strategy) else value(settings.config) if callable(value) else value
+        if not isinstance(made, Strategy):
+            raise _misfit(
+                settings, "strategy", "a umbel.strategy.Strategy, or a function (config) that makes one", made
+            )
+        return made
+    options = {} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"}
+    name = given if isinstance(given, str) else given["name"]
+    if name not in _STRATEGIES:
+        msg = f'there is no strategy "{safe(name)}"{nearest(name, _STRATEGIES)}'
+        raise UsageError(msg, at=_place(settings, "strategy"))
+    return _compose(settings, name, options)
+
+
+def _compose(settings: Settings, name: str, options: Mapping[str, Any]) -> Strategy:
+    compose = _STRATEGIES[name]
+    # What TOML can write are plain values; parts of a strategy are for a function of the app's own.
+    known = [name for name, option in inspect.signature(compose).parameters.items() if _is_scalar(option.default)]
+    for option in options:
+        if option not in known:
+            msg = f'the strategy "{name}" has no setting "{safe(option)}"{nearest(option, known)}'
+            raise UsageError(msg, at=_place(settings, "strategy"))
+    try:
+        return compose(**options)
+    except (StrategyError, TypeError) as error:
+        raise UsageError(f"strategy {name}: {error}", at=_place(settings, "strategy")) from error
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, bool | int | float | str)
+
+
+def _initial(settings: Settings) -> ParametersRecord:
+    given = settings.initial
+    if given.endswith(".safetensors"):
+        records = open_model(settings.folder / given).records.parameters_records
+        if len(records) != 1 and "model" not in records:
+            msg = f"expected a file with one model, got the records {', '.join(map(safe, records)) or '(none)'}"
+            raise UsageError(msg, at=_place(settings, "initial"))
+        return records.get("model") or next(iter(records.values()))
+    make = _resolve(settings, "initial")
+    value = make(settings.config) if callable(make) else make
+    if isinstance(value, Mapping) and not isinstance(value, ParametersRecord):
+        value = ParametersRecord.from_numpy(value)
+    if not isinstance(value, ParametersRecord):
+        raise _misfit(settings, "initial", "(config) -> ParametersRecord or mapping of NumPy arrays", value)
+    return value
+
+
+def _nodes(settings: Settings) -> int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]:
+    nodes: Any = settings.nodes
+    if isinstance(nodes, str):
+        make = _resolve(settings, "nodes")
+        nodes = make(settings.config) if callable(make) else make
+        if not isinstance(nodes, Mapping) or not nodes:
+            raise _misfit(settings, "nodes", "(config) -> mapping of node names to what each is told", nodes)
+    wanted = settings.first_nodes
+    return nodes if wanted is None else _first(nodes, wanted)
+
+
+def _first(nodes: Any, wanted: int) -> Any:
+    """Return the first ``wanted`` of named nodes; unnamed ones are simply that many."""
+    if isinstance(nodes, int):
+        return wanted
+    if wanted > len(nodes):
+        raise UsageError(f"expected at most the {len(nodes)} nodes of this app, got {wanted}", at="--nodes")
+    names = list(nodes)[:wanted]
+    return {name: nodes[name] for name in names} if isinstance(nodes, Mapping) else names

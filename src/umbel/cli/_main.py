@@ -1,0 +1,113 @@
+"""The ``umbel`` command: its options for all commands, and what happens when one fails."""
+
+import contextlib
+import os
+import sys
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from umbel.cli._diff import diff
+from umbel.cli._failure import BROKEN_PIPE, report
+from umbel.cli._inspect import inspect
+from umbel.cli._new import new
+from umbel.cli._options import Json
+from umbel.cli._run import run
+from umbel.cli._screen import open_screen
+
+_HELP = """Federated learning built on one idea: the parameter record.
+
+Start here:
+
+\b
+  umbel new hello            write a small app that learns
+  umbel run hello            train it; results land in runs/<id>/
+  umbel inspect runs/<id>    look into the model
+  umbel diff A B             compare two models
+
+Every command takes --json (JSON on stdout, nothing else there).
+Exit codes: 0 done, 1 different or failed, 2 a usage error, 130 interrupted; docs/reference/cli.md lists the others.
+"""
+
+
+class Commands(TyperGroup):
+    """The group of commands; it turns every exception into a message and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--debug`` from anywhere on the line: people add it to the end of a command that failed."""
+        ctx.meta["umbel.debug"] = "--debug" in args
+        ctx.meta["umbel.json"] = "--json" in args
+        return super().parse_args(ctx, [arg for arg in args if arg != "--debug"])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one command; what it raises becomes a message on stderr and an exit code."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _let_go_of_stdout()
+            raise typer.Exit(BROKEN_PIPE) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:  # the one place where an exception becomes an exit code
+            if type(error).__module__.startswith(("typer", "click")):
+                raise
+            status = report(error, debug=ctx.meta["umbel.debug"], json_wanted=ctx.meta["umbel.json"])
+            raise typer.Exit(status) from None
+        return result
+
+
+def _let_go_of_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's own flush at exit meets no broken pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+app = typer.Typer(
+    name="umbel",
+    cls=Commands,
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"umbel {installed_version('umbel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback when something fails.")] = False,
+) -> None:
+    """Take the options that come before the command."""
+
+
+@app.command()
+def version(*, json: Json = False) -> None:
+    """Print the version of umbel."""
+    if json:
+        open_screen(json_wanted=True).emit({"umbel": installed_version("umbel"), "python": sys.version.split()[0]})
+    else:
+        typer.echo(f"umbel {installed_version('umbel')}")
+
+
+app.command()(run)
+app.command()(inspect)
+app.command()(diff)
+app.command()(new)
+
+
+def main() -> None:
+    """Run the ``umbel`` command on the arguments of this process and end it with the exit code."""
+    app(prog_name="umbel")

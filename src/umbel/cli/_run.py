@@ -1,0 +1,185 @@
+"""``umbel run``: load an app, train it, keep what it made."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import umbel
+from umbel import checkpoint
+from umbel.cli._app import LoadedApp, find_settings, importable, load_app
+from umbel.cli._folder import (
+    RUNS,
+    RunFolder,
+    find_run,
+    new_run,
+    read_start,
+    write_results,
+    write_start,
+)
+from umbel.cli._options import Json
+from umbel.cli._progress import renderer
+from umbel.cli._screen import Screen, open_screen, quiet
+from umbel.cli._settings import Settings, override, read_settings
+from umbel.cli._text import counted, duration, printable, safe, size
+from umbel.errors import UsageError
+from umbel.history import History
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be run, and the folder of the run if it is being continued."""
+
+    target: str
+    settings: Settings
+    runs: Path
+    folder: RunFolder | None = None
+
+
+def run(  # noqa: PLR0913 - the options of a command are its arguments
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PATH_OR_MODULE",
+            help="A folder with a pyproject.toml, or an importable module.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Train for this many rounds.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Draw everything from this seed.", show_default=False)] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Use this many nodes.", show_default=False)] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of [tool.umbel.config].", show_default=False),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue this run: its id or its folder.", show_default=False)
+    ] = None,
+    runs: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the folders of runs are.")] = Path(RUNS),
+    json: Json = False,
+) -> None:
+    """Train the app that [tool.umbel] in the pyproject.toml of PATH_OR_MODULE describes.
+
+    Every round is kept on disk: after Ctrl-C, a crash or a power cut, --resume goes on where the run was and ends with
+    the same model, bit for bit. runs/<id>/ receives model.safetensors, history.json, metrics.svg and checkpoint/.
+
+    \b
+      umbel run hello                          the app in the folder hello
+      umbel run hello --rounds 3 --nodes 4     a quick try
+      umbel run hello --set epochs=5           with another setting
+      umbel run --resume 20260131-154502-k7qm  go on with a run
+      umbel run hello --json | jq .            one JSON object a line for every event
+    """  # noqa: D301 - a real backspace keeps the lines below it as they are
+    screen = open_screen(json_wanted=json)
+    asked = {"rounds": rounds, "seed": seed, "first_nodes": nodes}
+    plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
+    with importable(plan.settings.folder), quiet(screen):
+        loaded = load_app(plan.settings)
+        folder, history = _train(screen, plan, loaded)
+        text = loaded.report(history, plan.settings.config) if loaded.report else None
+    _conclude(screen, folder, history, text)
+
+
+def _begin(app: str | None, asked: Mapping[str, int | None], changes: list[str], runs: Path) -> Plan:
+    if app is None:
+        raise UsageError(
+            "expected the folder of an app, got none; umbel new NAME writes one, umbel run . runs this one"
+        )
+    settings = read_settings(find_settings(app))
+    return Plan(app, override(settings, changes, **asked), runs)
+
+
+def _continue(
+    app: str | None, asked: Mapping[str, int | None], changes: list[str] | None, runs: Path, resume: str
+) -> Plan:
+    """Return the plan of a run that was begun: its own settings, and more rounds if that is wished."""
+    given = {"--seed": asked["seed"], "--nodes": asked["first_nodes"], "--set": changes or None}
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"a run goes on with the settings it was begun with; leave {option} out", at="--resume")
+    folder = find_run(runs, resume)
+    start = read_start(folder)
+    file = Path(start["app"])
+    if app is not None and find_settings(app).resolve() != file:
+        msg = f'run {folder.name} was begun with "{safe(str(file.parent))}", got "{safe(app)}"; leave it out'
+        raise UsageError(msg, at="--resume")
+    settings = Settings(file=file, **start["settings"])
+    return Plan(start["given"], override(settings, [], rounds=asked["rounds"]), runs, folder)
+
+
+def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, History]:
+    settings = plan.settings
+    folder = plan.folder or new_run(plan.runs)
+    write_start(folder, plan.target, settings)
+    with _leaving(screen, plan, folder), renderer(screen) as show:
+        history = umbel.simulate(
+            app.client,
+            app.strategy,
+            app.initial,
+            nodes=app.nodes,
+            rounds=settings.rounds,
+            seed=settings.seed,
+            engine=settings.engine,
+            run_config=settings.config,
+            evaluate=app.evaluate,
+            on_event=show,
+            checkpoint=folder.checkpoint,
+            resume=checkpoint.exists(folder.checkpoint),
+        )
+    write_results(folder, history, f"{settings.folder.resolve().name}, run {folder.name}")
+    return folder, history
+
+
+@contextlib.contextmanager
+def _leaving(screen: Screen, plan: Plan, folder: RunFolder) -> Iterator[None]:
+    """Say how to go on when a run ends early; a run that completed no round leaves no folder behind."""
+    try:
+        yield
+    except BaseException:
+        if checkpoint.exists(folder.checkpoint):
+            where = "" if plan.runs == Path(RUNS) else f" --runs {safe(str(plan.runs))}"
+            command = f"umbel run --resume {folder.name}{where}"
+            if screen.json:
+                screen.emit({"event": "run-stopped", "run": folder.name, "next": command})
+            else:
+                typer.echo(f"run {folder.name} stopped; go on with: {command}", err=True)
+        else:
+            _discard(folder)
+        raise
+
+
+def _discard(folder: RunFolder) -> None:
+    with contextlib.suppress(OSError):
+        folder.start.unlink()
+        folder.path.rmdir()
+
+
+def _conclude(screen: Screen, folder: RunFolder, history: History, text: str | None) -> None:
+    command = f"umbel inspect {folder.path}"
+    if screen.json:
+        files = {"model": str(folder.model), "history": str(folder.history), "plot": str(folder.plot)}
+        screen.emit({"event": "run-saved", "run": folder.name, "digest": history.digest, **files, "next": command})
+        if text is not None:
+            screen.emit({"event": "report", "text": text})
+        return
+    for line in _summary(folder, history):
+        screen.say(line)
+    screen.say(f"next     {command}", style="bold")
+    if text is not None:
+        screen.say()
+        screen.say(printable(text))
+
+
+def _summary(folder: RunFolder, history: History) -> Iterator[str]:
+    seconds = sum(sum(report.seconds.values()) for report in history.rounds)
+    count = sum(sum(report.bytes.values()) for report in history.rounds)
+    yield ""
+    yield f"{counted(len(history.rounds), 'round')} in {duration(seconds)}, {size(count)} sent and received"
+    yield f"digest   {history.digest}"
+    yield f"model    {folder.model}"
+    yield f"history  {folder.history}"
+    yield f"plot     {folder.plot}"
