@@ -3,7 +3,7 @@
 The writer computes this from the record set, the reader from META; both therefore agree, or the container is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -94,9 +94,12 @@ def check_payload(array: Array, form: Form) -> None:
         check_size(len(array.data), form.size, f"the raw payload of {array.dtype} {array.shape}")
 
 
-def key_prefixes(records: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
-    """Return, for each parameters record, what stands before the names of its arrays."""
-    named = list(records)
-    if len(named) == 1 and _METADATA_KEY not in named[0][1]:
-        return [""]
-    return [name.replace("%", "%25").replace("/", "%2F") + "/" for name, _ in named]
+def keys_of(records: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """Return the keys of all arrays, given the names of the arrays of each record."""
+    if len(records) == 1 and _METADATA_KEY not in records[0][1]:
+        return records[0][1]
+    return [
+        f"{prefix}/{name}"
+        for prefix, names in ((record.replace("%", "%25").replace("/", "%2F"), names) for record, names in records)
+        for name in names
+    ]

@@ -14,17 +14,24 @@ from umbel.records._names import check_name, check_names, quote
 from umbel.records._shapes import count_bytes
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
-Arrays = list[tuple[str, Spec | None]]
 T = TypeVar("T")
 R = TypeVar("R", MetricsRecord, ConfigsRecord)
 _AT = '__metadata__["umbel"]'
 _FLOATS = ("nan", "inf", "-inf")
 
 
-class Meta(NamedTuple):
-    """The content of META: arrays in order (None where the entry says all), metrics and configs."""
+class Arrays(NamedTuple):
+    """The arrays of one record: their names in order, and by their place the specs of those that are opaque."""
 
-    parameters: list[tuple[str, Arrays]]
+    record: str
+    names: list[str]
+    opaque: dict[int, Spec]
+
+
+class Meta(NamedTuple):
+    """The content of META."""
+
+    parameters: list[Arrays]
     metrics: dict[str, MetricsRecord]
     configs: dict[str, ConfigsRecord]
 
@@ -49,11 +56,11 @@ def encode(meta: Meta) -> str:
 def _pieces(meta: Meta) -> Iterator[str]:
     """Yield the canonical text in small pieces, so that the reader can compare it without building it."""
     _check_count("records", sum(map(len, meta)), MAX_RECORDS)
-    _check_count("arrays", sum(len(arrays) for _, arrays in meta.parameters), MAX_ARRAYS)
+    _check_count("arrays", sum(len(arrays.names) for arrays in meta.parameters), MAX_ARRAYS)
     values: list[TypedMapping[Any]] = [*meta.metrics.values(), *meta.configs.values()]
     _check_count("values", sum(map(_count_values, values)), MAX_VALUES)
     yield f'{{"version":{VERSION},"parameters":'
-    yield from _list((name, [_arrays(name, arrays)]) for name, arrays in meta.parameters)
+    yield from _list((arrays.record, [_arrays(arrays)]) for arrays in meta.parameters)
     yield ',"metrics":'
     yield from _list((name, _values(name, record)) for name, record in meta.metrics.items())
     yield ',"configs":'
@@ -84,12 +91,10 @@ def decode(text: str, entries: int) -> Meta:
     if found.version != VERSION:
         raise BadHeader(f"expected version {VERSION}, got {found.version}; a newer Umbel may read it")
     meta = Meta(
-        _unique([(name, [_array(entry) for entry in entries]) for name, entries in found.parameters], "parameters"),
+        [_read_arrays(*pair) for pair in _unique(found.parameters, "parameters")],
         dict(_unique([(name, _record(MetricsRecord, name, pairs)) for name, pairs in found.metrics], "metrics")),
         dict(_unique([(name, _record(ConfigsRecord, name, pairs)) for name, pairs in found.configs], "configs")),
     )
-    for name, arrays in meta.parameters:
-        _unique(arrays, f"parameters_records[{name!r:.80}]")
     place = 0
     for piece in _pieces(meta):
         if not text.startswith(piece, place):
@@ -110,15 +115,21 @@ def _parse(text: str) -> _Json:
         raise BadHeader(f"expected META as the specification has it: {error}", at=_AT) from error
 
 
-def _array(entry: str | tuple[str, str, str, list[int]]) -> tuple[str, Spec | None]:
-    if isinstance(entry, str):
-        return entry, None
+def _read_arrays(record: str, entries: list[str | tuple[str, str, str, list[int]]]) -> Arrays:
+    names = [entry if isinstance(entry, str) else entry[0] for entry in entries]
+    opaque = {place: _spec(entry) for place, entry in enumerate(entries) if not isinstance(entry, str)}
+    if len(set(names)) < len(names):
+        _unique([(name, None) for name in names], f"parameters_records[{record!a:.80}]")
+    return Arrays(record, names, opaque)
+
+
+def _spec(entry: tuple[str, str, str, list[int]]) -> Spec:
     name, stype, dtype, shape = entry
     spec = Spec(stype, dtype, tuple(shape))
     if spec.native:
         raise BadHeader(f"array {name!a:.80} ({stype}, {dtype}) must not be opaque")
     count_bytes(shape, 1)
-    return name, spec
+    return spec
 
 
 def _unique(pairs: list[tuple[str, T]], at: str) -> list[tuple[str, T]]:
@@ -159,12 +170,13 @@ def _bytes(text: str) -> bytes:
         raise BadValue(f"expected base64, got {text[:80]!a}") from error
 
 
-def _arrays(record: str, arrays: Arrays) -> str:
+def _arrays(arrays: Arrays) -> str:
     """Return the arrays without the brackets; all at once, because a model may have 10,000."""
-    at = f"parameters_records[{record!a:.80}]"
-    check_names([name for name, _ in arrays], at)
-    check_names([text for _, spec in arrays if spec for text in spec[:2]], at)
-    entries = [name if spec is None else (name, *spec) for name, spec in arrays]
+    record, names, opaque = arrays
+    check_names(
+        [*names, *(text for spec in opaque.values() for text in spec[:2])], f"parameters_records[{record!a:.80}]"
+    )
+    entries = [(name, *opaque[place]) if place in opaque else name for place, name in enumerate(names)]
     return msgspec.json.encode(entries)[1:-1].decode()
 
 

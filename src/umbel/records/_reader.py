@@ -5,7 +5,11 @@ not been checked. Where it does not match, the header is wrong; which error that
 """
 
 import re
+from array import array
+from contextlib import suppress
 from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
 
 from umbel.errors import (
     BadDtype,
@@ -31,16 +35,15 @@ from umbel.records._layout import (
     Form,
     Spec,
     form_of,
-    key_prefixes,
+    keys_of,
 )
 from umbel.records._meta import Meta
-from umbel.records._names import quote, unquote
+from umbel.records._names import unquote
 from umbel.records._parameters import ParametersRecord, record_of
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import check_size, count_bytes
 from umbel.records._stypes import RAW
 
-Slot = tuple[Form, int]
 _PREFIX = 8
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _START = re.compile(rb'\{"__metadata__":\{"umbel":(' + _STRING + rb")\}")
@@ -96,49 +99,69 @@ def _count_entries(header: memoryview) -> int:
     )
 
 
-def _read_entries(header: memoryview, at: int, meta: Meta) -> tuple[list[Slot | None], int]:
-    """Return form and span of each array in the order of META, and the bytes of all.
+class _Slots(NamedTuple):
+    """For each array in the order of META: its form and where its payload starts."""
 
-    The entries come in the order of the payloads. Nothing but what the loop keeps is allocated, 10,000 entries take as
-    many hundredths of a millisecond: hence one loop, and its rare cases in functions.
+    forms: list[Form | None]
+    starts: "array[int]"
+
+
+def _read_entries(header: memoryview, at: int, meta: Meta) -> tuple[_Slots, int]:
+    """Return the slots of all arrays, and the bytes of all payloads.
+
+    The entries come in the order of the payloads. One loop, whose rare cases are functions: models of 10,000 arrays are
+    read in it, and it keeps 16 bytes an array.
     """
-    said = [spec for _, arrays in meta.parameters for _, spec in arrays]
-    places = _places(meta)
-    slots: list[Slot | None] = [None] * len(said)
+    keys = keys_of([(arrays.record, arrays.names) for arrays in meta.parameters])
+    said = _said(meta)
+    slots = _Slots([None] * len(keys), array("Q", bytes(8 * len(keys))))
     end, last = 0, _BEFORE_ALL
     match = _ENTRY.match(header, at)
     while match is not None:
         quoted, code, dims, offsets = match.groups()
-        place = places.get(quoted)
-        if place is None:
-            raise BadHeader(f"META does not name the array {quoted[:80]!r}", at=f"header byte {at}")
-        form = _native_form(code, dims) if said[place] is None else _opaque_form(code, dims, said[place])
+        place = _find(keys, quoted, last[1], at)
+        form = _native_form(code, dims) if place not in said else _opaque_form(code, dims, said[place])
         start, end = end, end + form.size
         if offsets != b"%d,%d" % (start, end):
             raise BadOffsets(f"expected [{start},{end}], got [{offsets[:80]!r}]", at=f"array {quoted[:80]!r}")
         order = (-form.alignment, place)
         if order <= last:
-            raise _disorder(quoted, repeated=slots[place] is not None)
-        slots[place], last, at = (form, start), order, match.end()
+            raise _disorder(quoted, repeated=slots.forms[place] is not None)
+        slots.forms[place], slots.starts[place], last, at = form, start, order, match.end()
         match = _ENTRY.match(header, at)
     if _END.fullmatch(header, at) is None or len(header) - at > DATA_ALIGNMENT:
         raise _explain(header, at)
-    if None in slots:
-        missing = next(key for key, place in places.items() if slots[place] is None)
-        raise BadHeader(f"META names the array {missing[:80]!r}, but the header has no entry for it")
+    if None in slots.forms:
+        missing = keys[slots.forms.index(None)]
+        raise BadHeader(f"META names the array {missing!a:.80}, but the header has no entry for it")
     count_bytes([end], 1)
     return slots, end
 
 
-def _places(meta: Meta) -> dict[bytes, int]:
-    """Return where META names each array, by its key as it is written in the header."""
-    prefixes = key_prefixes((name, [key for key, _ in arrays]) for name, arrays in meta.parameters)
-    keys = [
-        quote(prefix + name).encode()
-        for prefix, (_, arrays) in zip(prefixes, meta.parameters, strict=True)
-        for name, _ in arrays
-    ]
-    return dict(zip(keys, range(len(keys)), strict=True))
+def _said(meta: Meta) -> dict[int, Spec]:
+    """Return the specs of the opaque arrays by their place among all arrays."""
+    firsts = accumulate((len(arrays.names) for arrays in meta.parameters), initial=0)
+    return {
+        first + place: spec
+        for first, arrays in zip(firsts, meta.parameters, strict=False)
+        for place, spec in arrays.opaque.items()
+    }
+
+
+def _find(keys: list[str], quoted: bytes, last: int, at: int) -> int:
+    """Return the place of a key.
+
+    Among payloads of one alignment the places rise, so the key is most often the next one, and all searches of one
+    alignment together pass over the keys once. No table of 65,536 keys is needed.
+    """
+    key = quoted[1:-1].decode("utf-8", "replace") if b"\\" not in quoted else unquote(quoted, f"header byte {at}")
+    following = last + 1
+    if following < len(keys) and keys[following] == key:
+        return following
+    for start in (following, 0):
+        with suppress(ValueError):
+            return keys.index(key, start)
+    raise BadHeader(f"META does not name the array {key!a:.80}", at=f"header byte {at}")
 
 
 def _disorder(quoted: bytes, *, repeated: bool) -> RecordError:
@@ -147,16 +170,15 @@ def _disorder(quoted: bytes, *, repeated: bool) -> RecordError:
     return BadHeader("expected payloads in order of alignment, then of META", at=f"array {quoted[:80]!r}")
 
 
-def _build(meta: Meta, slots: list[Slot | None], payload: memoryview) -> dict[str, ParametersRecord]:
+def _build(meta: Meta, slots: _Slots, payload: memoryview) -> dict[str, ParametersRecord]:
     """Return the records, their arrays views of ``payload``."""
-    filled = iter(slots)
+    filled = zip(slots.forms, slots.starts, strict=True)
     records: dict[str, ParametersRecord] = {}
-    for record, arrays in meta.parameters:
+    for record, names, _ in meta.parameters:
         built = {}
-        for (name, _), slot in zip(arrays, filled, strict=False):
-            form, start = slot  # type: ignore[misc]
-            stype, dtype, shape = form.spec
-            built[name] = unchecked(dtype, list(shape), stype, payload[start : start + form.size])
+        for name, (form, start) in zip(names, filled, strict=False):
+            stype, dtype, shape = form.spec  # type: ignore[union-attr]
+            built[name] = unchecked(dtype, list(shape), stype, payload[start : start + form.size])  # type: ignore[union-attr]
         records[record] = record_of(built)
     return records
 

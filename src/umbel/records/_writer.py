@@ -1,13 +1,15 @@
 """Writing a container: a header, then views of the payloads. No joined copy of a model is ever made."""
 
 from functools import lru_cache
+from itertools import chain
 
 from umbel.errors import HeaderTooLarge, RecordError
 from umbel.records import _meta
 from umbel.records._array import Array
-from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, Spec, check_payload, form_of, key_prefixes
-from umbel.records._meta import Meta
+from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, keys_of
+from umbel.records._meta import Arrays, Meta
 from umbel.records._names import quote
+from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
 
@@ -16,35 +18,37 @@ Placed = list[tuple[str, Array, Form]]
 
 def dumps(records: RecordSet) -> list[bytes | memoryview]:
     """Return the container as segments: the header, then the payloads as they are, not copied."""
-    parameters = records.parameters_records
-    placed = _place(records)
-    meta = Meta(
-        [(name, [(key, _said(array)) for key, array in record.items()]) for name, record in parameters.items()],
-        dict(records.metrics_records),
-        dict(records.configs_records),
-    )
+    forms = [_forms(name, record) for name, record in records.parameters_records.items()]
+    said = [_said(*entry) for entry in zip(records.parameters_records.items(), forms, strict=True)]
+    meta = Meta(said, dict(records.metrics_records), dict(records.configs_records))
+    placed = _place(records, said, forms)
     return [_header(_meta.encode(meta), placed), *(array.data for _, array, _ in placed)]
 
 
-def _place(records: RecordSet) -> Placed:
+def _forms(record: str, arrays: ParametersRecord) -> list[Form]:
+    forms = []
+    for name, array in arrays.items():
+        try:
+            form = form_of(array.stype, array.dtype, tuple(array.shape))
+            check_payload(array, form)
+        except RecordError as error:
+            raise type(error)(error.message, at=f"parameters_records[{record!a:.80}][{name!a:.80}]") from error
+        forms.append(form)
+    return forms
+
+
+def _said(entry: tuple[str, ParametersRecord], forms: list[Form]) -> Arrays:
+    name, record = entry
+    return Arrays(name, list(record), {place: form.spec for place, form in enumerate(forms) if not form.native})
+
+
+def _place(records: RecordSet, said: list[Arrays], forms: list[list[Form]]) -> Placed:
     """Return key, array and form of all arrays in the order of their payloads."""
-    placed = []
-    parameters = records.parameters_records
-    for prefix, (record, arrays) in zip(key_prefixes(parameters.items()), parameters.items(), strict=True):
-        for name, array in arrays.items():
-            try:
-                form = form_of(array.stype, array.dtype, tuple(array.shape))
-                check_payload(array, form)
-            except RecordError as error:
-                raise type(error)(error.message, at=f"parameters_records[{record!a:.80}][{name!a:.80}]") from error
-            placed.append((prefix + name, array, form))
+    keys = keys_of([(arrays.record, arrays.names) for arrays in said])
+    arrays = chain.from_iterable(record.values() for record in records.parameters_records.values())
+    placed = list(zip(keys, arrays, chain.from_iterable(forms), strict=True))
     placed.sort(key=lambda entry: -entry[2].alignment)
     return placed
-
-
-def _said(array: Array) -> Spec | None:
-    form = form_of(array.stype, array.dtype, tuple(array.shape))
-    return None if form.native else form.spec
 
 
 def _header(meta: str, placed: Placed) -> bytes:
