@@ -28,7 +28,7 @@ UmbelError                        something Umbel refuses; never raised itself
 ├── RoundFailed                   a round in which too few updates were accepted, with every reason
 ├── CheckpointError               a checkpoint that cannot be read or does not fit the run
 ├── AppError                      an app that cannot be found, loaded or understood
-├── UsageError                    a command line, a settings file or a path that cannot be used as given
+├── UsageError                    a command line, a settings file or a path that cannot be used as given (a ValueError)
 └── MissingExtra                  an optional dependency that is not installed (an ImportError)
 
 Each class has a ``code`` (stable, for machines), an ``http_status`` and an ``exit_status`` (for the command line).
