@@ -1,0 +1,228 @@
+"""The gate: what an update must be to count. One that is not is refused with the reason, and the round goes on."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from math import fsum, inf, isfinite, sqrt
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.aggregation import Update, flat
+from umbel.errors import StrategyError, UpdateRejected
+from umbel.records import Array, ParametersRecord
+
+__all__ = ["Gate", "Verdict"]
+
+Block: TypeAlias = NDArray[Any]
+
+# A node that counts more examples than this is mistaken, or greedy.
+_MAX_WEIGHT: Final = 1e9
+_BLOCK: Final = 2**16  # elements
+_LANES: Final = 2**12
+_SHOWN: Final = 3
+_AT: Final = "parameters_records.model"
+
+
+class Verdict(NamedTuple):
+    """An accepted update: its node, and the norm of its difference from the model if the gate has a bound for it."""
+
+    node: str
+    norm: float | None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is asked of an update.
+
+    Names, dtypes and shapes must be those of the template, names in any order; payloads must hold what they declare;
+    the bytes of bools must be 0 or 1.
+
+    Args:
+        max_norm: largest Euclidean norm of ``update - template`` over all float and complex arrays together; None for
+            no bound. The norm is the same on every machine, to the last bit.
+        max_weight: largest weight. The smallest is above 0.
+        finite: refuse NaN and infinite elements.
+
+    Raises:
+        StrategyError: for a bound that is not above 0.
+
+    """
+
+    max_norm: float | None = None
+    max_weight: float = _MAX_WEIGHT
+    finite: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        for name, bound in (("max_norm", self.max_norm), ("max_weight", self.max_weight)):
+            if bound is not None and not 0 < bound < inf:
+                raise StrategyError(f"expected a number above 0 for {name}, got {bound!r}", at="Gate")
+
+    def check(self, template: ParametersRecord, update: Update) -> Verdict:
+        """Return a verdict on an update that passes.
+
+        Raises:
+            UpdateRejected: with the reason, whatever is wrong with the update.
+
+        """
+        try:
+            _check_weight(update.weight, self.max_weight)
+            _check_names(template, update.record)
+            with np.errstate(all="ignore"):
+                squares = [self._check_array(name, array, update.record[name]) for name, array in template.items()]
+            return Verdict(update.node, self._check_norm(squares))
+        except _Fault as fault:
+            raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
+
+    def _check_array(self, name: str, declared: Array, array: Array) -> float:
+        """Return the sum of the squared differences from the template, or 0 without a bound on it."""
+        if array.dtype != declared.dtype:
+            raise _Fault(f"expected dtype {declared.dtype}, got {array.dtype!r}", f"{_AT}[{name!r}].dtype")
+        if array.shape != declared.shape:
+            raise _Fault(f"expected shape {declared.shape}, got {array.shape}", f"{_AT}[{name!r}].shape")
+        elements = _decode(array, name)
+        check = _check_of(elements.dtype, self.finite)
+        problem = "" if check is None else check(elements)
+        if problem:
+            raise _Fault(problem, f"{_AT}[{name!r}]")
+        return 0.0 if self.max_norm is None else _squared_distance(elements, flat(declared))
+
+    def _check_norm(self, squares: list[float]) -> float | None:
+        if self.max_norm is None:
+            return None
+        norm = sqrt(fsum(squares))
+        if not norm <= self.max_norm:
+            raise _Fault(f"expected a norm of at most {self.max_norm!r} from the model, got {norm:.6g}", _AT)
+        return norm
+
+
+class _Fault(Exception):
+    """A reason, before it is known whose."""
+
+    def __init__(self, reason: str, at: str) -> None:
+        super().__init__(reason, at)
+        self.reason, self.at = reason, at
+
+
+def _check_weight(weight: object, most: float) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= most:
+        raise _Fault(f"expected a weight above 0 and at most {most:g}, got {_shown(weight)}", "weight")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**18:  # its digits may be endless
+        return f"an int of {value.bit_length()} bits"
+    return f"{value!r:.40}" if isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def _check_names(template: ParametersRecord, record: object) -> None:
+    if not isinstance(record, ParametersRecord):
+        raise _Fault(f"expected a ParametersRecord, got a {type(record).__name__}", _AT)
+    if record.keys() == template.keys():
+        return
+    missing = [name for name in template if name not in record]
+    extra = [name for name in record if name not in template]
+    parts = [f"{what} {_listed(names)}" for what, names in (("missing", missing), ("unexpected", extra)) if names]
+    renamed = [(old, new) for old, new in zip(missing, extra, strict=False) if _alike(template[old], record[new])]
+    if renamed and len(missing) == len(extra) == len(renamed):
+        parts = ["renamed " + _listed([f"{old!r} to {new!r}" for old, new in renamed], quote=False)]
+    raise _Fault(f"expected the names of the model's arrays: {', '.join(parts)}", _AT)
+
+
+def _alike(ours: Array, theirs: Array) -> bool:
+    return ours.dtype == theirs.dtype and ours.shape == theirs.shape
+
+
+def _listed(names: list[str], *, quote: bool = True) -> str:
+    shown = [f"{name!r:.80}" if quote else f"{name:.160}" for name in names[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _decode(array: Array, name: str) -> Block:
+    try:
+        return flat(array)
+    except Exception as error:
+        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        raise _Fault(f"the payload cannot be decoded: {reason:.300}", f"{_AT}[{name!r}].data") from error
+
+
+# Values.
+
+
+@lru_cache(maxsize=256)
+def _check_of(dtype: np.dtype[Any], finite: bool) -> Callable[[Block], str] | None:  # noqa: FBT001 - an option of the gate
+    """Return the check of the elements of a dtype, which gives a reason or nothing; None if any value will do."""
+    if dtype.kind == "b":
+        return _check_bools
+    if not finite:
+        return None
+    real = np.empty(0, dtype).real.dtype if dtype.kind == "c" else dtype
+    if real in (np.float32, np.float64):
+        return partial(_check_reals, real)
+    if dtype.name in ("float16", "bfloat16"):
+        return partial(_check_halves, np.array(inf, dtype).view(np.uint16))
+    return _check_any if "float" in dtype.name else None
+
+
+def _blocks(elements: Block) -> Iterator[Block]:
+    if elements.size <= _BLOCK:
+        return iter((elements,))
+    return (elements[start : start + _BLOCK] for start in range(0, elements.size, _BLOCK))
+
+
+def _check_bools(elements: Block) -> str:
+    codes = elements.view(np.uint8)
+    bad = int(np.count_nonzero(codes > 1)) if codes.size and codes.max() > 1 else 0
+    return f"expected bytes of 0 or 1 for bool, got {bad} others among {codes.size}" if bad else ""
+
+
+def _check_reals(real: np.dtype[Any], elements: Block) -> str:
+    """Check float32, float64 and complex numbers: a sum of squares is finite only if every element is."""
+    parts = elements.view(real)
+    if all(isfinite(block.dot(block)) for block in _blocks(parts)):
+        return ""
+    return _check_any(parts)
+
+
+def _check_halves(infinity: Block, elements: Block) -> str:
+    """Check numbers of 16 bits: below the bits of infinity, sign aside, is what is finite."""
+    magnitude = infinity.dtype.type(0x7FFF)
+    bits = elements.view(infinity.dtype)
+    if all((block & magnitude).max() < infinity for block in _blocks(bits) if block.size):
+        return ""
+    return _check_any(elements)
+
+
+def _check_any(elements: Block) -> str:
+    nan = infinite = 0
+    for block in _blocks(elements):
+        bad = block[~np.isfinite(block)]
+        nan += int(np.count_nonzero(np.isnan(bad)))
+        infinite += bad.size
+    infinite -= nan
+    if not nan and not infinite:
+        return ""
+    return f"expected finite numbers, got {nan} NaN and {infinite} infinite among {elements.size}"
+
+
+# Norms.
+
+
+def _squared_distance(elements: Block, template: Block) -> float:
+    """Return the sum of |x - t|**2 of float and complex arrays, 0 for others.
+
+    Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
+    """
+    if elements.dtype.kind not in "fc" and "float" not in elements.dtype.name:
+        return 0.0
+    kind = np.complex128 if elements.dtype.kind == "c" else np.float64
+    lanes = np.zeros(_LANES)
+    for ours, theirs in zip(_blocks(elements), _blocks(template), strict=True):
+        difference = (ours.astype(kind) - theirs.astype(kind)).view(np.float64)
+        np.multiply(difference, difference, out=difference)
+        whole = difference.size // _LANES * _LANES
+        lanes += difference[:whole].reshape(-1, _LANES).sum(axis=0)
+        lanes[: difference.size - whole] += difference[whole:]
+    return fsum(lanes) if np.isfinite(lanes).all() else float(lanes.sum())
