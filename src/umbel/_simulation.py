@@ -1,0 +1,149 @@
+"""Run a whole federation on this machine: an engine, the loop and a checkpoint, wired."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from umbel import checkpoint as checkpoints
+from umbel.app import ClientApp
+from umbel.checkpoint import Checkpoint
+from umbel.engines import LocalGrid, NodeStates, Population
+from umbel.errors import CheckpointError, UsageError
+from umbel.history import History, RoundReport
+from umbel.message import MessageType
+from umbel.records import ParametersRecord, RecordSet
+from umbel.rounds import Event, RoundCompleted, RunCompleted, StatisticsCollected, begin, differences, train
+from umbel.strategy import Strategy
+
+__all__ = ["simulate"]
+
+_ConfigValue = bool | int | float | str
+_Model = ParametersRecord | Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]
+
+
+def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first three have names
+    client_app: ClientApp,
+    strategy: Strategy,
+    initial: _Model,
+    *,
+    nodes: int | Sequence[str] | Mapping[str, Mapping[str, _ConfigValue]],
+    rounds: int,
+    seed: int = 0,
+    engine: str = "local",
+    run_config: Mapping[str, _ConfigValue] | None = None,
+    evaluate: Callable[[int, ParametersRecord], Mapping[str, Any]] | None = None,
+    on_event: Callable[[Event], object] | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+) -> History:
+    """Train a model over the nodes of a federation, all of them on this machine.
+
+    Args:
+        client_app: what each node does.
+        strategy: how a round goes, such as ``umbel.strategy.fedavg()``.
+        initial: the model to begin with, a record or NumPy arrays by name or in a sequence.
+        nodes: a number of virtual nodes ("node-0" ..., told their ``partition-id`` and ``num-partitions``), the names
+            of nodes, or a mapping from names to what each is told as ``context.node_config``. Nodes are made when they
+            are asked: a million cost nothing but the states they keep.
+        rounds: how many rounds the run has, those behind a resumed one included.
+        seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit.
+        engine: what runs the nodes; ``"local"`` runs them in this process, one after the other.
+        run_config: goes to every node, as ``context.run_config`` and in every instruction.
+        evaluate: called as ``evaluate(round, model)`` after every round, returns metrics, which the history calls
+            ``central.<name>``.
+        on_event: called with each event of ``umbel.rounds``; a completed round is in the checkpoint by then.
+        checkpoint: a folder that holds the run as of its last completed round, whenever the process ends.
+        resume: go on from ``checkpoint`` if it holds a run, and begin otherwise. The result is that of a run that was
+            never interrupted.
+
+    Returns:
+        What happened in every round, the metrics as columns, and the final model.
+
+    Raises:
+        RoundFailed: when too few updates of a round could be used; it lists every reason.
+        CheckpointError: when the checkpoint cannot be read, is of another run, or is there without ``resume``.
+        UsageError: for arguments that cannot be.
+
+    """
+    _check(engine, rounds)
+    population = Population(nodes)
+    begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
+    start = _start(begun, checkpoint, resume=resume)
+    states = NodeStates(start.nodes)
+    grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)
+    recorder = _Recorder(start, states, checkpoint)
+    if not client_app.handles(MessageType.EVALUATE):
+        strategy = strategy._replace(evaluate=None)
+    try:
+        for event in train(grid, strategy, start.state, rounds=rounds, evaluate=evaluate):
+            recorder.record(event)
+            if on_event is not None:
+                on_event(event)
+    finally:
+        grid.close()
+    return recorder.history()
+
+
+class _Recorder:
+    """Turns the events of a run into its history, and each completed round into a checkpoint."""
+
+    def __init__(self, start: Checkpoint, states: NodeStates, folder: str | Path | None) -> None:
+        self._reports: list[RoundReport] = list(start.reports)
+        self._states = states
+        self._folder = folder
+        self._end: RunCompleted | None = None
+
+    def record(self, event: Event) -> None:
+        """Keep what the event leaves behind."""
+        if isinstance(event, RoundCompleted):
+            self._reports.append(event.report)
+        if isinstance(event, RoundCompleted | StatisticsCollected) and self._folder is not None:
+            checkpoints.write(
+                self._folder,
+                event.state,
+                self._reports,
+                nodes=self._states.kept,
+                changed=self._states.take_changes(),
+            )
+        if isinstance(event, RunCompleted):
+            self._end = event
+
+    def history(self) -> History:
+        """Return the history of the completed run."""
+        if self._end is None:
+            raise RuntimeError("the loop ended before the run was complete: it always ends with RunCompleted or raises")
+        model = self._end.state.parameters_records["model"]
+        return History(tuple(self._reports), self._end.digest, model)
+
+
+def _start(begun: RecordSet, folder: str | Path | None, *, resume: bool) -> Checkpoint:
+    if resume and folder is None:
+        raise UsageError("expected the checkpoint to resume from, got none: pass checkpoint=FOLDER", at="resume")
+    if folder is None or not checkpoints.exists(folder):
+        return Checkpoint(begun, (), {})
+    if not resume:
+        raise CheckpointError(
+            "expected a folder without a checkpoint, since this run does not resume: pass resume=True to go on with "
+            "the run that it holds, or choose another folder",
+            at=str(folder),
+        )
+    found = checkpoints.read(folder)
+    differing = differences(found.state, begun)
+    if differing:
+        raise CheckpointError(
+            f"expected the checkpoint of this run, got one of another: {'; '.join(differing)}", at=str(folder)
+        )
+    return found
+
+
+def _record(initial: _Model) -> ParametersRecord:
+    return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
+
+
+def _check(engine: str, rounds: int) -> None:
+    if engine != "local":
+        raise UsageError(f"expected engine 'local', the only one there is, got {engine!r}", at="engine")
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
+        raise UsageError(f"expected a number of rounds, 0 or more, got {rounds!r}", at="rounds")

@@ -1,0 +1,108 @@
+"""The folder of a run.
+
+    state.safetensors                    the run's state; renaming it into place completes a round
+    rounds.jsonl                         a line of JSON for each round; lines beyond the state's round do not count
+    nodes-<round>-<all|new>-<part>.safetensors   what nodes keep, see `_nodes`
+
+Everything a state refers to is on disk before the state is. So a crash at any instant leaves the round before it or
+the round itself, and a folder is never in between.
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from umbel.checkpoint import _nodes
+from umbel.errors import CheckpointError, RecordError
+from umbel.history import RoundReport
+from umbel.records import RecordSet, load, save
+
+_STATE = "state.safetensors"
+_ROUNDS = "rounds.jsonl"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder holds: the run's state, the reports of its rounds, and what nodes keep, by node name."""
+
+    state: RecordSet
+    reports: tuple[RoundReport, ...]
+    nodes: Mapping[str, RecordSet]
+
+
+def exists(folder: str | Path) -> bool:
+    """Say whether ``folder`` holds a checkpoint."""
+    return (Path(folder) / _STATE).is_file()
+
+
+def write(
+    folder: str | Path,
+    state: RecordSet,
+    reports: Sequence[RoundReport] = (),
+    *,
+    nodes: Mapping[str, RecordSet] | None = None,
+    changed: Collection[str] | None = None,
+) -> None:
+    """Make ``folder`` hold ``state``, durably, under new names that are renamed when they are complete.
+
+    ``reports`` are all reports so far; only those not yet in the folder are written. ``nodes`` are all states that
+    nodes keep, ``changed`` the names of those that differ from the last call (None: all of them). ``state`` must have
+    ``configs_records["run"]["round"]``. Raises ``CheckpointError`` when the folder cannot be written.
+    """
+    folder = Path(folder)
+    kept = {} if nodes is None else nodes
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _append_reports(folder / _ROUNDS, reports)
+        number = round_of(state)
+        _nodes.write(folder, number, kept, kept.keys() if changed is None else changed)
+        save(state, folder / _STATE)
+        _nodes.forget_older(folder, number)
+    except OSError as error:
+        raise CheckpointError(f"expected a folder to write checkpoints to, got: {error}", at=str(folder)) from error
+
+
+def read(folder: str | Path) -> Checkpoint:
+    """Return what ``folder`` holds; raises ``CheckpointError`` when that is no checkpoint or cannot be read."""
+    folder = Path(folder)
+    try:
+        state = load(folder / _STATE)
+        number = round_of(state)
+        return Checkpoint(state, _read_reports(folder / _ROUNDS, number), _nodes.read(folder, number))
+    except (OSError, RecordError) as error:
+        raise CheckpointError(f"expected a checkpoint, got: {error}", at=str(folder)) from error
+
+
+def round_of(state: RecordSet) -> int:
+    """Return how many rounds the state has behind it."""
+    run = state.configs_records.get("run")
+    number = None if run is None else run.get("round")
+    if type(number) is not int or number < 0:
+        raise CheckpointError(
+            f"expected the number of completed rounds, got {number!r}", at="configs_records.run.round"
+        )
+    return number
+
+
+def _append_reports(path: Path, reports: Sequence[RoundReport]) -> None:
+    """Append what is new, first cutting off what an interrupted round may have left behind the lines that count."""
+    path.touch()
+    written, kept = path.read_bytes(), 0
+    lines = [(report.to_json() + "\n").encode() for report in reports]
+    while lines and written.startswith(lines[0], kept):
+        kept += len(lines.pop(0))
+    with path.open("r+b") as file:
+        file.truncate(kept)
+        file.seek(kept)
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_reports(path: Path, number: int) -> tuple[RoundReport, ...]:
+    lines = path.read_text("utf-8").split("\n")[:number] if path.exists() else []
+    reports = tuple(RoundReport.from_json(line) for line in lines)
+    if [report.round for report in reports] != list(range(1, number + 1)):
+        raise CheckpointError(f"expected the reports of rounds 1 to {number}, got {len(reports)}", at=str(path))
+    return reports

@@ -1,0 +1,108 @@
+"""The engine that runs every node in this process, one after the other."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from umbel.app import ClientApp
+from umbel.context import Context, derive_seed
+from umbel.engines._population import Population
+from umbel.engines._states import NodeStates, own_copy
+from umbel.errors import MessageExpired
+from umbel.grid import Node
+from umbel.message import Message
+from umbel.records import RecordSet
+
+
+class LocalGrid:
+    """A grid whose nodes run in this process, each when the loop is ready for its reply.
+
+    A node is made for one message and gone with its reply, so memory holds one node at a time, plus the states that
+    nodes keep. The engine keeps no reply either: a reply may share memory with the node that made it, so whoever reads
+    ``replies()`` uses one before taking the next.
+
+    A handler gets a copy of the message's content down to the arrays, which are read-only: whatever it does to it,
+    the next node receives what was sent. ``seed`` is the run's; every context gets a seed derived from it.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        population: Population,
+        *,
+        seed: int = 0,
+        run_config: Mapping[str, bool | int | float | str] | None = None,
+        states: NodeStates | None = None,
+    ) -> None:
+        self._app = client_app
+        self._population = population
+        self._seed = seed
+        self._run_config = dict(run_config or {})
+        self._states = NodeStates() if states is None else states
+        self._outstanding: deque[Iterator[Message]] = deque()
+        self._cancelled: set[int] = set()
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes of the population, sorted by name."""
+        return self._population.nodes
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Take messages; each is drawn from ``messages`` only when its node is about to run."""
+        self._outstanding.append(iter(messages))
+
+    def replies(self) -> Iterator[Message]:
+        """Run the nodes that were asked, in the order of the messages, and yield each reply as it is made.
+
+        A handler that outlives its message's time to live has no reply.
+        """
+        while self._outstanding:
+            for message in self._outstanding[0]:
+                reply = self._run(message)
+                if reply is not None:
+                    yield reply
+            self._outstanding.popleft()
+        self._cancelled.clear()
+
+    def cancel(self, message_ids: Iterable[int]) -> None:
+        """Let these messages pass without running their nodes."""
+        self._cancelled.update(message_ids)
+
+    def close(self) -> None:
+        """Forget what is outstanding."""
+        self._outstanding.clear()
+        self._cancelled.clear()
+
+    def _run(self, message: Message) -> Message | None:
+        if message.metadata.message_id in self._cancelled:
+            return None
+        node = self._population.node(message.metadata.dst_node_id)
+        context = self._context(message, node)
+        try:
+            reply = self._app(_with_own_content(message), context)
+        except MessageExpired:
+            return None
+        if reply.has_content():
+            self._states.commit(node.name, context.state)
+        return reply
+
+    def _context(self, message: Message, node: Node) -> Context:
+        asked = message.metadata
+        return Context(
+            run_id=asked.run_id,
+            node_id=node.node_id,
+            node_config=self._population.config(node),
+            state=self._states.checkout(node.name),
+            run_config=self._run_config.copy(),
+            node_name=node.name,
+            seed=derive_seed(self._seed, _round(message.content), node.name, asked.message_type),
+        )
+
+
+def _with_own_content(message: Message) -> Message:
+    return Message(message.metadata, own_copy(message.content))
+
+
+def _round(content: RecordSet) -> int:
+    """Return the round that the loop wrote into the message; what is sent outside any round counts as round 0."""
+    config = content.configs_records.get("config")
+    number = 0 if config is None else config.get("round", 0)
+    return number if type(number) is int else 0

@@ -1,0 +1,75 @@
+"""What nodes keep between messages, for those of them that keep anything."""
+
+from collections.abc import Mapping
+from copy import copy, deepcopy
+from types import MappingProxyType
+
+from umbel.records import Array, ParametersRecord, RecordSet
+
+
+class NodeStates:
+    """The non-empty states of the nodes of a simulation, by node name; a node without one costs nothing.
+
+    A handler works on a copy, which becomes the state only when it is committed, together with the node's reply.
+    """
+
+    def __init__(self, states: Mapping[str, RecordSet] | None = None) -> None:
+        self._states = dict(states or {})
+        self._changed: set[str] = set()
+
+    @property
+    def kept(self) -> Mapping[str, RecordSet]:
+        """The non-empty states by node name, a live view."""
+        return MappingProxyType(self._states)
+
+    def checkout(self, name: str) -> RecordSet:
+        """Return a copy of the node's state that a handler may change."""
+        kept = self._states.get(name)
+        return RecordSet() if kept is None else own_copy(kept)
+
+    def commit(self, name: str, state: RecordSet) -> None:
+        """Make ``state`` the node's state; an empty one is not kept."""
+        kept = self._states.get(name)
+        if kept is None and is_empty(state):
+            return
+        if kept is not None and state == kept:
+            return
+        self._changed.add(name)
+        if is_empty(state):
+            del self._states[name]
+        else:
+            self._states[name] = _snapshot(state, kept or RecordSet())
+
+    def take_changes(self) -> set[str]:
+        """Return the names of the nodes whose state changed, or was given up, since the last call."""
+        names, self._changed = self._changed, set()
+        return names
+
+
+def is_empty(content: RecordSet) -> bool:
+    """Say whether there is no record at all."""
+    return not (content.parameters_records or content.metrics_records or content.configs_records)
+
+
+def own_copy(content: RecordSet) -> RecordSet:
+    """Return a copy whose mappings and lists are its own; the arrays, which cannot change, are shared."""
+    twin = copy(content)
+    for record in (*twin.metrics_records.values(), *twin.configs_records.values()):
+        for key, value in record.items():
+            if type(value) is list:
+                record[key] = value.copy()
+    return twin
+
+
+def _snapshot(state: RecordSet, before: RecordSet) -> RecordSet:
+    """Copy what is new in ``state``: a handler may have stored views of memory that it will use again."""
+    kept = own_copy(state)
+    for name, record in kept.parameters_records.items():
+        known = before.parameters_records.get(name) or ParametersRecord()
+        for key, array in record.items():
+            record[key] = _own_array(array, known.get(key))
+    return kept
+
+
+def _own_array(array: Array, known: Array | None) -> Array:
+    return array if array is known else deepcopy(array)

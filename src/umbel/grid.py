@@ -1,0 +1,45 @@
+"""The seam between the training loop and whatever runs the nodes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from umbel.message import Message
+
+__all__ = ["Grid", "Node"]
+
+
+class Node(NamedTuple):
+    """A node as the server knows it: a stable name for people, and the id that its messages carry."""
+
+    name: str
+    node_id: int
+
+
+class Grid(Protocol):
+    """Five verbs with which a training loop reaches its nodes; an engine is a class that has them.
+
+    The loop promises to read ``replies()`` to its end, or to ``cancel`` what it no longer wants, before it sends again.
+    """
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the nodes there are, sorted by name, without listing them: a million may cost nothing."""
+        ...
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Ask the nodes; ``messages`` may be read now or only when a node is free to take the next one."""
+        ...
+
+    def replies(self) -> Iterator[Message]:
+        """Yield replies in any order, until nothing is outstanding or the engine stops waiting.
+
+        A node whose reply never comes is left out: the loop sees which of its messages were not answered.
+        """
+        ...
+
+    def cancel(self, message_ids: Iterable[int]) -> None:
+        """Give these messages up; a reply to one of them need not come, and is ignored if it does."""
+        ...
+
+    def close(self) -> None:
+        """Stop and give back what the engine holds; nothing is outstanding afterwards."""
+        ...

@@ -1,0 +1,150 @@
+"""What a run leaves behind: one report a round, its metrics as columns, and the model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from umbel.errors import CheckpointError, MissingExtra, RecordError
+from umbel.records import ParametersRecord
+
+__all__ = ["History", "MetricColumns", "RoundReport"]
+
+_FORM: Final = 1
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in one round.
+
+    ``refused`` and ``lost`` are pairs of a node's name and the reason: an update or evaluation that did not pass, and
+    a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
+    are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
+    was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round.
+    """
+
+    round: int
+    cohort: int
+    accepted: int
+    refused: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str], ...]
+    metrics: Mapping[str, int | float | list[int | float | None] | None]
+    bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    digest: str
+
+    def to_json(self) -> str:
+        """Return the report as one line of JSON."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "RoundReport":
+        """Read what ``to_json`` wrote; raises ``CheckpointError`` for anything else."""
+        report: RoundReport = _decode(text, RoundReport)
+        return report
+
+
+class MetricColumns(Mapping[str, list[Any]]):
+    """Metrics as columns of one length: ``round`` and one for each metric, with None where a round has none."""
+
+    def __init__(self, reports: tuple[RoundReport, ...]) -> None:
+        names = dict.fromkeys(name for report in reports for name in report.metrics)
+        self._columns: dict[str, list[Any]] = {"round": [report.round for report in reports]}
+        for name in names:
+            self._columns[name] = [report.metrics.get(name) for report in reports]
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """Return one column."""
+        return self._columns[name].copy()
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, ``round`` first."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Return how many columns there are."""
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        """Show the columns as a dict would."""
+        return f"MetricColumns({self._columns!r})"
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return the columns by name."""
+        return {name: column.copy() for name, column in self._columns.items()}
+
+    def to_pandas(self) -> Any:
+        """Return the columns as a ``pandas.DataFrame`` indexed by round; raises ``MissingExtra`` without pandas."""
+        try:
+            import pandas as pd  # noqa: PLC0415 - optional, and half a second to import
+        except ImportError as error:
+            raise MissingExtra(
+                "to_pandas() needs pandas, which is not installed: `pip install pandas`, or use to_dict()"
+            ) from error
+        return pd.DataFrame(self._columns).set_index("round")
+
+
+@dataclass(frozen=True)
+class History:
+    """A finished run: ``rounds`` in order, and the ``digest`` of the model it ended with.
+
+    >>> report = RoundReport(1, 2, 2, (), (), {"train.loss": 0.5}, {}, {}, "blake3:00")
+    >>> history = History((report,), "blake3:00")
+    >>> history.metrics.to_dict()
+    {'round': [1], 'train.loss': [0.5]}
+    >>> History.from_json(history.to_json()) == history
+    True
+    """
+
+    rounds: tuple[RoundReport, ...]
+    digest: str
+    _model: ParametersRecord | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def model(self) -> ParametersRecord:
+        """The final model; raises ``RecordError`` for a history read from JSON, which does not carry it."""
+        if self._model is None:
+            raise RecordError(
+                f"this history was read from JSON, which does not carry the model {self.digest}: "
+                "load it with umbel.records.load(...)",
+                at="History.model",
+            )
+        return self._model
+
+    @property
+    def metrics(self) -> MetricColumns:
+        """The metrics of all rounds as columns."""
+        return MetricColumns(self.rounds)
+
+    def to_json(self) -> str:
+        """Return everything but the model."""
+        form = _Form(_FORM, self.digest, self.rounds)
+        return msgspec.json.format(msgspec.json.encode(form), indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str, model: ParametersRecord | None = None) -> "History":
+        """Read what ``to_json`` wrote, adding the model if there is one; raises ``CheckpointError`` otherwise."""
+        form: _Form = _decode(text, _Form)
+        if form.form != _FORM:
+            raise CheckpointError(
+                f"expected a history of form {_FORM}, got form {form.form}: read it with the version that wrote it"
+            )
+        return cls(form.rounds, form.digest, model)
+
+
+class _Form(msgspec.Struct, forbid_unknown_fields=True):
+    """A history as it stands in JSON."""
+
+    form: int = msgspec.field(name="umbel-history")
+    digest: str
+    rounds: tuple[RoundReport, ...]
+
+
+def _decode(text: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"expected the JSON that to_json() writes, got something else: {error}", at=kind.__name__
+        ) from error

@@ -1,0 +1,110 @@
+"""The state of a run: one record set, so that whatever stores records stores runs.
+
+parameters_records   "model", "statistics" if there are any, and "optimizer.<name>", what the server optimizer keeps
+configs_records      "run": round and seed; "strategy": the names of its parts; "config": the run's config
+"""
+
+from collections.abc import Mapping
+
+from umbel.errors import UsageError
+from umbel.optimizers import OptimizerState
+from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
+from umbel.strategy import Strategy
+
+MODEL = "model"
+STATISTICS = "statistics"
+CONFIG = "config"
+RUN = "run"
+STRATEGY = "strategy"
+ROUND = "round"
+SEED = "seed"
+
+_OPTIMIZER = "optimizer."
+_ConfigValue = bool | int | float | str
+
+
+def begin(
+    strategy: Strategy,
+    initial: ParametersRecord,
+    *,
+    seed: int = 0,
+    run_config: Mapping[str, _ConfigValue] | None = None,
+) -> RecordSet:
+    """Return the state of a run before its first round.
+
+    ``run_config`` goes to every node with every instruction. Raises ``UsageError`` when it has a key "round", which
+    the loop writes, and for a seed outside 0 to 2**63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {seed!r}", at="seed")
+    config = dict(run_config or {})
+    if ROUND in config:
+        raise UsageError(
+            f"expected a run config without {ROUND!r}, which the loop sets itself: rename it", at="run_config"
+        )
+    return RecordSet(
+        {MODEL: initial.copy(), **as_records(strategy.optimizer.init(initial))},
+        configs_records={
+            RUN: ConfigsRecord({ROUND: 0, SEED: seed}),
+            STRATEGY: ConfigsRecord(strategy.describe()),
+            CONFIG: ConfigsRecord(config),
+        },
+    )
+
+
+def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
+    """Say in which ways ``state`` cannot be a later state of the run that begins with ``fresh``."""
+    found = []
+    for name in (RUN, STRATEGY, CONFIG):
+        before, now = state.configs_records.get(name, {}), fresh.configs_records[name]
+        keys = [key for key in {**now, **before} if key != ROUND or name != RUN]
+        found += [
+            f"{name}.{key} is {before.get(key)!r} there and {now.get(key)!r} here"
+            for key in keys
+            if before.get(key) != now.get(key)
+        ]
+    there, here = (_layout(each.parameters_records.get(MODEL, {})) for each in (state, fresh))
+    found += [
+        f"model[{key!r}] is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
+        for key in {**here, **there}
+        if there.get(key) != here.get(key)
+    ]
+    if not found and list(there) != list(here):
+        found.append("the arrays of the model are in another order")
+    return found
+
+
+def round_and_seed(state: RecordSet) -> tuple[int, int]:
+    """Return how many rounds are behind the state, and the run's seed."""
+    run = state.configs_records[RUN]
+    return int(run[ROUND]), int(run[SEED])  # type: ignore[arg-type]
+
+
+def with_parameters(state: RecordSet, records: Mapping[str, ParametersRecord], *, completed: int) -> RecordSet:
+    """Return the state after ``completed`` rounds, with these records in place of those of the same names."""
+    following = state.copy()
+    following.parameters_records.update(records)
+    following.configs_records[RUN][ROUND] = completed
+    return following
+
+
+def optimizer_state(state: RecordSet) -> OptimizerState:
+    """Return what the server optimizer keeps, under the names that it knows."""
+    records = state.parameters_records.items()
+    return {name.removeprefix(_OPTIMIZER): record for name, record in records if name.startswith(_OPTIMIZER)}
+
+
+def as_records(kept: OptimizerState) -> dict[str, ParametersRecord]:
+    """Return the same under names that cannot clash with the loop's."""
+    return {_OPTIMIZER + name: record for name, record in kept.items()}
+
+
+def instruction(state: RecordSet, number: int) -> RecordSet:
+    """Return what every node of a round is sent: the model, statistics if there are any, the config and the round."""
+    shared = {name: state.parameters_records[name] for name in (MODEL, STATISTICS) if name in state.parameters_records}
+    config = ConfigsRecord({**state.configs_records[CONFIG], ROUND: number})
+    return RecordSet(shared, configs_records={CONFIG: config})
+
+
+def _layout(model: Mapping[str, object]) -> dict[str, str]:
+    return {name: f"{array.dtype}{array.shape}" for name, array in model.items()}  # type: ignore[attr-defined]

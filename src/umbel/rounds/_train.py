@@ -1,0 +1,184 @@
+"""The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from umbel.aggregation import Update
+from umbel.context import derive_seed
+from umbel.errors import AggregationError, RoundFailed, UpdateRejected
+from umbel.grid import Grid
+from umbel.message import MessageType
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
+from umbel.rounds._events import (
+    EvaluationStarted,
+    Event,
+    RoundCompleted,
+    RoundStarted,
+    RunCompleted,
+    RunStarted,
+    StatisticsCollected,
+)
+from umbel.rounds._gather import Question, gather
+from umbel.rounds._metrics import MetricMeans, check_weights
+from umbel.rounds._report import Tally
+from umbel.rounds._state import (
+    MODEL,
+    STATISTICS,
+    as_records,
+    instruction,
+    optimizer_state,
+    round_and_seed,
+    with_parameters,
+)
+from umbel.rounds._statistics import Totals, judge_statistics
+from umbel.strategy import Selector, Strategy, everyone
+
+Evaluate: TypeAlias = Callable[[int, ParametersRecord], Mapping[str, Any]]
+
+# Message ids: two phases a round, up to 2**32 nodes each, from 1 on.
+_PHASE: Final = 2**32
+
+
+class _Run(NamedTuple):
+    """What stays the same from round to round."""
+
+    grid: Grid
+    strategy: Strategy
+    evaluate: Evaluate | None
+    run_id: int
+    seed: int
+
+    def question(self, number: int, phase: str, selector: Selector, content: RecordSet) -> Question:
+        """Return what a cohort, chosen by run seed, round and phase alone, is asked in one phase of a round."""
+        nodes = self.grid.nodes()
+        positions = selector.choose(len(nodes), derive_seed(self.seed, number, "", f"select {phase}"))
+        if not isinstance(positions, range):
+            positions = sorted(set(positions))
+        first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
+        return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
+
+
+def train(
+    grid: Grid,
+    strategy: Strategy,
+    state: RecordSet,
+    *,
+    rounds: int,
+    evaluate: Evaluate | None = None,
+    run_id: int = 1,
+) -> Iterator[Event]:
+    """Train from ``state`` until ``rounds`` rounds are complete, yielding what happens.
+
+    ``state`` comes from ``begin`` or from the ``RoundCompleted`` after which the run goes on: both give the same bits.
+    ``evaluate(round, model)`` returns metrics of each new model, measured by whoever runs the loop.
+
+    Raises ``RoundFailed``, with every reason, when too few updates of a round are accepted. Nodes that fail, answer
+    with what cannot be used, or do not answer, are reported by events, and the round equals one without them.
+    """
+    completed, seed = round_and_seed(state)
+    run = _Run(grid, strategy, evaluate, run_id, seed)
+    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes()))
+    if strategy.statistics and STATISTICS not in state.parameters_records:
+        state = yield from _collect_statistics(run, state)
+    for number in range(completed + 1, rounds + 1):
+        state = yield from _play_round(run, state, number)
+    yield RunCompleted(max(rounds, completed), digest(state.parameters_records[MODEL]), state)
+
+
+def _collect_statistics(run: _Run, state: RecordSet) -> Iterator[Event]:
+    question = run.question(0, MessageType.QUERY, everyone(), instruction(state, 0))
+    tally, totals = Tally(), Totals()
+    tally.sent(question)
+    yield from tally.watch(gather(run.grid, question, judge_statistics, totals.add))
+    record, count, refused = totals.finish(question)
+    yield from tally.watch(refused)
+    tally.require(max(1, run.strategy.min_updates), question, count)
+    state = with_parameters(state, {STATISTICS: record}, completed=0)
+    yield StatisticsCollected(count, state)
+    return state
+
+
+def _play_round(run: _Run, state: RecordSet, number: int) -> Iterator[Event]:
+    content = run.strategy.instruct(instruction(state, number), number)
+    question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
+    yield RoundStarted(number, question.size)
+    tally, training = Tally(), _Training(run.strategy, state.parameters_records[MODEL])
+    tally.sent(question)
+    yield from tally.watch(gather(run.grid, question, training.judge, training.add))
+    tally.lap("train")
+    tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
+    state = with_parameters(state, training.finish(state), completed=number)
+    name = digest(state.parameters_records[MODEL])
+    tally.lap("aggregate")
+    metrics = training.metrics.result("train.")
+    metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
+    metrics |= _evaluate_centrally(run, state, number, tally)
+    yield RoundCompleted(tally.report(question, metrics, name), state)
+    return state
+
+
+class _Training:
+    """The updates of one round, on their way into one."""
+
+    def __init__(self, strategy: Strategy, model: ParametersRecord) -> None:
+        self._strategy = strategy
+        self._model = model
+        self._sum = strategy.aggregator.reduce.start(model)
+        self.metrics = MetricMeans()
+
+    def judge(self, node: str, content: RecordSet) -> Update:
+        """Return what a reply contributes, or raise ``UpdateRejected``."""
+        record = content.parameters_records.get(MODEL)
+        if record is None:
+            names = ", ".join(map(repr, content.parameters_records)) or "none"
+            raise UpdateRejected(
+                f"expected a parameters record {MODEL!r}, got {names}: reply with the trained model under that name",
+                at=f"parameters_records[{MODEL!r}]",
+            )
+        metrics = content.metrics_records
+        update = Update(node, self._strategy.aggregator.weigh(metrics), record, metrics)
+        self._strategy.gate.check(self._model, update)
+        check_weights(metrics)
+        return update
+
+    def add(self, updates: list[Update]) -> None:
+        """Add updates, which come in canonical order over all calls."""
+        self._sum = self._strategy.aggregator.reduce.add(self._sum, updates)
+        for update in updates:
+            self.metrics.add(update.metrics)
+
+    def finish(self, state: RecordSet) -> Mapping[str, ParametersRecord]:
+        """Return the next model and whatever else the server optimizer keeps, by record name."""
+        try:
+            mean = self._strategy.aggregator.reduce.finish(self._sum)
+        except AggregationError as error:
+            raise RoundFailed(f"the accepted updates do not make a model: {error}") from error
+        kept, model = self._strategy.optimizer.update(optimizer_state(state), self._model, mean)
+        return {MODEL: model, **as_records(kept)}
+
+
+def _evaluate_on_nodes(run: _Run, state: RecordSet, number: int, tally: Tally) -> Iterator[Event]:
+    selector = run.strategy.evaluate
+    if selector is None:
+        return {}
+    content = run.strategy.instruct(instruction(state, number), number)
+    question = run.question(number, MessageType.EVALUATE, selector, content)
+    yield EvaluationStarted(number, question.size)
+    means = MetricMeans()
+    tally.sent(question)
+    yield from tally.watch(gather(run.grid, question, _judge_metrics, means.add_all))
+    tally.lap("evaluate")
+    return means.result("evaluate.")
+
+
+def _judge_metrics(_node: str, content: RecordSet) -> Mapping[str, MetricsRecord]:
+    check_weights(content.metrics_records)
+    return content.metrics_records
+
+
+def _evaluate_centrally(run: _Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
+    if run.evaluate is None:
+        return {}
+    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL])))
+    tally.lap("central")
+    return {f"central.{name}": value for name, value in record.items()}

@@ -1,0 +1,62 @@
+"""Federated averaging, the strategy to begin with."""
+
+from umbel.aggregation import Aggregator, weighted_mean
+from umbel.errors import StrategyError
+from umbel.gate import Gate
+from umbel.optimizers import Optimizer, replace
+from umbel.strategy import _selectors as selectors
+from umbel.strategy._strategy import Strategy, strategy
+
+
+def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a default
+    *,
+    fraction: float = 1.0,
+    min_nodes: int = 1,
+    min_updates: int = 1,
+    evaluate_fraction: float = 1.0,
+    aggregator: Aggregator | None = None,
+    optimizer: Optimizer | None = None,
+    gate: Gate | None = None,
+    statistics: bool = False,
+    name: str = "fedavg",
+) -> Strategy:
+    """Average the models of a random cohort by their numbers of examples (McMahan et al. 2017, arXiv:1602.05629).
+
+    Args:
+        fraction: share of the nodes that train in a round (C in the paper), above 0 and at most 1.
+        min_nodes: how many nodes train at least, whatever the share.
+        min_updates: how many updates a round needs to count.
+        evaluate_fraction: share of the nodes that evaluate each new model; 0 for none.
+        aggregator: what to average, and with which weights.
+        optimizer: what to do with the average; ``replace()`` takes it as the model, ``momentum(...)`` is FedAvgM.
+        gate: which updates count.
+        statistics: ask every node for sums before the first round.
+        name: what events and checkpoints call the strategy.
+
+    Raises:
+        StrategyError: for numbers out of range and parts that do not go together.
+
+    >>> fedavg(fraction=0.1, min_nodes=2).select.name
+    'fraction(0.1, min_nodes=2)'
+    """
+    if evaluate_fraction < 0:
+        raise StrategyError(
+            f"expected a share of the nodes from 0 to 1, got {evaluate_fraction!r}", at="evaluate_fraction"
+        )
+    return strategy(
+        select=_share(fraction, min_nodes),
+        aggregator=weighted_mean() if aggregator is None else aggregator,
+        optimizer=replace() if optimizer is None else optimizer,
+        gate=Gate() if gate is None else gate,
+        evaluate=_share(evaluate_fraction, 1) if evaluate_fraction else None,
+        statistics=statistics,
+        min_updates=min_updates,
+        name=name,
+    )
+
+
+def _share(fraction: float, min_nodes: int) -> selectors.Selector:
+    # Everyone is a share of 1 too, but says what it means.
+    return (
+        selectors.everyone() if fraction == 1 and min_nodes == 1 else selectors.fraction(fraction, min_nodes=min_nodes)
+    )

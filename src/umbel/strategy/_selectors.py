@@ -1,0 +1,90 @@
+"""Selectors choose the cohort of a round by position, so that a population of any size is never listed."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+import numpy as np
+from blake3 import blake3
+
+from umbel.errors import StrategyError
+
+_DOMAIN: Final = b"umbel cohort 1\0"
+
+
+class Selector(NamedTuple):
+    """A named way to choose a cohort.
+
+    ``choose(count, seed)`` returns ascending positions among ``count`` nodes sorted by name; ``seed`` (0 <= seed <
+    2**63) stands for the run, the round and the phase. It is pure: the same arguments give the same cohort anywhere.
+    ``most`` is the largest number it ever chooses, if that does not depend on ``count``.
+    """
+
+    name: str
+    choose: Callable[[int, int], Sequence[int]]
+    most: int | None = None
+
+
+def everyone() -> Selector:
+    """Select every node in every round."""
+    return Selector("everyone()", _everyone)
+
+
+def fraction(share: float, *, min_nodes: int = 1) -> Selector:
+    """Select a share of the nodes, rounded to the nearest number of nodes and at least ``min_nodes``.
+
+    Each round draws anew, uniformly and without replacement (C in McMahan et al. 2017, arXiv:1602.05629).
+    Raises ``StrategyError`` for a share outside (0, 1] or ``min_nodes`` below 1, and in a round with fewer nodes.
+    """
+    if not 0 < share <= 1:
+        raise StrategyError(f"expected a fraction of the nodes above 0 and at most 1, got {share!r}", at="fraction")
+    _require_positive(min_nodes, "min_nodes")
+    return Selector(f"fraction({share!r}, min_nodes={min_nodes})", partial(_fraction, share, min_nodes))
+
+
+def fixed(count: int) -> Selector:
+    """Select the same number of nodes in every round, drawn anew, uniformly and without replacement.
+
+    Raises ``StrategyError`` for a number below 1, and in a round with fewer nodes than that.
+    """
+    _require_positive(count, "count")
+    return Selector(f"fixed({count})", partial(_fixed, count), most=count)
+
+
+def _everyone(count: int, seed: int) -> Sequence[int]:
+    del seed
+    return range(count)
+
+
+def _fraction(share: float, min_nodes: int, count: int, seed: int) -> Sequence[int]:
+    return _fixed(max(min_nodes, round(share * count)), count, seed)
+
+
+def _fixed(wanted: int, count: int, seed: int) -> Sequence[int]:
+    if wanted > count:
+        raise StrategyError(
+            f"expected at least {wanted} nodes to select from, the grid has {count}: "
+            "start more nodes, or lower the number that the strategy asks for",
+            at="select",
+        )
+    return range(count) if wanted == count else _sample(wanted, count, seed)
+
+
+def _sample(wanted: int, count: int, seed: int) -> list[int]:
+    """Draw without replacement (Floyd's method): ``wanted`` steps and as much memory, whatever ``count`` is.
+
+    The randomness is the output stream of BLAKE3, because a library's generators may change from version to version.
+    A 64-bit word scaled to a range below 2**31 is uniform to within 2**-33.
+    """
+    stream = blake3(_DOMAIN + seed.to_bytes(8, "little")).digest(8 * wanted)
+    words = np.frombuffer(stream, "<u8").tolist()
+    chosen: set[int] = set()
+    for top, word in zip(range(count - wanted, count), words, strict=True):
+        position = word * (top + 1) >> 64
+        chosen.add(top if position in chosen else position)
+    return sorted(chosen)
+
+
+def _require_positive(value: int, name: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise StrategyError(f"expected a whole number of nodes, at least 1, got {value!r}", at=name)
