@@ -33,8 +33,6 @@ from umbel.errors import MissingExtra
 ROOT = Path(__file__).parent
 COMMAND_SECONDS = 300
 
-collect_ignore = ["docs/conf.py"]
-
 _FILE = re.compile(r"<!-- file: (?P<name>[\w./-]+) -->\s*\Z")
 _EXITS = re.compile(r"# exits (?P<status>\d+)\s*\Z")
 
@@ -153,6 +151,13 @@ pytest_collect_file = Sybil(
     setup=_enter_folder,
     teardown=_leave_folder,
 ).pytest()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Look for doctests in the package alone: a file beside the tests may be made for another interpreter."""
+    is_python = collection_path.suffix == ".py" and collection_path.name != "conftest.py"
+    in_package = collection_path.is_relative_to(ROOT / "src")
+    return True if is_python and not in_package and not collection_path.name.startswith("test_") else None
 
 
 @pytest.hookimpl(wrapper=True)
