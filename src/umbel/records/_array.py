@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.errors import RecordTypeError
+from umbel.errors import RecordError, RecordTypeError
 from umbel.records._dtypes import name_of
 from umbel.records._stypes import NPY, codec
 
@@ -56,6 +56,8 @@ class Array:
     data: bytes | memoryview
 
     __hash__ = None  # type: ignore[assignment]
+    # Above ndarray's, so that `ndarray == array` asks this class instead of comparing element by element.
+    __array_priority__ = 1.0
 
     def __post_init__(self) -> None:
         """Check the types of the fields and hold them in their one form."""
@@ -87,14 +89,18 @@ class Array:
         return array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 - the signature of NumPy
-        """Let ``np.asarray(array)`` work."""
+        """Let ``np.asarray(array)`` work; without a request for a copy it gives a read-only view."""
         array = self.numpy(copy=bool(copy))
-        return array if dtype is None or array.dtype == dtype else array.astype(dtype)
+        if dtype is None or array.dtype == dtype:
+            return array
+        if copy is False:
+            raise RecordError(f"expected dtype {array.dtype} where no copy may be made, got {np.dtype(dtype)}")
+        return array.astype(dtype)
 
     def __eq__(self, other: object) -> bool:
-        """Compare dtype, shape, stype and bytes."""
+        """Compare dtype, shape, stype and bytes; an array that is not serialised is never equal."""
         if not isinstance(other, Array):
-            return NotImplemented
+            return False if isinstance(other, np.ndarray | np.generic) else NotImplemented
         mine, theirs = (self.dtype, self.shape, self.stype), (other.dtype, other.shape, other.stype)
         return mine == theirs and len(self.data) == len(other.data) and same_bytes(self.data, other.data)
 

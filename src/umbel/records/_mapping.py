@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from typing import Any, Generic, Self, TypeVar
 
-from umbel.errors import RecordTypeError
+from umbel.errors import RecordTypeError, UmbelError
 
 V = TypeVar("V")
 
@@ -102,9 +102,13 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         """Compare the contents with those of another mapping, whatever the order."""
         if isinstance(other, TypedMapping):
             return self._data == other._data
-        if isinstance(other, Mapping):
-            return self._data == dict(other)
-        return NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        try:
+            return self._data == self._check_all(other)
+        except UmbelError:
+            # It holds what a record cannot; comparing that with ==, NumPy would answer with an array.
+            return False
 
     __hash__ = None  # type: ignore[assignment]
 
