@@ -44,6 +44,13 @@ def _header_bytes(dtype: np.dtype, shape: tuple[int, ...], *, fortran: bool) -> 
     return out.getvalue()
 
 
+def check_dtype(name: str) -> None:
+    """Raise BadDtype if `.npy` has no name for the dtype called ``name``."""
+    if name not in NPY_NAMES:
+        msg = f"the .npy format cannot name {name} and would store it as anonymous void bytes; use stype='raw'"
+        raise BadDtype(msg)
+
+
 def encode(array: np.ndarray) -> memoryview:
     """Return the bytes that ``np.save(..., allow_pickle=False)`` writes for ``array``, in one copy.
 
@@ -51,10 +58,7 @@ def encode(array: np.ndarray) -> memoryview:
         BadDtype: if `.npy` has no name for the dtype (bfloat16, float8 ...); ``raw`` carries those.
 
     """
-    name = name_of(array.dtype)
-    if name not in NPY_NAMES:
-        msg = f"the .npy format cannot name {name} and would store it as anonymous void bytes; use stype='raw'"
-        raise BadDtype(msg)
+    check_dtype(name_of(array.dtype))
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     header = _header_bytes(array.dtype, array.shape, fortran=fortran)
     buffer = np.empty(len(header) + array.nbytes, np.uint8)

@@ -11,7 +11,7 @@ from umbel.records._arena import Arena, align, aligned_empty
 from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
 from umbel.records._dtypes import name_of, portable
 from umbel.records._mapping import TypedMapping, drain
-from umbel.records._stypes import RAW, place_raw
+from umbel.records._stypes import RAW, carries, place_raw
 
 P = TypeVar("P", bound="ParametersRecord")
 _SHOWN = 6
@@ -72,7 +72,7 @@ class ParametersRecord(TypedMapping[Array]):
             arrays: arrays by name, or a sequence, whose arrays are named "0", "1" ...
             stype: ``"raw"`` copies all arrays into one allocation; any other stype serialises each by itself.
             keep_input: False empties ``arrays`` and lets go of each array once it is read, so that a model that nobody
-                else holds is never in memory twice.
+                else holds is never in memory twice. With a registered codec, which may refuse one, all go at the end.
             copy: False makes read-only views of the caller's arrays instead of a snapshot (``"raw"`` only): they
                 change when the caller's arrays do. An array that is not little-endian and C-order is copied.
             arena: write into this buffer instead of a new one. See ``Arena``.
@@ -92,12 +92,17 @@ class ParametersRecord(TypedMapping[Array]):
         """
         taken = _named(arrays)
         places, size = _plan(taken)
+        certain = carries(stype, {place.dtype for place in places})
         buffer = _buffer(arena, size) if copy and stype == RAW else None
-        if not keep_input:
+        if certain and not keep_input:
             drain(arrays)
         if buffer is not None:
             return record_of(_snapshot(taken, places, buffer), cls)
-        return record_of({place.name: _serialise(taken.pop(place.name), stype) for place in places}, cls)
+        record = record_of({place.name: _serialise(taken.pop(place.name), stype) for place in places}, cls)
+        if not certain and not keep_input:
+            # A codec registered by others may refuse the last array, so the caller keeps all until it has not.
+            drain(arrays)
+        return record
 
     def to_numpy(self, *, copy: bool = True) -> dict[str, NDArray[Any]]:
         """Return all arrays by name, in order.

@@ -4,7 +4,7 @@ A codec is a pair of functions under a name. Codecs are registered by code, when
 record can add one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +71,22 @@ def codec(stype: str) -> Codec:
         )
         raise UnknownStype(msg)
     return found
+
+
+def carries(stype: str, dtypes: Iterable[str]) -> bool:
+    """Say whether an array of any of ``dtypes`` is certain to become ``stype`` without an error.
+
+    Raises:
+        UnknownStype: if there is no such codec.
+        BadDtype: if it is certain that there will be one.
+
+    """
+    codec(stype)
+    check = {NPY: _npy.check_dtype, RAW: portable}.get(stype)
+    if check is not None:
+        for dtype in dtypes:
+            check(dtype)
+    return check is not None
 
 
 def place_raw(array: np.ndarray, dtype: np.dtype, buffer: np.ndarray, offset: int) -> None:
