@@ -145,5 +145,5 @@ def _record(initial: _Model) -> ParametersRecord:
 def _check(engine: str, rounds: int) -> None:
     if engine != "local":
         raise UsageError(f"expected engine 'local', the only one there is, got {engine!r}", at="engine")
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
+    if type(rounds) is not int or rounds < 0:
         raise UsageError(f"expected a number of rounds, 0 or more, got {rounds!r}", at="rounds")

@@ -18,7 +18,7 @@ def test_a_cohort_has_distinct_ascending_positions(count, seed, data):
     cohort = list(fixed(wanted).choose(count, seed))
     assert len(cohort) == wanted
     assert cohort == sorted(set(cohort))
-    assert 0 <= cohort[0]
+    assert cohort[0] >= 0
     assert cohort[-1] < count
 
 

@@ -7,7 +7,7 @@ changed in it, and the folder holds a small multiple of what is kept.
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from umbel.errors import CheckpointError
 from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet, load, save
@@ -16,6 +16,7 @@ from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, Record
 _NODES_A_FILE: Final = 1_024
 _ARRAYS_A_FILE: Final = 16_384
 _INDEX: Final = "index"
+_T = TypeVar("_T", str, int)
 
 
 class _File(NamedTuple):
@@ -109,11 +110,11 @@ def _pack(states: Mapping[str, RecordSet]) -> RecordSet:
 def _unpack(packed: RecordSet, path: Path) -> dict[str, RecordSet]:
     try:
         index = packed.configs_records[_INDEX]
-        names: list[str] = index["nodes"]  # type: ignore[assignment]
+        names = _list(index, "nodes", str)
         states = {name: RecordSet() for name in names}
         for kind in ("parameters", "metrics", "configs"):
             records: Mapping[str, ParametersRecord | MetricsRecord | ConfigsRecord] = getattr(packed, f"{kind}_records")
-            owners = zip(index[f"{kind}-of"], index[f"{kind}-names"], strict=True)  # type: ignore[arg-type]
+            owners = zip(_list(index, f"{kind}-of", int), _list(index, f"{kind}-names", str), strict=True)
             for place, (owner, name) in enumerate(owners):
                 getattr(states[names[owner]], f"{kind}_records")[name] = records[str(place)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -121,3 +122,13 @@ def _unpack(packed: RecordSet, path: Path) -> dict[str, RecordSet]:
             f"expected the states of nodes, got a file without them: {error!r}", at=str(path)
         ) from error
     return states
+
+
+def _list(index: ConfigsRecord, key: str, kind: type[_T]) -> list[_T]:
+    found = index[key]
+    if not isinstance(found, list):
+        raise TypeError(f"expected a list, got {type(found).__name__}")
+    values = [value for value in found if isinstance(value, kind)]
+    if len(values) != len(found):
+        raise TypeError(f"expected a list of {kind.__name__}")
+    return values

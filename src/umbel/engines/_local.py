@@ -59,6 +59,7 @@ class LocalGrid:
                 reply = self._run(message)
                 if reply is not None:
                     yield reply
+                    reply = None  # its memory is free again when the next node runs
             self._outstanding.popleft()
         self._cancelled.clear()
 

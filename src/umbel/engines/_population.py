@@ -28,10 +28,10 @@ class Population:
 
     def __init__(self, nodes: int | Sequence[str] | Mapping[str, _NodeConfig]) -> None:
         self._config: Callable[[Node], _NodeConfig]
-        if isinstance(nodes, int) and not isinstance(nodes, bool):
-            _require_some(nodes)
-            self.nodes: Sequence[Node] = _VirtualNodes(nodes)
-            self._config = lambda node: _partition(node.node_id - 1, nodes)
+        if type(nodes) is int:
+            count = _require_some(nodes)
+            self.nodes: Sequence[Node] = _VirtualNodes(count)
+            self._config = lambda node: _partition(node.node_id - 1, count)
         elif isinstance(nodes, Mapping):
             configs = {name: dict(config) for name, config in nodes.items()}
             self.nodes = _named(list(configs))
@@ -134,7 +134,7 @@ def _partition(place: int, count: int) -> dict[str, bool | int | float | str]:
     return {"partition-id": place, "num-partitions": count}
 
 
-def _places(names: Sequence[str]) -> dict[str, int]:
+def _places(names: object) -> dict[str, int]:
     if isinstance(names, str | bytes) or not isinstance(names, Sequence):
         raise UsageError(
             f"expected a number of nodes, a list of names or a mapping from names to configs, got {names!r:.80}",
@@ -150,13 +150,14 @@ def _places(names: Sequence[str]) -> dict[str, int]:
 def _named(names: list[str]) -> list[Node]:
     _require_some(len(names))
     for name in names:
-        if not (isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= _NAME_LIMIT):
+        if not (type(name) is str and name.isprintable() and 0 < len(name.encode()) <= _NAME_LIMIT):
             raise UsageError(
                 f"expected a node name of 1 to {_NAME_LIMIT:,} bytes that can be printed, got {name!r:.80}", at="nodes"
             )
     return [Node(name, place) for place, name in enumerate(sorted(names), start=1)]
 
 
-def _require_some(count: int) -> None:
+def _require_some(count: int) -> int:
     if count < 1:
         raise UsageError(f"expected at least one node, got {count}", at="nodes")
+    return count

@@ -1,8 +1,9 @@
 """What nodes keep between messages, for those of them that keep anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
 from types import MappingProxyType
+from typing import Any
 
 from umbel.records import Array, ParametersRecord, RecordSet
 
@@ -54,7 +55,8 @@ def is_empty(content: RecordSet) -> bool:
 def own_copy(content: RecordSet) -> RecordSet:
     """Return a copy whose mappings and lists are its own; the arrays, which cannot change, are shared."""
     twin = copy(content)
-    for record in (*twin.metrics_records.values(), *twin.configs_records.values()):
+    records: Iterable[Any] = (*twin.metrics_records.values(), *twin.configs_records.values())
+    for record in records:
         for key, value in record.items():
             if type(value) is list:
                 record[key] = value.copy()

@@ -35,7 +35,7 @@ def begin(
     ``run_config`` goes to every node with every instruction. Raises ``UsageError`` when it has a key "round", which
     the loop writes, and for a seed outside 0 to 2**63 - 1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {seed!r}", at="seed")
     config = dict(run_config or {})
     if ROUND in config:
@@ -56,14 +56,14 @@ def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
     """Say in which ways ``state`` cannot be a later state of the run that begins with ``fresh``."""
     found = []
     for name in (RUN, STRATEGY, CONFIG):
-        before, now = state.configs_records.get(name, {}), fresh.configs_records[name]
+        before, now = state.configs_records.get(name, ConfigsRecord()), fresh.configs_records[name]
         keys = [key for key in {**now, **before} if key != ROUND or name != RUN]
         found += [
             f"{name}.{key} is {before.get(key)!r} there and {now.get(key)!r} here"
             for key in keys
             if before.get(key) != now.get(key)
         ]
-    there, here = (_layout(each.parameters_records.get(MODEL, {})) for each in (state, fresh))
+    there, here = (_layout(each.parameters_records.get(MODEL, ParametersRecord())) for each in (state, fresh))
     found += [
         f"model[{key!r}] is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
         for key in {**here, **there}
@@ -106,5 +106,5 @@ def instruction(state: RecordSet, number: int) -> RecordSet:
     return RecordSet(shared, configs_records={CONFIG: config})
 
 
-def _layout(model: Mapping[str, object]) -> dict[str, str]:
-    return {name: f"{array.dtype}{array.shape}" for name, array in model.items()}  # type: ignore[attr-defined]
+def _layout(model: ParametersRecord) -> dict[str, str]:
+    return {name: f"{array.dtype}{array.shape}" for name, array in model.items()}

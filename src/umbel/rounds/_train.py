@@ -1,6 +1,6 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.aggregation import Update
@@ -85,7 +85,7 @@ def train(
     yield RunCompleted(max(rounds, completed), digest(state.parameters_records[MODEL]), state)
 
 
-def _collect_statistics(run: _Run, state: RecordSet) -> Iterator[Event]:
+def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
     question = run.question(0, MessageType.QUERY, everyone(), instruction(state, 0))
     tally, totals = Tally(), Totals()
     tally.sent(question)
@@ -98,7 +98,7 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Iterator[Event]:
     return state
 
 
-def _play_round(run: _Run, state: RecordSet, number: int) -> Iterator[Event]:
+def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
     content = run.strategy.instruct(instruction(state, number), number)
     question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
     yield RoundStarted(number, question.size)
@@ -110,7 +110,7 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Iterator[Event]:
     state = with_parameters(state, training.finish(state), completed=number)
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
-    metrics = training.metrics.result("train.")
+    metrics: dict[str, Any] = training.metrics.result("train.")
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name), state)
@@ -157,7 +157,9 @@ class _Training:
         return {MODEL: model, **as_records(kept)}
 
 
-def _evaluate_on_nodes(run: _Run, state: RecordSet, number: int, tally: Tally) -> Iterator[Event]:
+def _evaluate_on_nodes(
+    run: _Run, state: RecordSet, number: int, tally: Tally
+) -> Generator[Event, None, dict[str, Any]]:
     selector = run.strategy.evaluate
     if selector is None:
         return {}

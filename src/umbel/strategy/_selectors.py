@@ -86,5 +86,5 @@ def _sample(wanted: int, count: int, seed: int) -> list[int]:
 
 
 def _require_positive(value: int, name: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or value < 1:
         raise StrategyError(f"expected a whole number of nodes, at least 1, got {value!r}", at=name)
