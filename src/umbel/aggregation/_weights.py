@@ -56,7 +56,7 @@ def plan(scale: Scale, weights: Sequence[float]) -> tuple[Scale, list[Step]]:
 
 def plain(scale: Scale, weights: Sequence[float]) -> tuple[Scale, list[Step]]:
     """Return the same for a sum without weights."""
-    return scale._replace(added=scale.added + len(weights)), [Step()] * len(weights)
+    return Scale(scale.added + len(weights), 1.0), [Step()] * len(weights)
 
 
 def _next(scale: Scale, weight: float) -> tuple[Scale, Step]:
