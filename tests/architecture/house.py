@@ -131,8 +131,9 @@ def dotted(node: ast.AST) -> str:
 def exported(mod: Module) -> list[str] | None:
     """The names in ``__all__``, or None if the module has none that is a plain list."""
     for node in mod.tree.body:
-        if isinstance(node, ast.Assign) and [dotted(target) for target in node.targets] == ["__all__"]:
-            value: object = ast.literal_eval(node.value)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        if [dotted(target) for target in targets] == ["__all__"]:
+            value: object = ast.literal_eval(getattr(node, "value", node))
             return [str(name) for name in value] if isinstance(value, list | tuple) else None
     return None
 
