@@ -28,7 +28,11 @@ def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) ->
         OSError: if the disk refuses; nothing is left behind.
 
     """
-    segments = dumps(records)
+    write(dumps(records), path)
+
+
+def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str]) -> None:
+    """Write ``segments`` one after the other to ``path``, whole or not at all."""
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
     try:
@@ -59,11 +63,15 @@ def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSe
         OSError: if it cannot be read.
 
     """
+    return loads(map_file(path), expect=expect)
+
+
+def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
+    """Return the file at ``path`` as memory that cannot be written to; the system reads it page by page when used."""
     with Path(path).open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise Truncated("expected a container, got an empty file", at=str(path))
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return loads(mapped, expect=expect)
+            raise Truncated("expected a file of arrays, got an empty one", at=str(path))
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _write(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
