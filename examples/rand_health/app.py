@@ -107,9 +107,8 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     _, _, X, y = read_site(int(context.node_config["site"]))
     score = predict(received(message, "model"), standardise(X, received(message, "statistics")))
-    return message.create_reply(
-        RecordSet({}, {"metrics": MetricsRecord({"num-examples": len(y), "auc": area_under_curve(y, score)})})
-    )
+    metrics = MetricsRecord({"num-examples": len(y), "auc": area_under_curve(y, score)})
+    return message.create_reply(RecordSet(metrics_records={"metrics": metrics}))
 
 
 def nodes(_config: dict[str, object]) -> dict[str, dict[str, int]]:
