@@ -17,8 +17,6 @@ from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds import Event, RoundCompleted, RunCompleted, StatisticsCollected, begin, differences, train
 from umbel.strategy import Strategy
 
-__all__ = ["simulate"]
-
 _ConfigValue = bool | int | float | str
 _Model = ParametersRecord | Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]
 
