@@ -15,7 +15,7 @@ from umbel.records import Array, ParametersRecord
 
 __all__ = ["Gate", "Verdict"]
 
-Block: TypeAlias = NDArray[Any]
+_Block: TypeAlias = NDArray[Any]
 
 # A node that counts more examples than this is mistaken, or greedy.
 _MAX_WEIGHT: Final = 1e9
@@ -140,7 +140,7 @@ def _listed(names: list[str], *, quote: bool = True) -> str:
     return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _decode(array: Array, name: str) -> Block:
+def _decode(array: Array, name: str) -> _Block:
     try:
         return flat(array)
     except Exception as error:
@@ -152,7 +152,7 @@ def _decode(array: Array, name: str) -> Block:
 
 
 @lru_cache(maxsize=256)
-def _check_of(dtype: np.dtype[Any], finite: bool) -> Callable[[Block], str] | None:  # noqa: FBT001 - an option of the gate
+def _check_of(dtype: np.dtype[Any], finite: bool) -> Callable[[_Block], str] | None:  # noqa: FBT001 - an option of the gate
     """Return the check of the elements of a dtype, which gives a reason or nothing; None if any value will do."""
     if dtype.kind == "b":
         return _check_bools
@@ -166,19 +166,19 @@ def _check_of(dtype: np.dtype[Any], finite: bool) -> Callable[[Block], str] | No
     return _check_any if "float" in dtype.name else None
 
 
-def _blocks(elements: Block) -> Iterator[Block]:
+def _blocks(elements: _Block) -> Iterator[_Block]:
     if elements.size <= _BLOCK:
         return iter((elements,))
     return (elements[start : start + _BLOCK] for start in range(0, elements.size, _BLOCK))
 
 
-def _check_bools(elements: Block) -> str:
+def _check_bools(elements: _Block) -> str:
     codes = elements.view(np.uint8)
     bad = int(np.count_nonzero(codes > 1)) if codes.size and codes.max() > 1 else 0
     return f"expected bytes of 0 or 1 for bool, got {bad} others among {codes.size}" if bad else ""
 
 
-def _check_reals(real: np.dtype[Any], elements: Block) -> str:
+def _check_reals(real: np.dtype[Any], elements: _Block) -> str:
     """Check float32, float64 and complex numbers: a sum of squares is finite only if every element is."""
     parts = elements.view(real)
     if all(isfinite(block.dot(block)) for block in _blocks(parts)):
@@ -186,7 +186,7 @@ def _check_reals(real: np.dtype[Any], elements: Block) -> str:
     return _check_any(parts)
 
 
-def _check_halves(infinity: Block, elements: Block) -> str:
+def _check_halves(infinity: _Block, elements: _Block) -> str:
     """Check numbers of 16 bits: below the bits of infinity, sign aside, is what is finite."""
     magnitude = infinity.dtype.type(0x7FFF)
     bits = elements.view(infinity.dtype)
@@ -195,7 +195,7 @@ def _check_halves(infinity: Block, elements: Block) -> str:
     return _check_any(elements)
 
 
-def _check_any(elements: Block) -> str:
+def _check_any(elements: _Block) -> str:
     nan = infinite = 0
     for block in _blocks(elements):
         bad = block[~np.isfinite(block)]
@@ -210,7 +210,7 @@ def _check_any(elements: Block) -> str:
 # Norms.
 
 
-def _squared_distance(elements: Block, template: Block) -> float:
+def _squared_distance(elements: _Block, template: _Block) -> float:
     """Return the sum of |x - t|**2 of float and complex arrays, 0 for others.
 
     Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
