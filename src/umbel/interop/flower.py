@@ -15,10 +15,10 @@ from umbel.records import Array, ConfigsRecord, MetricsRecord, ParametersRecord,
 
 __all__ = ["from_flower", "to_flower"]
 
-Convertible = Array | ParametersRecord | MetricsRecord | ConfigsRecord | RecordSet
+_Convertible = Array | ParametersRecord | MetricsRecord | ConfigsRecord | RecordSet
 
 
-def to_flower(value: Convertible) -> Any:
+def to_flower(value: _Convertible) -> Any:
     """Return the Flower object that says the same as ``value``, made with Flower's public constructors.
 
     Arrays become ``.npy`` bytes, which is all that Flower can decode. Those that ``.npy`` cannot name (bfloat16,
@@ -42,7 +42,7 @@ def to_flower(value: Convertible) -> Any:
     raise _wrong(value, flower.outward)
 
 
-def from_flower(value: object) -> Convertible:
+def from_flower(value: object) -> _Convertible:
     """Return the Umbel object that says the same as a Flower object; payloads are shared, not copied.
 
     Args:
@@ -65,7 +65,7 @@ class _Flower(NamedTuple):
     """What to do with each class of Umbel's, and with each class of the installed Flower."""
 
     outward: Mapping[type, Callable[[Any], Any]]
-    inward: Mapping[type, Callable[[Any], Convertible]]
+    inward: Mapping[type, Callable[[Any], _Convertible]]
 
 
 class _Names(NamedTuple):
