@@ -8,12 +8,11 @@ Everything a state refers to is on disk before the state is. So a crash at any i
 the round itself, and a folder is never in between.
 """
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from umbel.checkpoint import _nodes
+from umbel.checkpoint import _nodes, _reports
 from umbel.errors import CheckpointError, RecordError
 from umbel.history import RoundReport
 from umbel.records import RecordSet, load, save
@@ -54,7 +53,7 @@ def write(
     kept = {} if nodes is None else nodes
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _append_reports(folder / _ROUNDS, reports)
+        _reports.append(folder / _ROUNDS, reports)
         number = round_of(state)
         _nodes.write(folder, number, kept, kept.keys() if changed is None else changed)
         save(state, folder / _STATE)
@@ -69,7 +68,7 @@ def read(folder: str | Path) -> Checkpoint:
     try:
         state = load(folder / _STATE)
         number = round_of(state)
-        return Checkpoint(state, _read_reports(folder / _ROUNDS, number), _nodes.read(folder, number))
+        return Checkpoint(state, _reports.read(folder / _ROUNDS, number), _nodes.read(folder, number))
     except (OSError, RecordError) as error:
         raise CheckpointError(f"expected a checkpoint, got: {error}", at=str(folder)) from error
 
@@ -83,26 +82,3 @@ def round_of(state: RecordSet) -> int:
             f"expected the number of completed rounds, got {number!r}", at="configs_records.run.round"
         )
     return number
-
-
-def _append_reports(path: Path, reports: Sequence[RoundReport]) -> None:
-    """Append what is new, first cutting off what an interrupted round may have left behind the lines that count."""
-    path.touch()
-    written, kept = path.read_bytes(), 0
-    lines = [(report.to_json() + "\n").encode() for report in reports]
-    while lines and written.startswith(lines[0], kept):
-        kept += len(lines.pop(0))
-    with path.open("r+b") as file:
-        file.truncate(kept)
-        file.seek(kept)
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_reports(path: Path, number: int) -> tuple[RoundReport, ...]:
-    lines = path.read_text("utf-8").split("\n")[:number] if path.exists() else []
-    reports = tuple(RoundReport.from_json(line) for line in lines)
-    if [report.round for report in reports] != list(range(1, number + 1)):
-        raise CheckpointError(f"expected the reports of rounds 1 to {number}, got {len(reports)}", at=str(path))
-    return reports
