@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from umbel.app import ClientApp
 from umbel.cli._failure import blame
@@ -25,6 +25,8 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _STRATEGIES: dict[str, Callable[..., Strategy]] = {"fedavg": fedavg}
 _SHOWN = 80
 
+Nodes: TypeAlias = int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]
+
 
 @dataclass(frozen=True)
 class LoadedApp:
@@ -34,7 +36,7 @@ class LoadedApp:
     client: ClientApp
     strategy: Strategy
     initial: ParametersRecord
-    nodes: int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]
+    nodes: Nodes
     evaluate: Callable[[int, ParametersRecord], Mapping[str, Any]] | None
     report: Callable[[Any, Mapping[str, Scalar]], str] | None
 
@@ -214,7 +216,7 @@ def _initial(settings: Settings) -> ParametersRecord:
         if len(records) != 1 and "model" not in records:
             msg = f"expected a file with one model, got the records {', '.join(map(safe, records)) or '(none)'}"
             raise UsageError(msg, at=_place(settings, "initial"))
-        return records.get("model") or next(iter(records.values()))
+        return records["model"] if "model" in records else next(iter(records.values()))
     make = _resolve(settings, "initial")
     value = make(settings.config) if callable(make) else make
     if isinstance(value, Mapping) and not isinstance(value, ParametersRecord):
@@ -224,7 +226,7 @@ def _initial(settings: Settings) -> ParametersRecord:
     return value
 
 
-def _nodes(settings: Settings) -> int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]:
+def _nodes(settings: Settings) -> Nodes:
     nodes: Any = settings.nodes
     if isinstance(nodes, str):
         make = _resolve(settings, "nodes")
@@ -232,10 +234,11 @@ def _nodes(settings: Settings) -> int | Sequence[str] | Mapping[str, Mapping[str
         if not isinstance(nodes, Mapping) or not nodes:
             raise _misfit(settings, "nodes", "(config) -> mapping of node names to what each is told", nodes)
     wanted = settings.first_nodes
-    return nodes if wanted is None else _first(nodes, wanted)
+    chosen: Nodes = nodes if wanted is None else _first(nodes, wanted)
+    return chosen
 
 
-def _first(nodes: Any, wanted: int) -> Any:
+def _first(nodes: Nodes, wanted: int) -> Nodes:
     """Return the first ``wanted`` of named nodes; unnamed ones are simply that many."""
     if isinstance(nodes, int):
         return wanted

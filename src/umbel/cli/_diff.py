@@ -50,14 +50,15 @@ class Comparison:
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="A model file or the folder of a run.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="The one to compare it with.", show_default=False)],
+    a: Annotated[Path, typer.Argument(metavar="A", help="A model file or the folder of a run.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The one to compare it with.", show_default=False)],
     *,
     json: Json = False,
 ) -> None:
-    """Compare the models A and B array by array: what changed, by how much, what came, what went.
+    """Compare two models, array by array.
 
-    Exit code 0 when both have one digest, 1 when they differ, another one when a file cannot be read.
+    Shows what changed and by how much, what came and what went from A to B. Exit code 0 when both have one digest,
+    1 when they differ, another one when a file cannot be read.
 
     \b
       umbel diff runs/<id> runs/<other>          two runs

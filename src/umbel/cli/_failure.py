@@ -62,17 +62,18 @@ def blame(error: BaseException) -> str:
 
     Empty when no such line took part.
     """
-    if isinstance(error, SyntaxError) and error.filename and not _foreign(error.filename):
-        return f"{_short(error.filename)} line {error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _foreign(frame.filename)]
+    if isinstance(error, SyntaxError) and error.filename and not foreign(error.filename):
+        return f"{short(error.filename)} line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not foreign(frame.filename)]
     if not frames:
         return ""
     last = frames[-1]
     where = "" if last.name == "<module>" else f", in {last.name}"
-    return f"{_short(last.filename)} line {last.lineno}{where}"
+    return f"{short(last.filename)} line {last.lineno}{where}"
 
 
-def _foreign(filename: str) -> bool:
+def foreign(filename: str) -> bool:
+    """Say whether a file is umbel's, Python's or an installed package's, so that its lines are none of the user's."""
     if filename.startswith("<"):
         return True
     path = str(Path(filename).resolve())
@@ -85,7 +86,8 @@ def _roots() -> Iterator[str]:
         yield str(Path(sysconfig.get_path(key)).resolve())
 
 
-def _short(filename: str) -> str:
+def short(filename: str) -> str:
+    """Return the path of a file as seen from here."""
     path = Path(filename).resolve()
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
@@ -105,8 +107,7 @@ def report(error: BaseException, *, debug: bool, json_wanted: bool) -> int:
 
 def _print_failure(failure: Failure) -> None:
     console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    text = Text("error: ", style="bold red")
-    text.append(printable(failure.message), style="not bold default")
+    text = Text.assemble(("error: ", "bold red"), printable(failure.message))
     console.print(text, soft_wrap=True)
     if failure.at:
         console.print(Text(f"   at: {safe(failure.at)}"), soft_wrap=True)

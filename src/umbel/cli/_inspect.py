@@ -29,14 +29,17 @@ _MANY = 20
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A model file, or the folder of a run.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A model file, or the folder of a run.", show_default=False)
+    ],
     *,
     stats: Annotated[bool, typer.Option("--stats", help="Add range, mean, norm, NaN count and a histogram.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the records and arrays of FILE: names, dtypes, shapes, sizes, digest.
+    """Show what is in a model file.
 
-    FILE is a model that Umbel wrote, any .safetensors file, or one .npy array. It is read a block at a time, so its
+    That is its records and arrays: names, dtypes, shapes, sizes, digest. FILE is a model that Umbel wrote, any
+    .safetensors file, or one .npy array. It is read a block at a time, so its
     size does not matter.
 
     \b

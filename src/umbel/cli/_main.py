@@ -27,8 +27,8 @@ Start here:
   umbel inspect runs/<id>    look into the model
   umbel diff A B             compare two models
 
-Every command takes --json (JSON on stdout, nothing else there).
-Exit codes: 0 done, 1 different or failed, 2 a usage error, 130 interrupted; docs/reference/cli.md lists the others.
+Every command has --help with examples, and --json (JSON on stdout, nothing else there). Exit codes: 0 done, 1 \
+different or failed, 2 a usage error, 130 interrupted; docs/reference/cli.md lists the others.
 """
 
 
@@ -93,6 +93,12 @@ def root(
     """Take the options that come before the command."""
 
 
+app.command()(new)
+app.command()(run)
+app.command()(inspect)
+app.command()(diff)
+
+
 @app.command()
 def version(*, json: Json = False) -> None:
     """Print the version of umbel."""
@@ -100,12 +106,6 @@ def version(*, json: Json = False) -> None:
         open_screen(json_wanted=True).emit({"umbel": installed_version("umbel"), "python": sys.version.split()[0]})
     else:
         typer.echo(f"umbel {installed_version('umbel')}")
-
-
-app.command()(run)
-app.command()(inspect)
-app.command()(diff)
-app.command()(new)
 
 
 def main() -> None:

@@ -17,13 +17,16 @@ _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="The name of the app, and of the folder to make.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the app, and of its folder.", show_default=False)
+    ],
     *,
     json: Json = False,
 ) -> None:
-    """Write a runnable app into the new folder NAME: pyproject.toml, app.py and README.md.
+    """Write a small app that runs into a new folder.
 
-    It needs nothing but numpy and trains a small network on ten sites in a few seconds. Change app.py from there.
+    NAME becomes a folder with pyproject.toml, app.py and README.md. The app needs nothing but numpy and trains a
+    small network on ten sites in a few seconds. Change app.py from there.
 
     \b
       umbel new hello

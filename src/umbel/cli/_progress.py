@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from umbel.cli._screen import Screen
@@ -95,8 +95,8 @@ class Live:
         self._lines(event)
         match event:
             case RunStarted():
-                self._task = self._progress.add_task("starting", total=event.rounds, completed=event.completed)
                 self._round = _Round(number=event.completed, rounds=event.rounds)
+                self._task = self._progress.add_task("", total=event.rounds, bytes="")
             case RoundStarted():
                 self._round = self._round.next(event)
             case EvaluationStarted():
@@ -143,10 +143,9 @@ class _Round:
 def _bar(screen: Screen) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[bytes]}"),
-        TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=screen.console,

@@ -20,6 +20,7 @@ from umbel.cli._folder import (
     write_results,
     write_start,
 )
+from umbel.cli._operated import OperatedApp
 from umbel.cli._options import Json
 from umbel.cli._progress import renderer
 from umbel.cli._screen import Screen, open_screen, quiet
@@ -40,6 +41,7 @@ class Plan:
 
 
 def run(  # noqa: PLR0913 - the options of a command are its arguments
+    context: typer.Context,
     app: Annotated[
         str | None,
         typer.Argument(
@@ -49,9 +51,16 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         ),
     ] = None,
     *,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Train for this many rounds.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Draw everything from this seed.", show_default=False)] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Use this many nodes.", show_default=False)] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train for this many rounds.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Draw everything from this seed.", show_default=False)
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Use this many nodes; of named ones, the first N.", show_default=False),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of [tool.umbel.config].", show_default=False),
@@ -62,7 +71,22 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
     runs: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the folders of runs are.")] = Path(RUNS),
     json: Json = False,
 ) -> None:
-    """Train the app that [tool.umbel] in the pyproject.toml of PATH_OR_MODULE describes.
+    """Train an app and keep what it made.
+
+    PATH_OR_MODULE has a pyproject.toml that says what to run:
+
+    \b
+      [tool.umbel]
+      client = "app:app"                 what a node does with a message
+      initial = "app:initial"            the model to begin with; or a .safetensors file
+      nodes = 20                         or ["a", "b"], or "app:nodes" with what each is told
+      strategy = { name = "fedavg" }     and its numbers, such as fraction = 0.5
+      rounds = 10
+      seed = 7
+      evaluate = "app:evaluate"          (round, model) -> metrics, on the server
+      report = "app:report"              (history, config) -> text, printed at the end
+      [tool.umbel.config]                values that reach every node; --set changes them
+      epochs = 2
 
     Every round is kept on disk: after Ctrl-C, a crash or a power cut, --resume goes on where the run was and ends with
     the same model, bit for bit. runs/<id>/ receives model.safetensors, history.json, metrics.svg and checkpoint/.
@@ -79,6 +103,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
     plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
     with importable(plan.settings.folder), quiet(screen):
         loaded = load_app(plan.settings)
+        loaded = dataclasses.replace(loaded, client=OperatedApp(loaded.client, tracebacks=context.meta["umbel.debug"]))
         folder, history = _train(screen, plan, loaded)
         text = loaded.report(history, plan.settings.config) if loaded.report else None
     _conclude(screen, folder, history, text)

@@ -165,11 +165,12 @@ def _gap(old: AnyArray, new: AnyArray) -> Floats:
     if old.dtype.kind in "iu" and old.dtype == new.dtype:
         # The wrapped difference, read as unsigned, is exact where float64 would round 2**63 and 2**63 - 1 together.
         unsigned = np.dtype(f"u{old.dtype.itemsize}")
-        return (np.maximum(old, new).view(unsigned) - np.minimum(old, new).view(unsigned)).astype(np.float64)
+        exact = np.maximum(old, new).view(unsigned) - np.minimum(old, new).view(unsigned)
+        return as_floats(exact)
     if "c" in (old.dtype.kind, new.dtype.kind):
-        gap: Floats = np.abs(old.astype(np.complex128) - new.astype(np.complex128))
-        return gap
-    return np.abs(as_floats(old) - as_floats(new))
+        return as_floats(old.astype(np.complex128) - new.astype(np.complex128))
+    gap = as_floats(old) - as_floats(new)
+    return np.abs(gap, out=gap)
 
 
 def same_bytes(before: Any, after: Any) -> bool:

@@ -114,12 +114,12 @@ def evaluate(round, model):
 
 def report(history, config):
     """Return what to print at the end: what each site would have learned alone, with the same number of epochs."""
-    alone = []
+    alone, epochs = [], len(history.rounds) * config["epochs"]
     for site in range(config["sites"]):
         model, rng = initial(config), np.random.default_rng(site)
-        fit(model, *own_data(site, config["sites"]), 20 * config["epochs"], config["learning-rate"], rng)
+        fit(model, *own_data(site, config["sites"]), epochs, config["learning-rate"], rng)
         alone.append(accuracy(model))
-    together = accuracy(history.final.to_numpy())
+    together = accuracy(history.model.to_numpy())
     return (
         f"Accuracy on points from everywhere: {min(alone):.0%} to {max(alone):.0%} for a site that learns alone,\\n"
         f"{together:.0%} for the model they trained together. No point left its site."

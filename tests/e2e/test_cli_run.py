@@ -1,0 +1,371 @@
+"""``umbel run`` and ``umbel new`` through typer's runner, on a small app that really trains."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from umbel.cli._main import app
+from umbel.history import History
+from umbel.records import load
+
+PYPROJECT = """\
+[tool.umbel]
+client = "app:app"
+initial = "app:initial"
+nodes = "app:nodes"
+evaluate = "app:evaluate"
+rounds = 4
+seed = 3
+
+[tool.umbel.config]
+rate = 0.5
+"""
+
+APP = """\
+import numpy as np
+
+from umbel.app import ClientApp
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet
+
+app = ClientApp()
+
+
+def nodes(config):
+    return {f"site-{i}": {"target": float(i)} for i in range(4)}
+
+
+def initial(config):
+    return {"w": np.zeros(3)}
+
+
+@app.train()
+def train(message, context):
+    w = message.content.parameters_records["model"].to_numpy()["w"]
+    gap = context.node_config["target"] - w
+    w = w + context.run_config["rate"] * gap + np.random.default_rng(context.seed).normal(0, 0.01, 3)
+    metrics = MetricsRecord({"num-examples": 10, "gap": float(np.abs(gap).mean())})
+    return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy({"w": w})}, {"metrics": metrics}))
+
+
+def evaluate(round, model):
+    print("evaluating")
+    return {"distance": float(abs(model.to_numpy()["w"].mean() - 1.5))}
+
+
+def report(history, config):
+    return f"report after {len(history.rounds)} rounds\\x1b[31m with rate {config['rate']}"
+"""
+
+
+@pytest.fixture
+def umbel(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        return CliRunner().invoke(app, list(map(str, args)))
+
+    return call
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Write the app, with some of its text replaced, and return its folder."""
+
+    def write(settings=(), code=(), name="my app"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "pyproject.toml").write_text(_replaced(PYPROJECT, settings))
+        (folder / "app.py").write_text(_replaced(APP, code))
+        return folder
+
+    return write
+
+
+def _replaced(text, changes):
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def only_run(tmp_path):
+    (run,) = (tmp_path / "runs").iterdir()
+    return run
+
+
+def test_a_run_leaves_model_history_and_plot(umbel, site, tmp_path):
+    result = umbel("run", site())
+    assert result.exit_code == 0, result.output
+    run = only_run(tmp_path)
+    history = History.from_json((run / "history.json").read_text())
+    assert len(history.rounds) == 4
+    weights = load(run / "model.safetensors").parameters_records["model"].to_numpy()["w"]
+    assert np.allclose(weights, 1.5, atol=0.2)
+    words = "".join(ET.fromstring((run / "metrics.svg").read_text()).itertext())
+    assert "gap" in words
+    assert "distance" in words
+    assert "num-examples" not in words
+
+
+def test_what_a_run_prints(umbel, site, tmp_path):
+    lines = umbel("run", site()).stdout.splitlines()
+    run = only_run(tmp_path)
+    history = History.from_json((run / "history.json").read_text())
+    rounds = [line for line in lines if line.startswith("round ")]
+    assert [line.split()[1] for line in rounds] == ["1/4", "2/4", "3/4", "4/4"]
+    assert all("4/4 nodes" in line and "train.gap" in line and "central.distance" in line for line in rounds)
+    assert f"digest   {history.digest}" in lines
+    assert f"model    runs/{run.name}/model.safetensors" in lines
+    assert f"next     umbel inspect runs/{run.name}" in lines
+    assert "\x1b" not in "".join(lines)
+
+
+def test_what_to_type_next_works(umbel, site, tmp_path):
+    lines = umbel("run", site()).stdout.splitlines()
+    (command,) = [line.split("next")[1].split() for line in lines if line.startswith("next")]
+    assert umbel(*command[1:]).exit_code == 0
+
+
+def test_a_run_as_json_is_one_object_a_line(umbel, site):
+    result = umbel("run", site(), "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "run-started"
+    assert names.count("round-completed") == 4
+    assert names[-1] == "run-saved"
+    (completed,) = [event for event in events if event["event"] == "run-completed"]
+    assert completed["digest"] == events[-1]["digest"]
+    assert "evaluating" in result.stderr
+
+
+def test_the_report_comes_last_with_escapes_of_the_terminal_shown(umbel, site):
+    folder = site([("seed = 3", 'seed = 3\nreport = "app:report"')])
+    assert umbel("run", folder).stdout.rstrip().splitlines()[-1] == r"report after 4 rounds\x1b[31m with rate 0.5"
+    last = umbel("run", folder, "--json").stdout.splitlines()[-1]
+    assert json.loads(last)["text"].startswith("report after 4 rounds")
+
+
+def digest_of(result):
+    assert result.exit_code == 0, result.output
+    return next(line for line in result.stdout.splitlines() if line.startswith("digest")).split()[1]
+
+
+def test_a_seed_decides_the_digest(umbel, site):
+    folder = site()
+    first = digest_of(umbel("run", folder))
+    assert digest_of(umbel("run", folder)) == first
+    assert digest_of(umbel("run", folder, "--seed", 4)) != first
+
+
+def test_options_override_the_settings(umbel, site, tmp_path):
+    result = umbel("run", site(), "--rounds", 2, "--nodes", 3, "--set", "rate=0.25")
+    assert result.exit_code == 0
+    assert "3 nodes, 2 rounds" in result.stdout
+    start = json.loads((only_run(tmp_path) / "run.json").read_text())
+    assert start["settings"]["config"] == {"rate": 0.25}
+
+
+@pytest.mark.parametrize("nodes", ["20", '["a", "b"]'])
+def test_nodes_may_be_a_number_or_names(umbel, site, nodes):
+    changes = [('context.node_config["target"]', 'context.node_config["partition-id"]')]
+    assert umbel("run", site([('"app:nodes"', nodes)], changes)).exit_code == 0
+
+
+def test_strategies_take_numbers(umbel, site):
+    folder = site([("rounds = 4", 'rounds = 4\nstrategy = { name = "fedavg", fraction = 0.5 }')])
+    assert "2/2 nodes" in umbel("run", folder).stdout
+
+
+def test_a_strategy_of_the_app(umbel, site):
+    code = [("app = ClientApp()", "app = ClientApp()\nfrom umbel.strategy import fedavg\nhalf = fedavg(fraction=0.5)")]
+    assert "2/2 nodes" in umbel("run", site([("rounds = 4", 'rounds = 4\nstrategy = "app:half"')], code)).stdout
+
+
+def test_training_goes_on_from_a_model_file(umbel, site, tmp_path):
+    first = umbel("run", site())
+    shutil.copy(only_run(tmp_path) / "model.safetensors", tmp_path / "my app" / "start.safetensors")
+    result = umbel("run", site([('"app:initial"', '"start.safetensors"')]))
+    assert digest_of(result) != digest_of(first)
+
+
+def test_two_apps_in_one_process_do_not_meet(umbel, site):
+    first = digest_of(umbel("run", site()))
+    other = site(code=[("np.zeros(3)", "np.zeros(5)"), ("0.01, 3)", "0.01, 5)")], name="other")
+    assert digest_of(umbel("run", other)) != first
+    assert digest_of(umbel("run", site())) == first
+
+
+def test_a_node_that_fails_is_named_and_the_round_goes_on(umbel, site):
+    code = [("    gap =", '    assert context.node_config["target"] != 2.0, "broken\\x1b[31m"\n    gap =')]
+    result = umbel("run", site(code=code))
+    assert result.exit_code == 0
+    place = " - at my app/app.py line 20, in train"
+    assert f"round 1: site-2 lost: AssertionError: broken\\x1b[31m{place}\n" in result.stdout
+    assert "3/4 nodes" in result.stdout
+
+
+def test_a_round_in_which_all_fail_ends_the_run_with_every_reason(umbel, site, tmp_path):
+    result = umbel("run", site(code=[("    gap =", "    raise ValueError('no data')\n    gap =")]))
+    assert result.exit_code == 70
+    assert "site-0, site-1, site-2, site-3: ValueError: no data" in result.stderr
+    assert not list((tmp_path / "runs").iterdir())
+
+
+INTERRUPTED = ("    print(", "    if round == 3:\n        raise KeyboardInterrupt\n    print(")
+
+
+def test_ctrl_c_says_how_to_go_on_and_going_on_gives_the_same_model(umbel, site, tmp_path):
+    whole = digest_of(umbel("run", site(), "--runs", "elsewhere"))
+    stopped = umbel("run", site(code=[INTERRUPTED]))
+    assert stopped.exit_code == 130
+    run = only_run(tmp_path)
+    assert f"umbel run --resume {run.name}" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    site()
+    resumed = umbel("run", "--resume", run.name)
+    assert "2 of them done" in resumed.stdout
+    assert digest_of(resumed) == whole
+    assert only_run(tmp_path) == run
+    assert len(History.from_json((run / "history.json").read_text()).rounds) == 4
+
+
+def test_a_failure_in_the_apps_own_code_shows_its_line(umbel, site, tmp_path):
+    result = umbel("run", site(code=[("    print(", "    1 / 0\n    print(")]))
+    assert result.exit_code == 1
+    assert "ZeroDivisionError: division by zero" in result.stderr
+    assert "my app/app.py line 27, in evaluate" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in umbel("run", tmp_path / "my app", "--debug").stderr
+
+
+def test_more_rounds_for_a_finished_run(umbel, site, tmp_path):
+    whole = digest_of(umbel("run", site(), "--rounds", 6, "--runs", "elsewhere"))
+    digest_of(umbel("run", site(), "--rounds", 2))
+    assert digest_of(umbel("run", "my app", "--resume", only_run(tmp_path), "--rounds", 6)) == whole
+
+
+def test_a_finished_run_may_be_resumed_and_changes_nothing(umbel, site, tmp_path):
+    first = digest_of(umbel("run", site()))
+    assert digest_of(umbel("run", "--resume", only_run(tmp_path).name)) == first
+
+
+def test_a_run_keeps_the_settings_it_was_begun_with(umbel, site, tmp_path):
+    first = digest_of(umbel("run", site(), "--set", "rate=0.25", "--rounds", 3))
+    site([("rate = 0.5", "rate = 0.9"), ("seed = 3", "seed = 8")])
+    assert digest_of(umbel("run", "--resume", only_run(tmp_path).name)) == first
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--resume", "nope"], "there is no run"),
+        (["--resume", "RUN", "--seed", "9"], "leave --seed out"),
+        (["--resume", "RUN", "--nodes", "2"], "leave --nodes out"),
+        (["--resume", "RUN", "--set", "rate=1"], "leave --set out"),
+        (["other", "--resume", "RUN"], "was begun with"),
+        ([], "umbel new NAME"),
+    ],
+)
+def test_a_run_that_cannot_go_on(umbel, site, tmp_path, args, expected):
+    umbel("run", site())
+    site(name="other")
+    name = only_run(tmp_path).name
+    result = umbel("run", *[name if arg == "RUN" else arg for arg in args])
+    assert result.exit_code == 2
+    assert expected in result.stderr
+
+
+def test_a_damaged_start_of_a_run(umbel, site, tmp_path):
+    umbel("run", site())
+    (only_run(tmp_path) / "run.json").write_text("{")
+    assert umbel("run", "--resume", only_run(tmp_path).name).exit_code == 2
+
+
+BROKEN = [
+    ([('"app:app"', '"app:ap"')], [], 64, 'did you mean "app"?'),
+    ([('"app:app"', '"ap:app"')], [], 64, 'did you mean "app"?'),
+    ([('"app:app"', '"app"')], [], 2, '"module:name"'),
+    ([('"app:app"', '"os.path;rm:app"')], [], 2, '"module:name"'),
+    ([('"app:app"', '"app:initial"')], [], 64, "a umbel.app.ClientApp"),
+    ([('"app:initial"', '"app:np"')], [], 64, "ParametersRecord"),
+    ([('"app:initial"', '"gone.safetensors"')], [], 2, "there is no file"),
+    ([('"app:nodes"', '"app:np"')], [], 64, "mapping of node names"),
+    ([("rounds = 4", 'strategy = "fedvag"')], [], 2, 'did you mean "fedavg"?'),
+    ([("rounds = 4", 'strategy = { name = "fedavg", fractoin = 0.5 }')], [], 2, 'did you mean "fraction"?'),
+    ([("rounds = 4", 'strategy = { name = "fedavg", fraction = 7 }')], [], 2, "above 0 and at most 1"),
+    ([("rounds = 4", 'strategy = { name = "fedavg", fraction = "x" }')], [], 2, "fedavg"),
+    ([], [("import numpy as np", "import numpyy as np")], 64, "app.py line 1"),
+    ([], [("import numpy as np", "import numpy as np\n1 / 0")], 64, "app.py line 2"),
+    ([], [("import numpy as np", "import numpy as np\ndef f(:")], 64, "app.py line 2"),
+    ([], [("import numpy as np", "raise SystemExit(3)")], 64, "app.py line 1"),
+    ([("rate = 0.5", "rat = 0.5")], [], 70, "rate"),
+]
+
+
+@pytest.mark.parametrize(("settings", "code", "status", "expected"), BROKEN)
+def test_an_app_that_cannot_be_loaded(umbel, site, settings, code, status, expected):
+    result = umbel("run", site(settings, code))
+    assert result.exit_code == status, result.output
+    assert expected in result.stderr
+    assert "Traceback" not in result.output
+    assert "src/umbel" not in result.stderr
+
+
+def test_more_nodes_than_there_are(umbel, site):
+    result = umbel("run", site(), "--nodes", 5)
+    assert result.exit_code == 2
+    assert "at most the 4 nodes" in result.stderr
+
+
+def test_the_module_of_an_app_may_be_named(umbel, site, tmp_path, monkeypatch):
+    folder = site(name="package")
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert umbel("run", "package.app", "--rounds", 1).exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["nothing", "my ap", "my app/app.py", "a/b/c", "../../etc", "\x1b[31m"])
+def test_an_app_that_is_not_there(umbel, site, target):
+    site()
+    result = umbel("run", target)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+
+
+def test_a_new_app_runs_and_learns(umbel, tmp_path):
+    made = umbel("new", "hello")
+    assert made.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "hello").iterdir()) == ["README.md", "app.py", "pyproject.toml"]
+    assert made.stdout.splitlines()[-1] == "next: umbel run hello"
+    result = umbel("run", "hello")
+    assert result.exit_code == 0, result.output
+    columns = History.from_json((only_run(tmp_path) / "history.json").read_text()).metrics
+    assert columns["central.accuracy"][-1] > 0.93
+    assert columns["train.loss"][-1] < columns["train.loss"][0]
+    assert "No point left its site." in result.stdout
+
+
+def test_a_new_app_as_json(umbel, tmp_path):
+    value = json.loads(umbel("new", "hello", "--json").stdout)
+    assert value["folder"] == str(tmp_path / "hello")
+    assert len(value["files"]) == 3
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", "-x", "a b", "1st", "é", "a" * 65, "a.", "\x1b[31m", "a\nb"])
+def test_a_new_app_needs_a_plain_name(umbel, tmp_path, name):
+    result = umbel("new", "--", name)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_new_app_never_overwrites(umbel, tmp_path):
+    (tmp_path / "hello").mkdir()
+    result = umbel("new", "hello")
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+    assert not list((tmp_path / "hello").iterdir())
