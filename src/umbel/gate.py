@@ -69,9 +69,9 @@ class Gate:
         """
         try:
             _check_weight(update.weight, self.max_weight)
-            _check_names(template, update.record)
+            arrays = _check_names(template, update.record)
             with np.errstate(all="ignore"):
-                squares = [self._check_array(name, array, update.record[name]) for name, array in template.items()]
+                squares = [self._check_array(name, array, arrays[name]) for name, array in template.items()]
             return Verdict(update.node, self._check_norm(squares))
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
@@ -117,11 +117,11 @@ def _shown(value: object) -> str:
     return f"{value!r:.40}" if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def _check_names(template: ParametersRecord, record: object) -> None:
+def _check_names(template: ParametersRecord, record: object) -> dict[str, Array]:
     if not isinstance(record, ParametersRecord):
         raise _Fault(f"expected a ParametersRecord, got a {type(record).__name__}", _AT)
     if record.keys() == template.keys():
-        return
+        return dict(record.items())
     missing = [name for name in template if name not in record]
     extra = [name for name in record if name not in template]
     parts = [f"{what} {_listed(names)}" for what, names in (("missing", missing), ("unexpected", extra)) if names]
@@ -158,9 +158,10 @@ def _check_of(dtype: np.dtype[Any], finite: bool) -> Callable[[_Block], str] | N
         return _check_bools
     if not finite:
         return None
-    real = np.empty(0, dtype).real.dtype if dtype.kind == "c" else dtype
-    if real in (np.float32, np.float64):
-        return partial(_check_reals, real)
+    if dtype in (np.float32, np.float64):
+        return _check_reals
+    if dtype.kind == "c":
+        return partial(_check_complex, np.empty(0, dtype).real.dtype)
     if dtype.name in ("float16", "bfloat16"):
         return partial(_check_halves, np.array(inf, dtype).view(np.uint16))
     return _check_any if "float" in dtype.name else None
@@ -178,12 +179,15 @@ def _check_bools(elements: _Block) -> str:
     return f"expected bytes of 0 or 1 for bool, got {bad} others among {codes.size}" if bad else ""
 
 
-def _check_reals(real: np.dtype[Any], elements: _Block) -> str:
-    """Check float32, float64 and complex numbers: a sum of squares is finite only if every element is."""
-    parts = elements.view(real)
-    if all(isfinite(block.dot(block)) for block in _blocks(parts)):
-        return ""
-    return _check_any(parts)
+def _check_reals(elements: _Block) -> str:
+    """Check float32 and float64: a sum of squares is finite only if every element is."""
+    if elements.size <= _BLOCK:
+        return "" if isfinite(elements.dot(elements)) else _check_any(elements)
+    return "" if all(isfinite(block.dot(block)) for block in _blocks(elements)) else _check_any(elements)
+
+
+def _check_complex(real: np.dtype[Any], elements: _Block) -> str:
+    return _check_reals(elements.view(real))
 
 
 def _check_halves(infinity: _Block, elements: _Block) -> str:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, allocate, slots, to_record, views
-from umbel.aggregation._passes import Batch, Scratch, batch, run
+from umbel.aggregation._passes import Place, batch, fold
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
@@ -47,32 +47,37 @@ class Fold(Protocol):
         """
 
 
-class _Room(NamedTuple):
-    """Where one array is accumulated."""
-
-    slot: Slot
-    kind: Kind
-    out: NDArray[Any]
-    total: NDArray[Any] | None  # None as long as no sum has to outlive a pass
-
-
 class _Accumulator:
-    """The result in the making, sums in wider dtypes where needed, and the scale of the weights so far."""
+    """The result in the making: flat arrays, where those with elements are accumulated, and the scale so far."""
 
-    __slots__ = ("last", "rooms", "scale", "scratch", "spent")
+    __slots__ = ("last", "outs", "places", "scale", "slots", "spent")
 
-    def __init__(self, rooms: list[_Room]) -> None:
-        self.rooms = rooms
-        most = max((min(room.out.size, room.kind.block) * room.kind.total.itemsize for room in rooms), default=0)
-        buffers = np.empty(most, np.uint8), np.empty(most, np.uint8)
-        kinds = {room.kind.total for room in rooms}
-        self.scratch = {
-            kind: Scratch(*(buffer[: most // kind.itemsize * kind.itemsize].view(kind) for buffer in buffers))
-            for kind in kinds
-        }
+    def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
+        sizes = [slot.nbytes // kind.view.itemsize for slot, kind in zip(layout, kinds, strict=True)]
+        self.outs = allocate([(kind.view, size) for kind, size in zip(kinds, sizes, strict=True)])
+        self.slots = layout
+        rooms = list(zip(layout, kinds, self.outs, strict=True))
+        most = max((min(out.size, kind.block) * kind.total.itemsize for _, kind, out in rooms), default=0)
+        work, product = np.empty(most, np.uint8), np.empty(most, np.uint8)
+        self.places = [(slot, _place(kind, out, work, product)) for slot, kind, out in rooms if out.size]
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
+
+    def keep_totals(self) -> None:
+        """Allocate sums that outlive a pass, for arrays whose result cannot be their own accumulator."""
+        wanted = [(place.kind.total, place.out.size) for _, place in self.places if place.total is None]
+        totals = iter(allocate(wanted))
+        self.places = [
+            (slot, place if place.total is not None else place._replace(total=next(totals)))
+            for slot, place in self.places
+        ]
+
+
+def _place(kind: Kind, out: NDArray[Any], work: NDArray[np.uint8], product: NDArray[np.uint8]) -> Place:
+    size = min(out.size, kind.block) * kind.total.itemsize
+    total = out if kind.in_place else None
+    return Place(kind, out, total, work[:size].view(kind.total), product[:size].view(kind.total))
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,7 @@ class LinearFold:
 
         """
         layout = slots(template)
-        kinds = [_kind(slot, self.kind_of) for slot in layout]
-        sizes = [slot.size * slot.kind.itemsize // kind.view.itemsize for slot, kind in zip(layout, kinds, strict=True)]
-        outs = allocate([(kind.view, size) for kind, size in zip(kinds, sizes, strict=True)])
-        rooms = zip(layout, kinds, outs, strict=True)
-        return _Accumulator([_Room(slot, kind, out, out if kind.in_place else None) for slot, kind, out in rooms])
+        return _Accumulator(layout, [_kind(slot, self.kind_of) for slot in layout])
 
     def add(self, acc: _Accumulator, updates: Sequence[Update]) -> _Accumulator:
         """Add some updates. One of weight 0 changes nothing.
@@ -113,7 +114,7 @@ class LinearFold:
         chosen = _chosen(acc, updates)
         if chosen:
             if acc.scale.added == 0:
-                _keep_totals(acc)
+                acc.keep_totals()
             self._run(acc, chosen, last=False)
         return acc
 
@@ -130,18 +131,21 @@ class LinearFold:
             raise AggregationError("expected at least one update with a weight above 0, got none")
         self._run(acc, chosen, last=True)
         acc.spent = True
-        return to_record([room.slot for room in acc.rooms], [room.out.view(room.slot.kind) for room in acc.rooms])
+        return to_record(acc.slots, [out.view(slot.kind) for slot, out in zip(acc.slots, acc.outs, strict=True)])
 
     def _run(self, acc: _Accumulator, updates: Sequence[Update], *, last: bool) -> None:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
         divisor = scale.divisor if last else None
-        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.scratch}
+        kinds = {place.kind.total for _, place in acc.places}
+        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in kinds}
         acc.spent = True  # until every array is done
         with np.errstate(all="ignore"):
-            for room in acc.rooms:
-                if room.out.size:
-                    _reduce(acc, room, updates, batches[room.kind.total])
+            for slot, place in acc.places:
+                arrays = views(slot, place.kind.view, updates)
+                problem = fold(place, arrays, batches[place.kind.total])
+                if problem:
+                    raise _unfit(slot, problem)
         acc.scale, acc.spent = scale, False
 
 
@@ -150,11 +154,6 @@ def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:
         return kind_of(slot.kind)
     except AggregationError as error:
         raise AggregationError(error.message, at=f"array {slot.name!r}") from error
-
-
-def _keep_totals(acc: _Accumulator) -> None:
-    totals = iter(allocate([(room.kind.total, room.out.size) for room in acc.rooms if room.total is None]))
-    acc.rooms = [room if room.total is not None else room._replace(total=next(totals)) for room in acc.rooms]
 
 
 def _chosen(acc: _Accumulator, updates: Sequence[Update]) -> list[Update]:
@@ -175,14 +174,8 @@ def _chosen(acc: _Accumulator, updates: Sequence[Update]) -> list[Update]:
     return [update for update in updates if update.weight]
 
 
-def _reduce(acc: _Accumulator, room: _Room, updates: Sequence[Update], batch: Batch) -> None:
-    kind = room.kind
-    arrays = views(room.slot, updates)
-    if kind.view is not room.slot.kind:
-        arrays = [array.view(kind.view) for array in arrays]
-    problem = run(kind, room.total, room.out, arrays, batch, acc.scratch[kind.total])
-    if problem:
-        raise AggregationError(
-            f"{problem}; refuse updates that are not finite (Gate(finite=True)), or send a wider dtype",
-            at=f"array {room.slot.name!r}",
-        )
+def _unfit(slot: Slot, problem: str) -> AggregationError:
+    return AggregationError(
+        f"{problem}; refuse updates that are not finite (Gate(finite=True)), or send a wider dtype",
+        at=f"array {slot.name!r}",
+    )

@@ -27,7 +27,7 @@ from umbel.errors import AggregationError
 Block: TypeAlias = NDArray[Any]
 
 # What a block holds, in bytes of the accumulator. Accumulator, update and product together fit in a core's cache.
-_BLOCK_BYTES: Final = 2**18
+_BLOCK_BYTES: Final = 2**19
 _WIDE_BLOCK_BYTES: Final = 2**15
 
 _FLOAT32: Final = np.dtype(np.float32)

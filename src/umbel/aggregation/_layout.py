@@ -24,6 +24,7 @@ class Slot(NamedTuple):
     shape: list[int]
     kind: np.dtype[Any]
     size: int
+    nbytes: int
 
 
 def slots(template: ParametersRecord) -> tuple[Slot, ...]:
@@ -33,10 +34,11 @@ def slots(template: ParametersRecord) -> tuple[Slot, ...]:
         RecordError: if it declares a dtype that means different bytes on different machines, or no dtype at all.
 
     """
-    return tuple(
-        Slot(name, array.dtype, array.shape, dtype_of(array.dtype), prod(array.shape))
-        for name, array in template.items()
-    )
+    found = []
+    for name, array in template.items():
+        kind, size = dtype_of(array.dtype), prod(array.shape)
+        found.append(Slot(name, array.dtype, array.shape, kind, size, size * kind.itemsize))
+    return tuple(found)
 
 
 @lru_cache(maxsize=256)
@@ -58,29 +60,31 @@ def flat(array: Array) -> NDArray[Any]:
         RecordTypeError: if its stype has no codec.
 
     """
-    if array.stype == _RAW:  # as Array.numpy does, in a third of the time: small arrays cost little else
-        kind, size = dtype_of(array.dtype), prod(array.shape)
-        if 0 < size * kind.itemsize == len(array.data) and min(array.shape, default=1) > 0:
+    shape = array.shape
+    if array.stype == _RAW and (not shape or min(shape) > 0):  # as Array.numpy does, at half the cost
+        kind = dtype_of(array.dtype)
+        if prod(shape) * kind.itemsize == len(array.data):
             return np.frombuffer(array.data, kind)
     view = array.numpy(copy=False).reshape(-1)
     return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
 
 
-def views(slot: Slot, updates: Sequence[Update]) -> list[NDArray[Any]]:
-    """Return the elements of the array ``slot`` of every update.
+def views(slot: Slot, kind: np.dtype[Any], updates: Sequence[Update]) -> list[NDArray[Any]]:
+    """Return the elements of the array ``slot`` of every update, taken as dtype ``kind``.
 
     Raises:
         AggregationError: if one has no such array, or of another dtype or shape, or with a payload that does not fit.
 
     """
-    name, dtype, shape = slot.name, slot.dtype, slot.shape
+    name, dtype, shape, _, _, nbytes = slot
     found = []
     for update in updates:
         try:
             array = update.record[name]
             if array.dtype != dtype or array.shape != shape:
                 raise _misfit(slot, update, f"{array.dtype} {array.shape}")
-            found.append(flat(array))
+            is_plain = array.stype == _RAW and len(array.data) == nbytes
+            found.append(np.frombuffer(array.data, kind) if is_plain else flat(array).view(kind))
         except KeyError as error:
             raise _misfit(slot, update, "none") from error
         except (RecordError, RecordTypeError) as error:

@@ -17,6 +17,21 @@ from umbel.aggregation._weights import Step
 Block = NDArray[Any]
 
 
+class Place(NamedTuple):
+    """Where an array, or one block of it, is accumulated.
+
+    ``total`` holds the sums, in the dtype of the accumulator; it may be the result ``out`` itself. Without one they are
+    kept in ``work``, for a pass that is the first and the last. ``work`` and ``product`` are scratch, of the size of
+    the array or of a block, whichever is smaller.
+    """
+
+    kind: Kind
+    out: Block
+    total: Block | None
+    work: Block
+    product: Block
+
+
 class Batch(NamedTuple):
     """What one pass does, with factors in the dtype of the accumulator.
 
@@ -29,13 +44,6 @@ class Batch(NamedTuple):
     steps: list[tuple[Block | None, Block | None]]
     divisor: float | None
     finite: bool
-
-
-class Scratch(NamedTuple):
-    """Two blocks in the dtype of the accumulator: for sums that need not outlive the pass, and for products."""
-
-    total: Block
-    product: Block
 
 
 def batch(kind: np.dtype[Any], steps: Sequence[Step], *, fresh: bool, divisor: float | None, finite: bool) -> Batch:
@@ -55,52 +63,48 @@ def _factor(value: float | None, kind: np.dtype[Any]) -> Block | None:
     return None if value is None else np.array(value, kind)
 
 
-def run(kind: Kind, total: Block | None, out: Block, updates: list[Block], batch: Batch, scratch: Scratch) -> str:
-    """Fold the arrays ``updates`` into ``total``, and into the result ``out`` if the batch has a divisor.
-
-    Without a ``total`` the sums are kept in scratch: for a batch that is the first and the last.
+def fold(place: Place, updates: list[Block], batch: Batch) -> str:
+    """Fold flat arrays into the totals, and into the result if the batch has a divisor.
 
     Returns:
         Why the result cannot be right, or nothing.
 
     """
-    size = out.size
-    if size <= kind.block:
-        return _block(
-            kind, scratch.total[:size] if total is None else total, out, updates, batch, scratch.product[:size]
-        )
-    problem = ""
-    for part in _parts(size, kind.block):
+    if place.out.size <= place.product.size:
+        return _block(place, updates, batch)
+    problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]
+    return next(filter(None, problems), "")
+
+
+def _blocks(place: Place) -> Iterator[tuple[slice, Place]]:
+    kind, out, total, work, product = place
+    for start in range(0, out.size, product.size):
+        part = slice(start, start + product.size)
         target = out[part]
-        sums = scratch.total[: target.size] if total is None else target if total is out else total[part]
-        blocks = [update[part] for update in updates]
-        problem = _block(kind, sums, target, blocks, batch, scratch.product[: target.size]) or problem
-    return problem
+        sums = target if total is out else None if total is None else total[part]
+        yield part, Place(kind, target, sums, work[: target.size], product[: target.size])
 
 
-def _parts(size: int, block: int) -> Iterator[slice]:
-    return (slice(start, min(start + block, size)) for start in range(0, size, block))
-
-
-def _block(kind: Kind, total: Block, out: Block, updates: list[Block], batch: Batch, room: Block) -> str:
+def _block(place: Place, updates: list[Block], batch: Batch) -> str:
+    kind, out, kept, work, room = place
+    total = work if kept is None else kept
+    load, multiply, add = kind.load, np.multiply, np.add
     pairs = zip(updates, batch.steps, strict=True)
     if batch.fresh:
-        _begin(kind, total, out, next(pairs)[0], batch.first, room)
-    load, multiply, add = kind.load, np.multiply, np.add
+        _begin(place, total, next(pairs)[0], batch.first)
     for update, (rescale, weight) in pairs:
         if rescale is not None:
             multiply(total, rescale, total)
         term = update if load is None else load(update, out, room)
-        if weight is not None:
-            term = multiply(term, weight, room)
-        add(total, term, total)
+        add(total, term if weight is None else multiply(term, weight, room), total)
     return "" if batch.divisor is None else kind.store(total, out, batch.divisor, batch.finite)
 
 
-def _begin(kind: Kind, total: Block, out: Block, update: Block, factor: Block | None, room: Block) -> None:
+def _begin(place: Place, total: Block, update: Block, factor: Block | None) -> None:
+    kind = place.kind
     if kind.begin is not None:
-        kind.begin(update, out)
-    term = update if kind.load is None else kind.load(update, out, room)
+        kind.begin(update, place.out)
+    term = update if kind.load is None else kind.load(update, place.out, place.product)
     if factor is None:
         np.copyto(total, term)
     else:
