@@ -1,13 +1,21 @@
-"""Records: named, ordered sets of serialised arrays and values, with one byte form everywhere."""
+"""Records: named, ordered sets of serialised arrays and values, with one byte form everywhere.
+
+The byte form (``dumps``, ``loads``, ``save``, ``load``, ``digest``) is brought in on first use: an array alone costs
+NumPy and little more.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from umbel.records._arena import Arena
 from umbel.records._array import Array, array_from_numpy
-from umbel.records._container import digest, dumps, loads
-from umbel.records._files import load, save
 from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
 from umbel.records._stypes import register_stype
 from umbel.records._values import ConfigsRecord, MetricsRecord
+
+if TYPE_CHECKING:
+    from umbel.records._container import digest, dumps, loads
+    from umbel.records._files import load, save
 
 __all__ = [
     "Arena",
@@ -24,3 +32,17 @@ __all__ = [
     "register_stype",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'umbel.records' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from umbel.records._container import digest, dumps, loads  # noqa: PLC0415 - waits for the first use
+    from umbel.records._files import load, save  # noqa: PLC0415 - likewise
+
+    globals().update(digest=digest, dumps=dumps, loads=loads, load=load, save=save)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
