@@ -141,7 +141,7 @@ def exported(mod: Module) -> list[str] | None:
 def bound(mod: Module) -> dict[str, str]:
     """The names that a module's own statements bind, with where they come from: ``""`` if they are made here."""
     names: dict[str, str] = {}
-    for node in mod.tree.body:
+    for node in _statements(mod.tree.body):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 names[name] = ""
@@ -155,6 +155,15 @@ def bound(mod: Module) -> dict[str, str]:
             case ast.Import():
                 names |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
     return names
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module, those under `if TYPE_CHECKING:` (lazy names) as if they stood outside."""
+    for node in body:
+        if isinstance(node, ast.If) and dotted(node.test) == "TYPE_CHECKING":
+            yield from node.body
+        else:
+            yield node
 
 
 # The design note.

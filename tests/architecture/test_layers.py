@@ -5,6 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from house import Module, house, imports, layers, umbel
 
+LAZY = ("umbel", "umbel.records")  # each says in its docstring what waits for its first use
 SIBLINGS_APART = 5  # engines, store, http: each must be replaceable without the others
 
 
@@ -45,12 +46,14 @@ def _target(full: str, known: Mapping[str, Module]) -> str:
 
 
 def local(modules: Iterable[Module]) -> list[str]:
-    """Imports of Umbel inside a function, where they hide a circle; only ``umbel`` itself has one, its lazy name."""
+    """Imports of Umbel inside a function, where they hide a circle; a package's lazy names are the one exception."""
     return [
         f"{mod.name}:{target.line} imports {target.full} inside {target.inside}"
         for mod in modules
         for target in imports(mod)
-        if target.is_ours and target.inside and (mod.name, target.inside) != ("umbel", "__getattr__")
+        if target.is_ours
+        and target.inside
+        and not (mod.is_package and target.inside == "__getattr__" and mod.name in LAZY)
     ]
 
 
