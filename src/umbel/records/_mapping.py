@@ -27,10 +27,11 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
     _data: dict[str, V]
 
     def __init__(self, items: Mapping[str, V] | None = None, *, keep_input: bool = True) -> None:
-        checked = self._check_all({} if items is None else items)
-        if not keep_input and items is not None:
-            drain(items)
-        self._data = checked
+        self._data = {}
+        if items is not None:
+            self._data = self._check_all(items)
+            if not keep_input:
+                drain(items)
 
     def _check_value(self, key: str, value: object) -> V:
         """Return ``value`` in its stored form, or raise."""
@@ -40,7 +41,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         if not isinstance(key, str):
             msg = f"expected a str as key, got {type(key).__name__} {key!r:.80}"
             raise RecordTypeError(msg, at=type(self).__name__)
-        return key if type(key) is str else str(key), self._check_value(key, value)
+        return key if type(key) is str else str.__str__(key), self._check_value(key, value)
 
     def _check_all(self, items: object) -> dict[str, V]:
         if not isinstance(items, Mapping):

@@ -7,17 +7,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from umbel.errors import BadHeader, BadName, BadValue, DuplicateName, LimitExceeded, RecordTypeError, TooDeep
+from umbel.errors import BadHeader, BadName, BadValue, DuplicateName, RecordTypeError
 from umbel.records._layout import MAX_ARRAYS, MAX_RECORDS, MAX_VALUES, VERSION, Spec
 from umbel.records._mapping import TypedMapping
 from umbel.records._names import check_name, check_names, quote
 from umbel.records._shapes import count_bytes
+from umbel.records._syntax import check_count, check_syntax
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
 T = TypeVar("T")
 R = TypeVar("R", MetricsRecord, ConfigsRecord)
 _AT = '__metadata__["umbel"]'
 _FLOATS = ("nan", "inf", "-inf")
+_PIECE = 1024
 
 
 class Arrays(NamedTuple):
@@ -43,53 +45,49 @@ class _Json(msgspec.Struct, forbid_unknown_fields=True):
     configs: list[tuple[str, list[tuple[str, Any]]]]
 
 
-def encode(meta: Meta) -> str:
+def encode(meta: Meta) -> bytes:
     """Return META as JSON.
 
     Raises:
         RecordError: for a name or value that a container cannot hold, or too many of them.
 
     """
-    return "".join(_pieces(meta))
+    return b"".join(_pieces(meta))
 
 
-def _pieces(meta: Meta) -> Iterator[str]:
+def _pieces(meta: Meta) -> Iterator[bytes]:
     """Yield the canonical text in small pieces, so that the reader can compare it without building it."""
-    _check_count("records", sum(map(len, meta)), MAX_RECORDS)
-    _check_count("arrays", sum(len(arrays.names) for arrays in meta.parameters), MAX_ARRAYS)
+    check_count("records", sum(map(len, meta)), MAX_RECORDS)
+    check_count("arrays", sum(len(arrays.names) for arrays in meta.parameters), MAX_ARRAYS)
     values: list[TypedMapping[Any]] = [*meta.metrics.values(), *meta.configs.values()]
-    _check_count("values", sum(map(_count_values, values)), MAX_VALUES)
-    yield f'{{"version":{VERSION},"parameters":'
-    yield from _list((arrays.record, [_arrays(arrays)]) for arrays in meta.parameters)
-    yield ',"metrics":'
+    check_count("values", sum(map(_count_values, values)), MAX_VALUES)
+    yield b'{"version":%d,"parameters":' % VERSION
+    yield from _list((arrays.record, _arrays(arrays)) for arrays in meta.parameters)
+    yield b',"metrics":'
     yield from _list((name, _values(name, record)) for name, record in meta.metrics.items())
-    yield ',"configs":'
+    yield b',"configs":'
     yield from _list((name, _values(name, record)) for name, record in meta.configs.items())
-    yield "}"
+    yield b"}"
 
 
-def _list(records: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
-    yield "["
-    for place, (name, parts) in enumerate(records):
-        yield f"{',' if place else ''}[{quote(check_name(name, 'RecordSet'))},["
-        for position, part in enumerate(parts):
-            yield f",{part}" if position else part
-        yield "]]"
-    yield "]"
+def _list(records: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[bytes]:
+    yield b"["
+    for place, (name, pieces) in enumerate(records):
+        yield f"{',' if place else ''}[{quote(check_name(name, 'RecordSet'))},[".encode()
+        yield from pieces
+        yield b"]]"
+    yield b"]"
 
 
-def decode(text: str, entries: int) -> Meta:
+def decode(text: bytes, entries: int) -> Meta:
     """Return what META says of a container with ``entries`` tensors.
 
     Raises:
         RecordError: if ``text`` is not the canonical form of a Meta.
 
     """
-    # Every value stands beside a comma: this bounds the objects before decoding makes the first.
-    _check_count("values", text.count(",") // 2, MAX_VALUES + MAX_RECORDS + 20 * entries)
+    check_syntax(text, entries)
     found = _parse(text)
-    if found.version != VERSION:
-        raise BadHeader(f"expected version {VERSION}, got {found.version}; a newer Umbel may read it")
     meta = Meta(
         [_read_arrays(*pair) for pair in _unique(found.parameters, "parameters")],
         dict(_unique([(name, _record(MetricsRecord, name, pairs)) for name, pairs in found.metrics], "metrics")),
@@ -98,20 +96,16 @@ def decode(text: str, entries: int) -> Meta:
     place = 0
     for piece in _pieces(meta):
         if not text.startswith(piece, place):
-            found_text = text[place : place + 40]
-            raise BadHeader(
-                f"expected META in canonical form, here {piece[:40]!a}, got {found_text!a}", at=f"{_AT}[{place}]"
-            )
+            expected, came = piece[:40], text[place : place + 40]
+            raise BadHeader(f"expected META in canonical form, here {expected!r}, got {came!r}", at=f"{_AT}[{place}]")
         place += len(piece)
     return meta
 
 
-def _parse(text: str) -> _Json:
+def _parse(text: bytes) -> _Json:
     try:
         return msgspec.json.decode(text, type=_Json)
-    except RecursionError as error:
-        raise TooDeep("expected JSON of at most 8 levels", at=_AT) from error
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise BadHeader(f"expected META as the specification has it: {error}", at=_AT) from error
 
 
@@ -158,7 +152,7 @@ def _plain(value: Any) -> Any:
         [(kind, text)] = value.items()
         if kind == "float" and text in _FLOATS:
             return float(text)
-        if kind == "bytes" and isinstance(text, str) and text.isascii():
+        if kind == "bytes" and text.isascii():
             return _bytes(text)
     return value
 
@@ -170,55 +164,55 @@ def _bytes(text: str) -> bytes:
         raise BadValue(f"expected base64, got {text[:80]!a}") from error
 
 
-def _arrays(arrays: Arrays) -> str:
-    """Return the arrays without the brackets; all at once, because a model may have 10,000."""
+def _arrays(arrays: Arrays) -> Iterator[bytes]:
+    """Yield the arrays without the brackets, many at once, because a model may have 10,000."""
     record, names, opaque = arrays
-    check_names(
-        [*names, *(text for spec in opaque.values() for text in spec[:2])], f"parameters_records[{record!a:.80}]"
-    )
-    entries = [(name, *opaque[place]) if place in opaque else name for place, name in enumerate(names)]
-    return msgspec.json.encode(entries)[1:-1].decode()
+    at = f"parameters_records[{record!a:.80}]"
+    for start in range(0, len(names), _PIECE):
+        some = names[start : start + _PIECE]
+        specs = [opaque[place] for place in range(start, start + len(some)) if place in opaque] if opaque else []
+        check_names([*some, *(text for spec in specs for text in spec[:2])], at)
+        entries = [(name, *opaque[place]) if place in opaque else name for place, name in enumerate(some, start)]
+        yield b"%b%b" % (b"," if start else b"", msgspec.json.encode(entries)[1:-1])
 
 
-def _values(record: str, values: TypedMapping[Any]) -> Iterator[str]:
+def _values(record: str, values: MetricsRecord | ConfigsRecord) -> Iterator[bytes]:
     at = f"{type(values).__name__} {record!a:.80}"
-    for key, value in values.items():
-        yield f"[{quote(check_name(key, at))},{_json(value, f'{at}[{key!a:.80}]')}]"
+    for place, (key, value) in enumerate(values.items()):
+        where = f"{at}[{key!a:.80}]"
+        yield f"{',' if place else ''}[{quote(check_name(key, at))},".encode()
+        if isinstance(value, list):
+            yield from _items(value, values, where)
+        else:
+            yield _scalar(value, where)
+        yield b"]"
 
 
-def _json(value: Any, at: str) -> str:
-    if isinstance(value, list):
-        if len({type(item) for item in value}) > 1:
-            raise RecordTypeError("expected a list of one kind; something was added to it", at=at)
-        return _join(_json(item, at) for item in value)
+def _items(items: list[Any], values: MetricsRecord | ConfigsRecord, at: str) -> Iterator[bytes]:
+    # The record gave its list away; what was added since has not been checked.
+    if len({type(item) for item in items}) > 1:
+        raise RecordTypeError("expected a list of one kind; something was added to it", at=at)
+    yield b"["
+    for place, item in enumerate(items):
+        text = _scalar(values._scalar(item, at), at)  # noqa: SLF001 - one check for what is stored and what is written
+        yield b"," + text if place else text
+    yield b"]"
+
+
+def _scalar(value: Any, at: str) -> bytes:
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return b"true" if value else b"false"
     if isinstance(value, int):
-        return str(value)
+        return b"%d" % value
     if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else f'{{"float":"{value}"}}'
+        return repr(value).encode() if math.isfinite(value) else b'{"float":"%b"}' % str(value).encode()
     if isinstance(value, bytes):
-        return f'{{"bytes":"{b64encode(value).decode()}"}}'
-    if isinstance(value, str):
-        return _text(value, at)
-    raise RecordTypeError(f"expected a plain value, got {type(value).__name__}", at=at)
-
-
-def _text(value: str, at: str) -> str:
+        return b'{"bytes":"%b"}' % b64encode(value)
     try:
-        return quote(value)
+        return quote(value).encode()
     except BadName as error:
         raise BadValue(error.message, at=at) from error
 
 
-def _join(parts: Iterable[str]) -> str:
-    return f"[{','.join(parts)}]"
-
-
 def _count_values(record: TypedMapping[Any]) -> int:
-    return sum(len(value) if isinstance(value, list) else 1 for value in record.values())
-
-
-def _check_count(what: str, found: int, limit: int) -> None:
-    if found > limit:
-        raise LimitExceeded(f"expected at most {limit} {what} in one container, got {found}")
+    return sum(len(value) or 1 if isinstance(value, list) else 1 for value in record.values())

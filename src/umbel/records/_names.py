@@ -55,8 +55,27 @@ def quote(text: str) -> str:
         raise BadName(f"expected Unicode text, got {text!a:.80}, which has a lone surrogate") from error
 
 
-def unquote(quoted: bytes, at: str) -> str:
-    """Return the text of a JSON string, which must be in its canonical form.
+def escape(text: bytes) -> bytes:
+    """Return the JSON string for UTF-8 without control characters, such as JSON itself."""
+    return b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def unescape(text: bytes, at: str) -> bytes:
+    """Return what ``escape`` made this of, the quotes left out, with no more than two copies in memory.
+
+    Raises:
+        BadHeader: if another character is escaped, or a control character stands there.
+
+    """
+    if b"\0" not in text:
+        plain = text.replace(b"\\\\", b"\0").replace(b'\\"', b'"')
+        if b"\\" not in plain:
+            return plain.replace(b"\0", b"\\")
+    raise BadHeader('expected nothing but " and \\ to be escaped, and no NUL', at=at)
+
+
+def unquote(quoted: bytes, place: int) -> str:
+    """Return the text of a JSON string, which must be in its canonical form, at byte ``place`` of the header.
 
     Raises:
         BadHeader: if it is no UTF-8, or escaped in another way than the canonical one.
@@ -65,7 +84,7 @@ def unquote(quoted: bytes, at: str) -> str:
     try:
         text = quoted[1:-1].decode() if b"\\" not in quoted else msgspec.json.decode(quoted, type=str)
     except (ValueError, msgspec.DecodeError) as error:
-        raise BadHeader(f"expected a JSON string in UTF-8, got {quoted[:80]!r}", at=at) from error
+        raise BadHeader(f"expected a JSON string in UTF-8, got {quoted[:80]!r}", at=f"header byte {place}") from error
     if b"\\" in quoted and msgspec.json.encode(text) != quoted:
-        raise BadHeader(f"expected a JSON string in canonical form, got {quoted[:80]!r}", at=at)
+        raise BadHeader(f"expected a JSON string in canonical form, got {quoted[:80]!r}", at=f"header byte {place}")
     return text

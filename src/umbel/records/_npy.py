@@ -79,7 +79,7 @@ def decode(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.ndarray
     header = _parse(_prefix(data))
     found = name_of(header.dtype)
     if dtype not in (found, str(header.dtype)) or tuple(shape) != header.shape:
-        msg = f"declared {dtype} {list(shape)}, but the .npy payload holds {found} {list(header.shape)}"
+        msg = f"declared {dtype!a:.80} {list(shape)!s:.80}, but the .npy payload holds {found} {list(header.shape)}"
         raise Mismatch(msg)
     check_size(len(data) - header.start, count_bytes(header.shape, header.dtype.itemsize), "the .npy payload")
     return np.ndarray(header.shape, header.dtype, data, header.start, order=header.order)

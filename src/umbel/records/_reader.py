@@ -1,7 +1,7 @@
 """Reading a container: bytes in, a record set of views out, or a named error.
 
 The canonical header is a regular language, so one expression reads an entry, and nothing is built from bytes that have
-not been checked. Where it does not match, the header is wrong; which error that is, `_explain` finds out.
+not been checked. Where it does not match, the header is wrong; which error that is, `malformed` finds out.
 """
 
 import re
@@ -21,7 +21,6 @@ from umbel.errors import (
     HeaderTooLarge,
     LimitExceeded,
     RecordError,
-    TooDeep,
     Truncated,
 )
 from umbel.records import _meta
@@ -30,7 +29,6 @@ from umbel.records._layout import (
     DATA_ALIGNMENT,
     DTYPE_OF,
     MAX_ARRAYS,
-    MAX_DEPTH,
     MAX_HEADER,
     Form,
     Spec,
@@ -38,21 +36,21 @@ from umbel.records._layout import (
     keys_of,
 )
 from umbel.records._meta import Meta
-from umbel.records._names import unquote
+from umbel.records._names import unescape, unquote
 from umbel.records._parameters import ParametersRecord, record_of
 from umbel.records._recordset import RecordSet
-from umbel.records._shapes import check_size, count_bytes
+from umbel.records._shapes import MAX_RANK, check_size, count_bytes
 from umbel.records._stypes import RAW
+from umbel.records._syntax import malformed
 
 _PREFIX = 8
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_START = re.compile(rb'\{"__metadata__":\{"umbel":(' + _STRING + rb")\}")
+_START = re.compile(rb'\{"__metadata__":\{"umbel":"([^"\\]*+(?:\\.[^"\\]*+)*+)"\}')
 _ENTRY = re.compile(
     rb",(" + _STRING + rb'):\{"dtype":"([^"\\]*+)","shape":\[([^][]*+)\],"data_offsets":\[([^][]*+)\]\}'
 )
 _END = re.compile(rb"\} *+")
 _DIMS = re.compile(rb"(?:(?:0|[1-9]\d{0,18})(?:,(?:0|[1-9]\d{0,18}))*+)?")
-_TOKEN = re.compile(_STRING + rb"|[][{}]")
 _BEFORE_ALL = (-(2**53), -1)
 _CHUNK = 2**20
 
@@ -84,12 +82,12 @@ def _header(data: memoryview) -> memoryview:
 def _read_meta(header: memoryview) -> tuple[Meta, int]:
     match = _START.match(header)
     if match is None:
-        raise _explain(header, 0)
+        what = 'expected a header that begins with {"__metadata__":{"umbel":META}'
+        raise malformed(header, 0, 0, f"{what} (umbel.interop.safetensors reads files from elsewhere)", "header")
     entries = _count_entries(header)
     if entries > MAX_ARRAYS:
         raise LimitExceeded(f"expected at most {MAX_ARRAYS} arrays in one container, got {entries} or more")
-    text = unquote(bytes(match[1]), "header byte 26")
-    return _meta.decode(text, entries), match.end()
+    return _meta.decode(unescape(match[1], '__metadata__["umbel"]'), entries), match.end()
 
 
 def _count_entries(header: memoryview) -> int:
@@ -130,7 +128,7 @@ def _read_entries(header: memoryview, at: int, meta: Meta) -> tuple[_Slots, int]
         slots.forms[place], slots.starts[place], last, at = form, start, order, match.end()
         match = _ENTRY.match(header, at)
     if _END.fullmatch(header, at) is None or len(header) - at > DATA_ALIGNMENT:
-        raise _explain(header, at)
+        raise malformed(header, at, 1, "expected a tensor in canonical form, or the end", "header")
     if None in slots.forms:
         missing = keys[slots.forms.index(None)]
         raise BadHeader(f"META names the array {missing!a:.80}, but the header has no entry for it")
@@ -154,7 +152,7 @@ def _find(keys: list[str], quoted: bytes, last: int, at: int) -> int:
     Among payloads of one alignment the places rise, so the key is most often the next one, and all searches of one
     alignment together pass over the keys once. No table of 65,536 keys is needed.
     """
-    key = quoted[1:-1].decode("utf-8", "replace") if b"\\" not in quoted else unquote(quoted, f"header byte {at}")
+    key = unquote(quoted, at)
     following = last + 1
     if following < len(keys) and keys[following] == key:
         return following
@@ -188,6 +186,8 @@ def _native_form(code: bytes, dims: bytes) -> Form:
     dtype = DTYPE_OF.get(code.decode("latin-1"))
     if dtype is None:
         raise BadDtype(f"expected one of {', '.join(DTYPE_OF)}, got {code[:80]!r}")
+    if dims.count(b",") >= MAX_RANK:
+        raise BadShape(f"expected at most {MAX_RANK} dimensions, got {dims.count(b',') + 1}")
     if _DIMS.fullmatch(dims) is None:
         raise BadShape(f"expected a list of sizes, got [{dims[:80].decode('latin-1')!a}]")
     return form_of(RAW, dtype, tuple(map(int, dims.split(b","))) if dims else ())
@@ -197,25 +197,9 @@ def _native_form(code: bytes, dims: bytes) -> Form:
 def _opaque_form(code: bytes, dims: bytes, said: Spec) -> Form:
     found = _native_form(code, dims)
     if code != b"U8" or len(found.spec.shape) != 1:
-        raise BadHeader(f"expected an opaque array to be a U8 tensor of one dimension, got {code!r} [{dims!r}]")
+        raise BadHeader(f"expected an opaque array to be a U8 tensor of one dimension, got {code!r} [{dims[:80]!r}]")
     form = form_of(*said)
     if form.size == -1:
         return form._replace(size=found.size)
     check_size(found.size, form.size, f"the raw payload of {said.dtype} {list(said.shape)}")
     return form
-
-
-def _explain(header: memoryview, place: int) -> RecordError:
-    """Return the error for a header that is not canonical from byte ``place`` on."""
-    depth = 0
-    for token in _TOKEN.finditer(header):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
-        if depth > MAX_DEPTH:
-            return TooDeep(f"expected JSON of at most {MAX_DEPTH} levels", at=f"header byte {token.start()}")
-    found = bytes(header[place : place + 60])
-    if place == 0:
-        return BadHeader(
-            f'expected a header that begins with {{"__metadata__":{{"umbel":, got {found!r}; '
-            f"a safetensors file from elsewhere is read by umbel.interop.safetensors"
-        )
-    return BadHeader(f"expected a tensor in canonical form, or the end, got {found!r}", at=f"header byte {place}")

@@ -107,7 +107,8 @@ def _decode_raw(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.nd
     except (TypeError, ValueError):
         array = _NO_ARRAY
     # The size is compared after the fact, because a view costs nothing and this is the path of every small array.
-    if array.nbytes != len(data) or array.ndim > MAX_RANK or array is _NO_ARRAY:
+    # To NumPy, a single size of -1 means as many as there are.
+    if array.nbytes != len(data) or array.ndim > MAX_RANK or array is _NO_ARRAY or shape == [-1]:
         check_size(len(data), count_bytes(shape, kind.itemsize), f"the raw payload of {dtype} {shape}")
         msg = f"the payload cannot be seen as {dtype} {shape}"
         raise BadShape(msg)

@@ -110,7 +110,8 @@ def _python_value(value: Any) -> object:
     """Return the plain value of a NumPy scalar, or of a subclass (an enum, say); a bool is no number here."""
     for numpy_kind, kind in _KINDS:
         if isinstance(value, numpy_kind) and not isinstance(value, bool):
-            return kind(value)
+            # str() of an enum's member is the member's name.
+            return str.__str__(value) if kind is str else kind(value)
     return value
 
 

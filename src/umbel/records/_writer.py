@@ -8,7 +8,7 @@ from umbel.records import _meta
 from umbel.records._array import Array
 from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, keys_of
 from umbel.records._meta import Arrays, Meta
-from umbel.records._names import quote
+from umbel.records._names import escape, quote
 from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
@@ -51,16 +51,15 @@ def _place(records: RecordSet, said: list[Arrays], forms: list[list[Form]]) -> P
     return placed
 
 
-def _header(meta: str, placed: Placed) -> bytes:
+def _header(meta: bytes, placed: Placed) -> bytes:
     count_bytes([sum(len(array.data) for _, array, _ in placed)], 1)
-    parts = [f'{{"__metadata__":{{"umbel":{quote(meta)}}}']
-    start = 0
+    parts, start = [], 0
     for key, array, form in placed:
         stop = start + len(array.data)
         begin = _entry(form) if form.native else f'{{"dtype":"U8","shape":[{stop - start}],"data_offsets":['
-        parts.append(f"{quote(key)}:{begin}{start},{stop}]}}")
+        parts.append(f",{quote(key)}:{begin}{start},{stop}]}}")
         start = stop
-    text = (",".join(parts) + "}").encode()
+    text = b'{"__metadata__":{"umbel":%b}%b}' % (escape(meta), "".join(parts).encode())
     if len(text) > MAX_HEADER - DATA_ALIGNMENT:
         raise HeaderTooLarge(f"expected a header of at most {MAX_HEADER} bytes, got {len(text)}; use shorter names")
     padded = text + b" " * (-(8 + len(text)) % DATA_ALIGNMENT)

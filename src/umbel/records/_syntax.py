@@ -1,0 +1,99 @@
+"""The syntax of META, checked and counted before an object is made of it.
+
+A JSON parser makes objects first and leaves it to the caller to find that they are too many, too deep, or none that
+were asked for. One regular expression a section does that without memory of its own.
+"""
+
+import re
+from collections import Counter
+
+from umbel.errors import BadHeader, LimitExceeded, RecordError, TooDeep
+from umbel.records._layout import MAX_ARRAYS, MAX_DEPTH, MAX_RECORDS, MAX_VALUES, VERSION
+
+_AT = '__metadata__["umbel"]'
+_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
+_SIZES = rb"\[(?:\d{1,20}(?:,\d{1,20}){0,31}+)?+\]"
+# The longest float64 has 24 characters.
+_SCALAR = rb'(?:-?\d[-+.\de]{0,23}+|%s|true|false|\{"(?:float|bytes)":%s\})' % (_STRING, _STRING)
+
+
+def _several(item: bytes) -> bytes:
+    return rb"\[(?:%s(?:,%s)*+)?+\]" % (item, item)
+
+
+def _section(entry: bytes) -> re.Pattern[bytes]:
+    return re.compile(_several(rb"\[%s,%s\]" % (_STRING, _several(entry))))
+
+
+_VERSION = re.compile(rb'\{"version":(\d{1,20})(?=[,}])')
+_ARRAYS = _section(rb"(?:%s|\[%s,%s,%s,%s\])" % (_STRING, _STRING, _STRING, _STRING, _SIZES))
+_VALUES = _section(rb"\[%s,(?:%s|%s)\]" % (_STRING, _SCALAR, _several(_SCALAR)))
+_SECTIONS = ((b',"parameters":', _ARRAYS), (b',"metrics":', _VALUES), (b',"configs":', _VALUES), (b"}", None))
+# An unterminated string goes to the end, so that no place is looked at twice.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?+|[][{},]', re.DOTALL)
+_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+#: How far a refusal looks for its reason.
+_WINDOW = 2**16
+#: So few commas that what stands between them needs no counting.
+_FEW = 4096
+
+
+def check_syntax(text: bytes, entries: int) -> None:
+    """Check that ``text`` has the form of META, and names no more than the limits allow.
+
+    Raises:
+        BadHeader: if it has another form or version.
+        TooDeep: if the reason is too deep a nesting.
+        LimitExceeded: if there are too many records, arrays or values.
+
+    """
+    version = _VERSION.match(text)
+    if version is None:
+        raise malformed(text, 0, 0, "expected META, which begins with its version", _AT)
+    if int(version[1]) != VERSION:
+        raise BadHeader(f"expected version {VERSION}, got {int(version[1])}; a newer Umbel may read it", at=_AT)
+    few = text.count(b",") <= _FEW + entries
+    at = version.end()
+    for sign, pattern in _SECTIONS:
+        start = at + len(sign)
+        match = pattern.match(text, start) if pattern else None
+        if not text.startswith(sign, at) or (match is None and pattern):
+            raise malformed(text, at, 1, f"expected {sign.decode()} as the specification has it", _AT)
+        at = start if match is None else match.end()
+        if not few and match is not None:
+            _check_counts(text, start, at, arrays=pattern is _ARRAYS)
+    if at != len(text):
+        raise malformed(text, at, 0, "expected the end of META", _AT)
+
+
+def _check_counts(text: bytes, start: int, stop: int, *, arrays: bool) -> None:
+    """Count what the brackets, strings and commas of a section stand for."""
+    depth = 0
+    seen: Counter[tuple[bytes, int]] = Counter()
+    for token in _TOKEN.finditer(text, start, stop):
+        sign = text[token.start() : token.start() + 1]
+        depth += _STEPS.get(sign, 0)
+        seen[sign, depth] += 1
+    counts = {"records": (seen[b"[", 2], MAX_RECORDS)}
+    if arrays:
+        counts["arrays"] = (seen[b'"', 3] + seen[b"[", 4], MAX_ARRAYS)
+    else:
+        counts["values"] = (seen[b",", 4] + seen[b",", 5], MAX_VALUES)
+    for what, (found, limit) in counts.items():
+        check_count(what, found, limit)
+
+
+def check_count(what: str, found: int, limit: int) -> None:
+    """Raise LimitExceeded if there are more than ``limit``."""
+    if found > limit:
+        raise LimitExceeded(f"expected at most {limit} {what} in one container, got {found}")
+
+
+def malformed(text: bytes | memoryview, place: int, depth: int, message: str, what: str) -> RecordError:
+    """Return the error for JSON that is not canonical from byte ``place`` of ``what`` on, ``depth`` levels deep."""
+    for token in _TOKEN.finditer(text, place, place + _WINDOW):
+        depth += _STEPS.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            return TooDeep(f"expected JSON of at most {MAX_DEPTH} levels", at=f"{what} byte {token.start()}")
+    found = bytes(text[place : place + 60])
+    return BadHeader(f"{message}, got {found!r}", at=f"{what} byte {place}")
