@@ -96,7 +96,9 @@ class RecordSet:
         twin = type(self).__new__(type(self))
         for slot in RecordSet.__slots__:
             records = getattr(self, slot).copy()
-            records.update({name: record.copy() for name, record in records.items()})
+            entries = records._data  # noqa: SLF001 - copies of what was checked once; every message is copied
+            for name in entries:
+                entries[name] = entries[name].copy()
             setattr(twin, slot, records)
         return twin
 
