@@ -153,6 +153,8 @@ def _failed(message: Message, error: BaseException, *, tracebacks: bool) -> Mess
     reason = _shorten("".join(traceback.format_exception_only(error)).strip(), _REASON_LIMIT)
     if tracebacks:
         reason = f"{reason}\n{_shorten(''.join(traceback.format_exception(error)), _TRACEBACK_LIMIT)}"
+    # The names of files may hold bytes that are no text, which Python shows as lone surrogates.
+    reason = reason.encode(errors="backslashreplace").decode()
     return message.create_error_reply(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason))
 
 

@@ -111,7 +111,7 @@ def _refuse_ids(metadata: Metadata) -> None:
 
 
 class Error(msgspec.Struct, frozen=True):
-    """Why there is no content: a code for machines (see ``ErrorCode``) and a reason for people."""
+    """Why there is no content: a 64-bit code for machines (see ``ErrorCode``) and a reason for people."""
 
     code: int
     reason: str | None = None
@@ -119,11 +119,17 @@ class Error(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         """Refuse a code that is no integer and a reason that is no text."""
         code, reason = _untyped(self.code), _untyped(self.reason)
-        if not isinstance(code, int) or isinstance(code, bool):
-            message = f"expected an int, one of ErrorCode, got {code!r} ({type(code).__name__})"
+        if not isinstance(code, int) or isinstance(code, bool) or not _INT64_MIN <= code <= _INT64_MAX:
+            message = f"expected an int, one of ErrorCode, got {code!r:.80} ({type(code).__name__})"
             raise MessageError(message, at="error.code")
         if not (reason is None or isinstance(reason, str)):
             raise MessageError(f"expected a str or None, got {type(reason).__name__}", at="error.reason")
+        if reason is not None and not _is_unicode(reason):
+            raise MessageError(f"expected Unicode text, got a lone surrogate in {reason!a:.80}", at="error.reason")
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _untyped(value: object) -> object:

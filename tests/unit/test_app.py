@@ -104,6 +104,7 @@ class UnprintableError(Exception):
         (ValueError("bad row 7"), "ValueError: bad row 7"),
         (AppError("no such file", at="data.csv"), "umbel.errors.AppError: no such file - at data.csv"),
         (MemoryError(), "MemoryError"),
+        (ValueError("\udc80.csv"), "ValueError: \\udc80.csv"),
         (SystemExit(3), "SystemExit: 3"),
         (UnprintableError(), "UnprintableError: <exception str() failed>"),
     ],

@@ -99,7 +99,7 @@ def test_a_message_type_is_text(message_type: object) -> None:
         metadata(message_type=message_type)
 
 
-@pytest.mark.parametrize("code", [True, 1.0, "1", None])
+@pytest.mark.parametrize("code", [True, 1.0, "1", None, 2**63])
 def test_an_error_code_is_an_integer(code: object) -> None:
     with pytest.raises(MessageError, match="ErrorCode"):
         Error(code)  # type: ignore[arg-type]
@@ -108,6 +108,9 @@ def test_an_error_code_is_an_integer(code: object) -> None:
 def test_an_error_reason_is_text() -> None:
     with pytest.raises(MessageError, match="str or None"):
         Error(1, b"bytes")  # type: ignore[arg-type]
+    with pytest.raises(MessageError, match="lone surrogate"):
+        Error(1, "file \udc80")
+    assert Error(1, "Grüße 🌼").reason == "Grüße 🌼"
 
 
 def test_a_reply_goes_back_to_where_the_message_came_from() -> None:

@@ -9,6 +9,7 @@ from umbel.records import MetricsRecord
 
 NUM_EXAMPLES: Final = "num-examples"
 _PLAIN: Final = "metrics"
+_NAME_LIMIT: Final = 256
 
 _Number = int | float
 
@@ -83,8 +84,14 @@ class _Mean:
 
 
 def check_weights(records: Mapping[str, MetricsRecord]) -> None:
-    """Refuse, with ``UpdateRejected``, metrics whose ``num-examples`` is no weight."""
+    """Refuse, with ``UpdateRejected``, metrics whose ``num-examples`` is no weight, or whose names cannot be shown."""
     for name, record in records.items():
+        for shown in (name, *record):
+            if not (shown.isprintable() and 0 < len(shown) <= _NAME_LIMIT):
+                raise UpdateRejected(
+                    f"expected metric names of 1 to {_NAME_LIMIT} characters that can be printed, got {shown!a:.80}",
+                    at="metrics_records",
+                )
         weight = record.get(NUM_EXAMPLES, 1)
         if isinstance(weight, list) or not isfinite(weight) or weight < 0:
             raise UpdateRejected(
