@@ -8,7 +8,7 @@ canonical order nothing ever waits, and memory holds one reply.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from umbel.errors import UmbelError
+from umbel.errors import UmbelError, UpdateRejected
 from umbel.grid import Grid, Node
 from umbel.message import DEFAULT_TTL, Message, Metadata
 from umbel.records import RecordSet
@@ -37,31 +37,19 @@ class Question(NamedTuple):
         """How many nodes are asked."""
         return len(self.positions)
 
-    def node(self, slot: int) -> Node:
-        """Return the node of one place in the cohort."""
-        return self.nodes[self.positions[slot]]
-
-    def messages(self) -> Iterator[Message]:
-        """Yield a message for each node; all share one content."""
-        for slot, position in enumerate(self.positions):
-            metadata = Metadata(
-                run_id=self.run_id,
-                message_id=self.first_id + slot,
-                src_node_id=_SERVER,
-                dst_node_id=self.nodes[position].node_id,
-                reply_to_message=0,
-                group_id=self.round,
-                ttl=DEFAULT_TTL,
-                message_type=self.phase,
-            )
-            yield Message(metadata, self.content)
-
-    def slot_of(self, reply: Message) -> int | None:
-        """Return which place in the cohort answered; None for a reply to another question or from another node."""
-        answered = reply.metadata
-        slot = answered.reply_to_message - self.first_id
-        known = answered.run_id == self.run_id and 0 <= slot < self.size
-        return slot if known and answered.src_node_id == self.node(slot).node_id else None
+    def message(self, slot: int, node: Node) -> Message:
+        """Return the message to the node of one place in the cohort; all messages share one content."""
+        metadata = Metadata(
+            run_id=self.run_id,
+            message_id=self.first_id + slot,
+            src_node_id=_SERVER,
+            dst_node_id=node.node_id,
+            reply_to_message=0,
+            group_id=self.round,
+            ttl=DEFAULT_TTL,
+            message_type=self.phase,
+        )
+        return Message(metadata, self.content)
 
 
 def gather(
@@ -73,18 +61,23 @@ def gather(
     ``use`` gets all of these, in canonical order, as soon as that order is certain. A second reply to one message and
     a reply to none are ignored, so that a reply counts once however often it is delivered.
     """
-    order = _Order(use)
-    grid.send(question.messages())
+    asked, order = _Asked(question), _Order(use)
+    grid.send(asked.messages())
     for reply in grid.replies():
-        slot = question.slot_of(reply)
-        if slot is not None and not order.has(slot):
-            outcome, item = _judged(question, question.node(slot).name, reply, judge)
+        slot, node = asked.answered_by(reply.metadata)
+        if node is not None:
+            outcome, item = _judged(question, node.name, reply, judge)
             # Nothing here may keep a reply alive, or share its memory, while the engine makes the next one.
             del reply
             order.put(slot, item)
             del item
             yield outcome
-    yield from _give_up(grid, question, order)
+    missing = asked.missing()
+    if missing:
+        grid.cancel(question.first_id + slot for slot in missing)
+    for slot, node in missing.items():
+        order.put(slot, None)
+        yield NodeLost(question.round, question.phase, node.name, _NO_REPLY)
 
 
 def _judged(
@@ -93,21 +86,48 @@ def _judged(
     if reply.has_error():
         reason = reply.error.reason or f"error {reply.error.code}, without a reason"
         return NodeLost(question.round, question.phase, node, reason), None
-    received = reply.content.count_bytes()
+    received = 0
     try:
+        received = _size(reply.content)
         item = judge(node, reply.content)
     except UmbelError as error:
         return UpdateRefused(question.round, question.phase, node, str(error), received), None
     return UpdateAccepted(question.round, question.phase, node, received), item
 
 
-def _give_up(grid: Grid, question: Question, order: "_Order[_T]") -> Iterator[NodeLost]:
-    missing = [slot for slot in range(question.size) if not order.has(slot)]
-    if missing:
-        grid.cancel(question.first_id + slot for slot in missing)
-    for slot in missing:
-        order.put(slot, None)
-        yield NodeLost(question.round, question.phase, question.node(slot).name, _NO_REPLY)
+def _size(content: RecordSet) -> int:
+    try:
+        return content.count_bytes()
+    except UnicodeEncodeError as error:
+        raise UpdateRejected(f"expected Unicode text, got {error.object!a:.80}, which has a lone surrogate") from error
+
+
+class _Asked:
+    """The nodes that were asked and have not answered, by their place in the cohort."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._nodes: dict[int, Node] = {}
+        self._rest = iter(enumerate(question.positions))
+
+    def messages(self) -> Iterator[Message]:
+        """Yield a message for each node, which counts as asked from then on."""
+        for slot, position in self._rest:
+            node = self._nodes[slot] = self._question.nodes[position]
+            yield self._question.message(slot, node)
+
+    def answered_by(self, reply: Metadata) -> tuple[int, Node | None]:
+        """Return the place and the node that answered; None for a reply that answers nothing that is still open."""
+        slot = reply.reply_to_message - self._question.first_id
+        node = self._nodes.get(slot)
+        if node is None or reply.src_node_id != node.node_id or reply.run_id != self._question.run_id:
+            return slot, None
+        return slot, self._nodes.pop(slot)
+
+    def missing(self) -> dict[int, Node]:
+        """Return who has not answered, by place in the cohort; an engine may not even have taken their messages."""
+        self._nodes.update((slot, self._question.nodes[position]) for slot, position in self._rest)
+        return dict(sorted(self._nodes.items()))
 
 
 class _Order(Generic[_T]):
@@ -117,10 +137,6 @@ class _Order(Generic[_T]):
         self._use = use
         self._next = 0
         self._waiting: dict[int, _T | None] = {}
-
-    def has(self, slot: int) -> bool:
-        """Say whether the slot was put already."""
-        return slot < self._next or slot in self._waiting
 
     def put(self, slot: int, item: _T | None) -> None:
         """Take what a slot has, None for nothing, and hand on what is certain now."""
