@@ -1,4 +1,17 @@
-"""Aggregation: many updates become one record, the same bits in any order, batching and engine."""
+"""Aggregation: many updates become one record, the same bits in any order, batching and engine.
+
+The arithmetic is elementwise, in canonical order (by node name): ``acc = acc + w*x`` in two separately rounded IEEE
+operations, then one division by the sum of the weights, which is added up in float64. Every array keeps its dtype:
+
+- floats of up to 32 bits (float32, float16, bfloat16, float8 and smaller) are accumulated in float32, and narrow ones
+  rounded back to nearest, ties to even;
+- float64, complex64 and complex128 are accumulated in their own precision;
+- integers are accumulated in float64 and rounded to nearest, ties to even; those of 64 bits as differences from the
+  first update, which are exact up to 2**53;
+- a bool is true where more than half of the weight is: at a tie it is false.
+
+A result that is not finite, or outside its dtype, is an ``AggregationError``, never a number.
+"""
 
 from umbel.aggregation._aggregator import Aggregator, aggregate, total, weighted_mean
 from umbel.aggregation._fold import Fold

@@ -23,12 +23,11 @@ def weighted_mean(
 ) -> Aggregator:
     """Return the weighted mean, ``sum(w*x) / sum(w)``, element by element: McMahan et al. 2017, arXiv:1602.05629.
 
-    In canonical order, ``acc = acc + w*x`` in two separately rounded operations, then one division by the sum of the
-    weights: float32 for floats of up to 32 bits, float64 for the rest. Every array keeps its dtype: narrow floats are
-    rounded to nearest even, integers to nearest with ties to even, a bool is true where more than half of the weight
-    is. The mean of one update is that update, bit for bit. With K updates each element is within (2K + 2) units of
-    rounding (2**-24 in float32) of the mean of the magnitudes. It does not overflow on the way: weights run on a
-    scale of powers of two.
+    The mean of one update is that update, bit for bit; the mean of equal 64-bit integers is that integer. With K
+    updates an element of a float array is within (K + 3) units of rounding (2**-24 for floats of up to 32 bits, 2**-53
+    for float64) of the exact mean, relative to the mean of the magnitudes, before it is rounded to a narrower dtype.
+    Weights run on a scale of powers of two, so that nothing overflows on the way if the mean does not, as long as they
+    are within a factor of 2**100 of each other. An update of weight 0 is left out.
 
     Args:
         weigh: the weight of an update, from its metrics.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
+from sys import float_info
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -168,7 +168,7 @@ def _chosen(acc: _Accumulator, updates: Sequence[Update]) -> list[Update]:
                 "sort the cohort with canonical(...), and give each node one update"
             )
         last = update.node
-        if isinstance(update.weight, bool) or not 0 <= update.weight < inf:
+        if isinstance(update.weight, bool) or not 0 <= update.weight <= float_info.max:
             raise AggregationError(f"expected a weight of 0 or more, got {update.weight!r} from node {update.node!r}")
     acc.last = last
     return [update for update in updates if update.weight]

@@ -1,0 +1,391 @@
+"""The weighted mean and the sum: what comes out of each dtype, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from umbel.aggregation import (
+    Update,
+    aggregate,
+    by_examples,
+    canonical,
+    flat,
+    total,
+    uniform,
+    weighted_mean,
+)
+from umbel.errors import AggregationError, Mismatch, RecordError, UpdateRejected
+from umbel.records import Array, MetricsRecord, ParametersRecord, array_from_numpy
+
+MEAN = weighted_mean()
+SUM = total()
+NARROW = [
+    "float16",
+    "bfloat16",
+    "float8_e3m4",
+    "float8_e4m3",
+    "float8_e4m3b11fnuz",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float6_e2m3fn",
+    "float6_e3m2fn",
+    "float4_e2m1fn",
+]
+FLOATS = [*NARROW, "float32", "float64", "complex64", "complex128"]
+INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "int4", "uint4"]
+
+
+def record(dtype, *values):
+    return ParametersRecord.from_numpy(
+        {"w": np.array(values, np.float64 if "complex" not in dtype else None).astype(dtype)}
+    )
+
+
+def cohort(records, weights=None):
+    weights = weights or [1.0] * len(records)
+    return [Update(f"node-{i}", weight, r) for i, (r, weight) in enumerate(zip(records, weights, strict=True))]
+
+
+def combine(aggregator, records, weights=None):
+    return aggregate(aggregator, records[0], cohort(records, weights))["w"].numpy()
+
+
+class TestMean:
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_keeps_the_dtype_of_floats(self, dtype):
+        mean = combine(MEAN, [record(dtype, 1, 2), record(dtype, 2, 2)], [1, 1])
+        assert mean.dtype == np.dtype(dtype)
+        nearest = np.array([1.5, 2.0], np.complex128 if "complex" in dtype else np.float32).astype(dtype)
+        assert mean.tolist() == nearest.tolist()
+
+    @pytest.mark.parametrize("dtype", INTEGERS)
+    def test_rounds_integers_half_to_even(self, dtype):
+        mean = combine(MEAN, [record(dtype, 0, 1, 2, 3), record(dtype, 1, 2, 3, 3)])
+        assert mean.dtype == np.dtype(dtype)
+        assert mean.astype(int).tolist() == [0, 2, 2, 3]
+
+    @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "int4"])
+    def test_rounds_negative_integers_half_to_even(self, dtype):
+        mean = combine(MEAN, [record(dtype, -1, -2, -3, 1), record(dtype, -2, -3, -4, -2)])
+        assert mean.astype(int).tolist() == [-2, -2, -4, 0]
+
+    def test_weighs(self):
+        mean = combine(MEAN, [record("float32", 0), record("float32", 8)], [3, 1])
+        assert mean.tolist() == [2.0]
+
+    def test_takes_the_parts_of_complex_numbers_one_by_one(self):
+        mean = combine(MEAN, [record("complex64", 1 + 2j), record("complex64", 3 - 6j)], [3, 1])
+        assert mean.tolist() == [1.5 + 0j]
+
+    @pytest.mark.parametrize(
+        ("votes", "weights", "expected"),
+        [
+            ([True, False], [2, 1], True),
+            ([True, False], [1, 2], False),
+            ([True, False], [1, 1], False),
+            ([True], [1], True),
+        ],
+        ids=["most", "few", "tie", "one"],
+    )
+    def test_decides_bools_by_the_majority_of_the_weight(self, votes, weights, expected):
+        mean = combine(MEAN, [record("bool", vote) for vote in votes], weights)
+        assert mean.dtype == np.bool_
+        assert mean.tolist() == [expected]
+
+    @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**53 + 1, -(2**53) - 1, 2**60 + 3])
+    def test_of_equal_int64_is_that_integer(self, value):
+        one = ParametersRecord.from_numpy({"w": np.array([value], np.int64)})
+        assert combine(MEAN, [one] * 7, [3, 0.1, 12, 7, 1e-3, 2.5, 1]).tolist() == [value]
+
+    @pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, 0])
+    def test_of_equal_uint64_is_that_integer(self, value):
+        one = ParametersRecord.from_numpy({"w": np.array([value], np.uint64)})
+        assert combine(MEAN, [one] * 7, [3, 0.1, 12, 7, 1e-3, 2.5, 1]).tolist() == [value]
+
+    @pytest.mark.parametrize(("dtype", "low", "high"), [("int64", -(2**63), 2**63 - 1), ("uint64", 0, 2**64 - 1)])
+    def test_of_the_extremes_of_64_bits_stays_in_range(self, dtype, low, high):
+        ends = [ParametersRecord.from_numpy({"w": np.array([value], dtype)}) for value in (low, high)]
+        for records, weights, near in [
+            (ends, [1, 1], (low + high) / 2),
+            (ends[::-1], [1, 1], (low + high) / 2),
+            (ends, [1, 2**60], high),
+            (ends[::-1], [2**60, 1], high),
+            (ends, [2**60, 1], low),
+            (ends[::-1], [1, 2**60], low),
+        ]:
+            (mean,) = combine(MEAN, records, weights).tolist()
+            assert abs(mean - near) <= 2**12
+            assert low <= mean <= high
+
+    def test_survives_numbers_whose_weighted_sum_would_overflow(self):
+        mean = combine(MEAN, [record("float32", 1e38, -3e38)] * 3, [100, 2000, 1e9])
+        assert mean == pytest.approx([1e38, -3e38], rel=1e-6)
+
+    def test_survives_weights_at_the_ends_of_float64(self):
+        records = [record("float32", 1.0), record("float32", 3.0)]
+        assert combine(MEAN, records, [1e300, 3e300]) == pytest.approx([2.5], rel=5e-7)
+        assert combine(MEAN, records, [1e-300, 3e-300]) == pytest.approx([2.5], rel=5e-7)
+
+    def test_leaves_out_updates_of_weight_0(self):
+        records = [record("float32", np.nan), record("float32", 0.1), record("float32", np.inf)]
+        assert combine(MEAN, records, [0, 0.3, 0]).tobytes() == np.float32(0.1).tobytes()
+
+    def test_names_an_array_whose_mean_is_not_finite(self):
+        with pytest.raises(AggregationError, match=r"1 elements .* NaN, infinite .* - at array 'w'"):
+            combine(MEAN, [record("float32", 1, np.inf), record("float32", 1, 1)])
+
+    def test_passes_on_what_is_not_finite_if_told_so(self):
+        mean = combine(weighted_mean(finite=False), [record("float32", 1, np.inf, np.nan), record("float32", 1, 1, 1)])
+        assert mean[:2].tolist() == [1.0, np.inf]
+        assert np.isnan(mean[2])
+
+    def test_never_makes_infinity_of_finite_numbers(self):
+        # Ten of the largest float32 under weights that round up at each step: only the division overflows, if at all.
+        most = float(np.finfo(np.float32).max)
+        for finite in (True, False):
+            for weights in ([1.0] * 10, [0.1] * 10, [1 + i / 7 for i in range(10)], [3.0] * 3):
+                try:
+                    mean = combine(weighted_mean(finite=finite), [record("float32", most)] * len(weights), weights)
+                except AggregationError:
+                    continue
+                assert mean == pytest.approx([most], rel=1e-5)
+
+    def test_handles_arrays_of_many_blocks(self):
+        values = np.arange(300_001, dtype=np.float32)
+        records = [ParametersRecord.from_numpy({"w": values * scale}) for scale in (1, 2, 3)]
+        for dtype in ("float32", "bfloat16", "float64", "int64", "int32", "bool"):
+            cast = [ParametersRecord.from_numpy({"w": r["w"].numpy().astype(dtype)}) for r in records]
+            whole = combine(MEAN, cast, [1, 2, 1])
+            parts = []
+            for start in range(0, 300_001, 999):
+                part = [ParametersRecord.from_numpy({"w": r["w"].numpy()[start : start + 999]}) for r in cast]
+                parts.append(combine(MEAN, part, [1, 2, 1]))
+            assert whole.tobytes() == np.concatenate(parts).tobytes()
+
+    @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (2, 1, 3)])
+    def test_keeps_the_shape(self, shape):
+        one = ParametersRecord.from_numpy({"w": np.ones(shape, np.float32)})
+        mean = combine(MEAN, [one, one])
+        assert mean.shape == shape
+        assert (mean == 1).all()
+
+    def test_keeps_names_and_order_of_the_template(self):
+        template = ParametersRecord.from_numpy({"b": np.zeros(1), "a": np.zeros(2, np.int8)})
+        other = ParametersRecord.from_numpy({"a": np.zeros(2, np.int8), "b": np.ones(1)})
+        mean = aggregate(MEAN, template, cohort([other, template]))
+        assert list(mean) == ["b", "a"]
+        assert mean["b"].numpy().tolist() == [0.5]
+
+    def test_reads_any_stype_and_order_and_writes_raw(self):
+        values = np.arange(6, dtype=np.float64).reshape(2, 3)
+        forms = [values, np.asfortranarray(values), values.astype(">f8")]
+        records = [ParametersRecord({"w": array_from_numpy(form)}) for form in forms]
+        mean = aggregate(MEAN, records[0], cohort(records))
+        assert mean["w"].stype == "raw"
+        assert mean["w"].numpy().tolist() == values.tolist()
+
+    def test_of_an_empty_record_is_empty(self):
+        assert len(aggregate(MEAN, ParametersRecord(), cohort([ParametersRecord()]))) == 0
+
+
+class TestSum:
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_adds_floats(self, dtype):
+        assert combine(SUM, [record(dtype, 1, 0.5)] * 2, [7, 9]).tolist() == record(dtype, 2, 1)["w"].numpy().tolist()
+
+    @pytest.mark.parametrize("dtype", INTEGERS)
+    def test_adds_integers(self, dtype):
+        summed = combine(SUM, [record(dtype, 1, 2), record(dtype, 3, 0), record(dtype, 1, 1)])
+        assert summed.dtype == np.dtype(dtype)
+        assert summed.astype(int).tolist() == [5, 3]
+
+    def test_is_exact_beyond_float64(self):
+        values = [2**62 - 1, 2**61 + 1, -(2**60) - 1, 1]
+        records = [ParametersRecord.from_numpy({"w": np.array([value])}) for value in values]
+        assert combine(SUM, records).tolist() == [sum(values)]
+
+    def test_may_leave_the_range_on_the_way(self):
+        values = [2**63 - 1, 2**63 - 1, -(2**63), -5]
+        records = [ParametersRecord.from_numpy({"w": np.array([value])}) for value in values]
+        assert combine(SUM, records).tolist() == [sum(values)]
+
+    @pytest.mark.parametrize(
+        ("dtype", "value"),
+        [
+            ("int8", 100),
+            ("int8", -100),
+            ("uint16", 2**16 - 1),
+            ("int32", 2**31 - 1),
+            ("int64", 2**63 - 1),
+            ("int64", -(2**63)),
+            ("uint64", 2**64 - 1),
+            ("uint4", 9),
+            ("float16", 60000),
+            ("bfloat16", 3e38),
+            ("float8_e4m3fn", 448),
+            ("float4_e2m1fn", 6),
+            ("float32", 3e38),
+            ("float64", 1.7e308),
+            ("complex64", 3e38),
+        ],
+    )
+    def test_refuses_a_sum_outside_the_dtype(self, dtype, value):
+        values = np.array([value, 0]) if isinstance(value, int) and value >= 2**63 else np.array([float(value), 0])
+        if dtype in ("int64", "uint64"):
+            values = np.array([value, 0], dtype)
+        one = ParametersRecord.from_numpy({"w": values.astype(dtype)})
+        with pytest.raises(
+            AggregationError, match=rf"^1 elements .* outside {dtype.replace('complex64', 'float32')}.*'w'$"
+        ):
+            combine(SUM, [one] * 2)
+
+    def test_has_no_sum_of_bools(self):
+        with pytest.raises(AggregationError, match=r"bool, which has no sum.*array 'w'"):
+            combine(SUM, [record("bool", True)])
+
+    def test_of_one_is_that_one(self):
+        assert combine(SUM, [record("float16", -0.0, 6e-8)]).tobytes() == record("float16", -0.0, 6e-8)["w"].data
+
+
+class TestFold:
+    def test_says_that_batches_may_be_released(self):
+        assert MEAN.reduce.streaming
+        assert SUM.reduce.streaming
+
+    def test_is_a_value(self):
+        assert weighted_mean() == weighted_mean()
+        assert weighted_mean(uniform) != weighted_mean()
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            MEAN.reduce.finite = False
+
+    @pytest.mark.parametrize("second", ["node-0", "node-00", "a"])
+    def test_refuses_updates_out_of_order_or_twice(self, second):
+        one, fold = record("float32", 1), MEAN.reduce
+        acc = fold.add(fold.start(one), [Update("node-0", 1, one)])
+        updates = [Update(second, 1, one)]
+        if second == "node-00":
+            fold.add(acc, updates)
+        else:
+            with pytest.raises(AggregationError, match=r"ascending order of node names.*canonical"):
+                fold.add(acc, updates)
+
+    @pytest.mark.parametrize("weight", [-1, -1e-300, np.nan, np.inf, True, 10**400])
+    def test_refuses_what_is_no_weight(self, weight):
+        with pytest.raises(AggregationError, match="expected a weight of 0 or more"):
+            combine(MEAN, [record("float32", 1)], [weight])
+
+    @pytest.mark.parametrize("weights", [[], [0.0], [0, 0]])
+    def test_refuses_a_cohort_without_weight(self, weights):
+        one = record("float32", 1)
+        with pytest.raises(AggregationError, match="at least one update with a weight above 0"):
+            aggregate(MEAN, one, cohort([one] * len(weights), weights))
+
+    def test_refuses_weights_whose_sum_overflows(self):
+        with pytest.raises(AggregationError, match="finite sum of weights"):
+            combine(MEAN, [record("float32", 1)] * 2, [1.7e308, 1.7e308])
+
+    @pytest.mark.parametrize(
+        ("other", "came"),
+        [
+            ({"v": np.zeros(2, np.float32)}, "got none"),
+            ({"w": np.zeros(2, np.float64)}, r"got float64 \[2\]"),
+            ({"w": np.zeros((2, 1), np.float32)}, r"got float32 \[2, 1\]"),
+            ({"w": np.zeros(1, np.float32)}, r"got float32 \[1\]"),
+        ],
+    )
+    def test_refuses_an_update_of_another_layout(self, other, came):
+        template = record("float32", 1, 2)
+        updates = cohort([template, ParametersRecord.from_numpy(other)])
+        with pytest.raises(AggregationError, match=rf"expected float32 \[2\] from node 'node-1', {came}.*array 'w'"):
+            aggregate(MEAN, template, updates)
+
+    def test_refuses_a_payload_that_lies(self):
+        template = record("float32", 1, 2)
+        lie = ParametersRecord({"w": Array("float32", [2], "raw", b"123")})
+        with pytest.raises(AggregationError, match=r"node 'node-1'.*ends after 3.*array 'w'"):
+            aggregate(MEAN, template, cohort([template, lie]))
+
+    def test_refuses_a_template_of_unknown_dtype(self):
+        with pytest.raises(RecordError, match="float99"):
+            MEAN.reduce.start(ParametersRecord({"w": Array("float99", [1], "raw", b"1")}))
+
+    def test_does_not_go_on_after_finish_or_an_error(self):
+        one, fold = record("float32", 1), MEAN.reduce
+        acc = fold.start(one)
+        fold.finish(acc, cohort([one]))
+        for verb in (fold.add, fold.finish):
+            with pytest.raises(AggregationError, match="begin another with start"):
+                verb(acc, [Update("z", 1, one)])
+        acc = fold.start(one)
+        with pytest.raises(AggregationError, match="got none"):
+            fold.add(acc, [Update("a", 1, one), Update("b", 1, ParametersRecord())])
+        with pytest.raises(AggregationError, match="begin another with start"):
+            fold.finish(acc)
+
+    def test_changes_no_input(self):
+        records = [record("float32", 1, 2), record("float32", 3, 4)]
+        before = [bytes(r["w"].data) for r in records]
+        fold = MEAN.reduce
+        acc = fold.add(fold.start(records[0]), cohort(records)[:1])
+        fold.finish(acc, cohort(records)[1:])
+        assert [bytes(r["w"].data) for r in records] == before
+
+    def test_does_not_look_at_the_values_of_the_template(self):
+        template = ParametersRecord({"w": Array("float32", [2], "raw", b"")})
+        assert aggregate(MEAN, template, cohort([record("float32", 1, 2)]))["w"].numpy().tolist() == [1, 2]
+
+
+class TestWeights:
+    def test_by_examples(self):
+        assert by_examples({"metrics": MetricsRecord({"num-examples": 60})}) == 60
+        assert by_examples({"metrics": MetricsRecord({"num-examples": 2.5})}) == 2.5
+
+    @pytest.mark.parametrize(
+        ("metrics", "came"),
+        [
+            ({}, "nothing"),
+            ({"other": MetricsRecord({"num-examples": 1})}, "nothing"),
+            ({"metrics": MetricsRecord({"examples": 1})}, "nothing"),
+            ({"metrics": MetricsRecord({"num-examples": [1, 2]})}, "a list"),
+        ],
+    )
+    def test_by_examples_says_what_is_missing(self, metrics, came):
+        with pytest.raises(UpdateRejected, match=f"expected the number of examples.*got {came}.*'num-examples'"):
+            by_examples(metrics)
+
+    def test_uniform(self):
+        assert uniform({}) == uniform({"metrics": MetricsRecord({"num-examples": 60})}) == 1.0
+
+    def test_canonical_is_by_node_name(self):
+        one = record("float32", 1)
+        updates = [Update(name, 1, one) for name in ("b", "a10", "a2", "ä", "Z")]
+        assert [update.node for update in canonical(updates)] == ["Z", "a10", "a2", "b", "ä"]
+
+    def test_an_update_has_no_metrics_by_default(self):
+        assert dict(Update("a", 1, record("float32", 1)).metrics) == {}
+
+
+class TestFlat:
+    def test_is_a_view_where_possible(self):
+        array = record("float32", 1, 2)["w"]
+        assert np.shares_memory(flat(array), array.numpy(copy=False))
+        assert not flat(array).flags.writeable
+
+    @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+    @pytest.mark.parametrize("stype", ["raw", "numpy.ndarray"])
+    def test_is_in_row_major_order(self, shape, stype):
+        values = np.arange(np.prod(shape, dtype=int), dtype=">i2").reshape(shape, order="F")
+        elements = flat(array_from_numpy(np.asfortranarray(values), stype))
+        assert elements.tolist() == values.ravel().tolist()
+        assert elements.dtype == np.int16
+
+    def test_refuses_shapes_whose_product_only_seems_right(self):
+        with pytest.raises(RecordError):
+            flat(Array("int8", [-2, -3], "raw", b"123456"))
+
+    def test_refuses_a_payload_that_lies(self):
+        with pytest.raises(Mismatch):
+            flat(Array("int8", [2], "numpy.ndarray", array_from_numpy(np.zeros(3, np.int8)).data))
