@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from umbel.errors import Truncated
+from umbel.errors import RecordError, Truncated
 from umbel.records._container import dumps, loads
 from umbel.records._gather import gather
 from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
 
+# So many characters of a file's name go into that of its temporary file: 160 bytes at most, of the 255 there are.
+_SHOWN = 40
 # Linux takes at most this many pieces in one call.
 _IOV_MAX = 1024
 
@@ -34,7 +36,7 @@ def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) ->
 def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str]) -> None:
     """Write ``segments`` one after the other to ``path``, whole or not at all."""
     target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_SHOWN]}.", suffix=".tmp", dir=target.parent)
     try:
         try:
             os.fchmod(descriptor, 0o666 & ~_umask())
@@ -63,7 +65,11 @@ def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSe
         OSError: if it cannot be read.
 
     """
-    return loads(map_file(path), expect=expect)
+    mapped = map_file(path)
+    try:
+        return loads(mapped, expect=expect)
+    except RecordError as error:
+        raise type(error)(error.message, at=", ".join(filter(None, (str(path), error.at)))) from error
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
