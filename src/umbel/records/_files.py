@@ -17,6 +17,8 @@ from umbel.records._recordset import RecordSet
 _SHOWN = 40
 # Linux takes at most this many pieces in one call.
 _IOV_MAX = 1024
+# Pieces joined from small segments are copies; a batch of them must not grow to a copy of the model.
+_JOINED_MAX = 4 * 2**20
 
 
 def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) -> None:
@@ -82,11 +84,13 @@ def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
 
 def _write(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
     batch: list[bytes | memoryview] = []
+    joined = 0
     for piece in pieces:
         batch.append(piece)
-        if len(batch) == _IOV_MAX:
+        joined += len(piece) if isinstance(piece, bytes) else 0
+        if len(batch) == _IOV_MAX or joined >= _JOINED_MAX:
             _write_batch(descriptor, batch)
-            batch = []
+            batch, joined = [], 0
     _write_batch(descriptor, batch)
 
 
