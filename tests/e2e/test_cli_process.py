@@ -72,35 +72,9 @@ def in_terminal(args, folder, env, columns=100):
     return b"".join(chunks).decode(), status
 
 
-@pytest.mark.parametrize("args", [["version"], ["--version"]])
-def test_the_version(umbel, args):
-    result = umbel(*args)
+def test_the_version(umbel):
+    result = umbel("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"umbel {version('umbel')}\n", "")
-
-
-def test_the_version_as_json(umbel):
-    assert json.loads(umbel("version", "--json").stdout)["umbel"] == version("umbel")
-
-
-@pytest.mark.parametrize("command", ["run", "inspect", "diff", "new", "version"])
-def test_help_teaches_by_example(umbel, command):
-    result = umbel(command, "--help")
-    assert result.returncode == 0
-    assert "--json" in result.stdout
-    assert f"umbel {command}" in result.stdout
-    assert "\x1b" not in result.stdout
-
-
-@pytest.mark.parametrize("args", [["frobnicate"], ["run", "--ronds", "3"], ["diff", "a"], ["run", ".", "--seed", "x"]])
-def test_a_line_that_makes_no_sense_exits_2(umbel, args):
-    result = umbel(*args)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-
-
-def test_a_mistyped_command_is_met_with_the_nearest(umbel):
-    assert "'inspect'" in umbel("inspct", "x").stderr
 
 
 @pytest.mark.parametrize("env", [{}, {"COLUMNS": "40"}])
@@ -110,8 +84,11 @@ def test_a_pipe_gets_plain_lines_in_full(umbel, model, env):
     assert "layer.1999  float64  4      32 B" in result.stdout.splitlines()
 
 
-@pytest.mark.parametrize("args", [["inspect"], ["inspect", "--json"], ["inspect", "--stats"]])
+@pytest.mark.parametrize(
+    "args", [["inspect"], ["inspect", "--json"], ["inspect", "--stats"], ["diff", "other.safetensors"]]
+)
 def test_a_reader_that_leaves_ends_the_command_quietly(environment, tmp_path, model, args):
+    save(ParametersRecord.from_numpy({"one": np.ones(4)}), tmp_path / "other.safetensors")
     with subprocess.Popen(
         [*UMBEL, *args, model], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -220,7 +197,7 @@ def test_a_run_whose_reader_leaves_can_be_resumed(environment, tmp_path, endless
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "fish"])
 def test_shell_completion(umbel, shell):
     shown = umbel("--show-completion", shell, env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
     assert shown.returncode == 0

@@ -3,6 +3,7 @@
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -369,3 +370,32 @@ def test_a_new_app_never_overwrites(umbel, tmp_path):
     assert result.exit_code == 2
     assert "exists already" in result.stderr
     assert not list((tmp_path / "hello").iterdir())
+
+
+@pytest.mark.parametrize("command", ["run", "inspect", "diff", "new", "version"])
+def test_help_teaches_by_example(umbel, command):
+    result = umbel(command, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+    assert f"umbel {command}" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("args", [["frobnicate"], ["run", "--ronds", "3"], ["diff", "a"], ["run", ".", "--seed", "x"]])
+def test_a_line_that_makes_no_sense_exits_2(umbel, args):
+    result = umbel(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistyped_command_is_met_with_the_nearest(umbel):
+    assert "'inspect'" in umbel("inspct", "x").stderr
+
+
+def test_the_version_as_json(umbel):
+    assert json.loads(umbel("version", "--json").stdout)["umbel"] == version("umbel")
+
+
+def test_the_version(umbel):
+    assert umbel("version").stdout == umbel("--version").stdout == f"umbel {version('umbel')}\n"

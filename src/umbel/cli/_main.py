@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version as installed_version
 from typing import Annotated, Any
 
@@ -44,8 +45,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run one command; what it raises becomes a message on stderr and an exit code."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            return _invoke_and_flush(super().invoke, ctx)
         except BrokenPipeError:
             _let_go_of_stdout()
             raise typer.Exit(BROKEN_PIPE) from None
@@ -55,8 +55,23 @@ class Commands(TyperGroup):
             if type(error).__module__.startswith(("typer", "click")):
                 raise
             status = report(error, debug=ctx.meta["umbel.debug"], json_wanted=ctx.meta["umbel.json"])
+            _flush_or_let_go()
             raise typer.Exit(status) from None
-        return result
+
+
+def _invoke_and_flush(invoke: Callable[[Any], Any], ctx: Any) -> Any:
+    try:
+        return invoke(ctx)
+    finally:
+        # A full disk or a closed pipe has to show now, however the command ended, not while the interpreter exits.
+        sys.stdout.flush()
+
+
+def _flush_or_let_go() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _let_go_of_stdout()
 
 
 def _let_go_of_stdout() -> None:

@@ -51,6 +51,7 @@ def line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int],
         padded = fill + shown if column.right else shown + (fill if i < last else "")
         text.append(padded, style="bold" if header else column.style)
         text.append("" if i == last else _GAP)
+    text.rstrip()
     return text
 
 
