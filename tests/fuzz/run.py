@@ -1,7 +1,9 @@
 """Run each fuzz target for a number of seconds, one after the other: ``python tests/fuzz/run.py SECONDS [NAME ...]``.
 
-A target is a file ``fuzz_<name>.py`` that hands its arguments to atheris; its corpus is kept in ``corpus/<name>/``. An
-input that reaches new code is added to the corpus; one that breaks a promise is left in ``.bench/fuzz/``.
+A target is a file ``fuzz_<name>.py`` that hands its arguments to atheris and starts from the inputs in
+``corpus/<name>/``. What reaches new code goes to ``.bench/fuzz/<name>/``, what breaks a promise to
+``.bench/fuzz/<name>-...``. To keep the former:
+``python tests/fuzz/fuzz_<name>.py -merge=1 tests/fuzz/corpus/<name> .bench/fuzz/<name>``.
 """
 
 import re
@@ -16,8 +18,9 @@ FINDINGS = HERE.parents[1] / ".bench" / "fuzz"
 def fuzz(target: Path, seconds: int) -> int:
     """Run one target; print how often it ran; return its exit status."""
     name = target.stem.removeprefix("fuzz_")
-    corpus = HERE / "corpus" / name
-    corpus.mkdir(parents=True, exist_ok=True)
+    found, corpus = FINDINGS / name, HERE / "corpus" / name
+    for folder in (found, corpus):
+        folder.mkdir(parents=True, exist_ok=True)
     options = [
         f"-max_total_time={seconds}",
         f"-artifact_prefix={FINDINGS}/{name}-",
@@ -25,7 +28,7 @@ def fuzz(target: Path, seconds: int) -> int:
         "-verbosity=0",
     ]
     done = subprocess.run(
-        [sys.executable, str(target), *options, str(corpus)], stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, str(target), *options, str(found), str(corpus)], stderr=subprocess.PIPE, text=True, check=False
     )
     executions = re.search(r"number_of_executed_units: (\d+)", done.stderr)
     if done.returncode or not executions:
@@ -38,7 +41,6 @@ def fuzz(target: Path, seconds: int) -> int:
 
 
 def main(seconds: str, *names: str) -> int:
-    FINDINGS.mkdir(parents=True, exist_ok=True)
     targets = [path for path in sorted(HERE.glob("fuzz_*.py")) if not names or path.stem.removeprefix("fuzz_") in names]
     if not targets:
         print("no fuzz target of that name", file=sys.stderr)
