@@ -83,17 +83,16 @@ def _replace(
 
 
 def _zeros(model: ParametersRecord) -> OptimizerState:
-    kinds = {name: _kind(flat(array)) for name, array in model.items()}
+    kinds = {name: _kind(np.dtype(array.dtype)) for name, array in model.items()}
     zeros = {name: np.zeros(model[name].shape, kind) for name, kind in kinds.items() if kind is not None}
     return {_MOMENTUM: ParametersRecord.from_numpy(zeros, copy=False)}
 
 
-def _kind(array: NDArray[Any]) -> np.dtype[Any] | None:
+def _kind(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """Return the dtype of the state of an array; None if it has none."""
-    name, kind = array.dtype.name, array.dtype.kind
-    if kind == "c" or name == "float64":
-        return array.dtype
-    return np.dtype(np.float32) if "float" in name else None
+    if dtype.kind == "c" or dtype == np.float64:
+        return dtype
+    return np.dtype(np.float32) if "float" in dtype.name else None
 
 
 def _momentum(
@@ -145,10 +144,14 @@ def _step(
 
 
 def _check_layout(model: ParametersRecord, aggregate: ParametersRecord, velocity: ParametersRecord) -> None:
-    same = model.keys() == aggregate.keys() and all(
-        (array.dtype, array.shape) == (model[name].dtype, model[name].shape) for name, array in aggregate.items()
-    )
-    if not same or any(name not in model or array.shape != model[name].shape for name, array in velocity.items()):
+    declared = _declared(model)
+    kinds = {name: _kind(np.dtype(dtype)) for name, (dtype, _) in declared.items()}
+    wanted = {name: (kind.name, declared[name][1]) for name, kind in kinds.items() if kind is not None}
+    if _declared(aggregate) != declared or _declared(velocity) != wanted:
         raise AggregationError(
             "expected a model, an aggregate and a momentum of one layout; begin the state again with init(model)"
         )
+
+
+def _declared(record: ParametersRecord) -> dict[str, tuple[str, list[int]]]:
+    return {name: (array.dtype, array.shape) for name, array in record.items()}
