@@ -25,7 +25,7 @@ def append(path: Path, reports: Sequence[RoundReport]) -> None:
 
 def read(path: Path, number: int) -> tuple[RoundReport, ...]:
     """Return the reports of the first ``number`` rounds; raises ``CheckpointError`` when they are not all there."""
-    lines = path.read_text("utf-8").split("\n")[:number] if path.exists() else []
+    lines = path.read_text("utf-8").split("\n")[:-1][:number] if path.exists() else []
     reports = tuple(RoundReport.from_json(line) for line in lines)
     if [report.round for report in reports] != list(range(1, number + 1)):
         raise CheckpointError(f"expected the reports of rounds 1 to {number}, got {len(reports)}", at=str(path))

@@ -59,13 +59,13 @@ def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
         before, now = state.configs_records.get(name, ConfigsRecord()), fresh.configs_records[name]
         keys = [key for key in {**now, **before} if key != ROUND or name != RUN]
         found += [
-            f"{name}.{key} is {before.get(key)!r} there and {now.get(key)!r} here"
+            f"{name}.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} in this run"
             for key in keys
             if before.get(key) != now.get(key)
         ]
     there, here = (_layout(each.parameters_records.get(MODEL, ParametersRecord())) for each in (state, fresh))
     found += [
-        f"model[{key!r}] is {there.get(key, 'absent')} there and {here.get(key, 'absent')} here"
+        f"model[{key!r}] is {there.get(key, 'absent')} in the checkpoint, {here.get(key, 'absent')} in this run"
         for key in {**here, **there}
         if there.get(key) != here.get(key)
     ]
