@@ -6,9 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from typer.testing import CliRunner
 
-from umbel.cli._main import app
 from umbel.records import (
     Array,
     ConfigsRecord,
@@ -19,16 +17,6 @@ from umbel.records import (
     digest,
     save,
 )
-
-
-@pytest.fixture
-def umbel(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        return CliRunner().invoke(app, list(map(str, args)))
-
-    return call
 
 
 @pytest.fixture

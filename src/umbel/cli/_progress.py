@@ -171,7 +171,7 @@ def _absent(report: RoundReport) -> Iterator[str]:
 
 def round_line(report: RoundReport, rounds: int) -> Text:
     """Return the line of one round: what is fixed first, the metrics last, since a narrow terminal cuts the end."""
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     text.append(f"round {report.round:>{len(str(rounds))}}/{rounds}", style="bold")
     text.append(f"  {report.accepted}/{report.cohort} nodes  {size(sum(report.bytes.values())):>8}")
     text.append(f"  {duration(sum(report.seconds.values()))}", style="dim")

@@ -45,7 +45,7 @@ class Screen:
         if isinstance(line, str):
             self.console.print(Text(line, style=style), soft_wrap=True)
         else:
-            self.console.print(line, soft_wrap=not self.console.is_terminal)
+            self.console.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=not self.console.is_terminal)
 
     def table(self, columns: list[Column], rows: list[list[str]]) -> None:
         """Print aligned columns."""

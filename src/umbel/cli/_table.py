@@ -43,7 +43,7 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | N
 
 def line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], *, header: bool = False) -> Text:
     """Return one aligned line."""
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text()
     last = len(cells) - 1
     for i, (column, cell) in enumerate(zip(columns, cells, strict=True)):
         shown = shorten(cell, widths[i])
