@@ -5,8 +5,9 @@ import math
 import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+from rich.text import Text
 
-from umbel.cli._progress import Live, Lines, as_values, renderer, round_line, shown_metrics
+from umbel.cli._progress import Lines, Live, as_values, renderer, round_line, shown_metrics
 from umbel.cli._screen import Screen, as_json, finite
 from umbel.history import RoundReport
 from umbel.records import RecordSet
@@ -133,7 +134,7 @@ def test_the_bar_moves_with_every_reply():
 def test_a_narrow_terminal_cuts_the_metrics_not_the_round():
     screen = a_screen(terminal=True, width=40)
     screen.say(round_line(REPORT, 2))
-    (line,) = written(screen).splitlines()
+    (line,) = Text.from_ansi(written(screen)).plain.splitlines()
     assert line.startswith("round 1/2  2/4 nodes")
     assert len(line) <= 40
 
