@@ -1,0 +1,241 @@
+"""Speed and memory of records, beside Flower, safetensors and PyTorch.
+
+    python benchmarks/bench_records.py [--quick]
+
+Every ratio is of medians of interleaved runs (each way once, then each way again ...) in one run of this script, in
+wall time and in CPU seconds (user and system). The unit of speed is one warm memcpy of the same bytes. "Round trip" is
+all of it: snapshot, serialise, read back. Peers run in environments of their own, see ``_peers.py``.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from _peers import PeerUnavailable, peer_python
+from _workloads import WORKLOADS
+
+HERE = Path(__file__).resolve().parent
+FILES = HERE.parent / ".bench" / "files"
+PEERS = ("flwr-1.13.1", "flwr-1.41.0", "safetensors", "torch")
+ROUNDS = {"resnet": 25, "large": 5, "tiny": 15, "bfloat16": 11}
+CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
+MICROSECOND = 1e-6
+
+Way = tuple[str, str]
+Times = dict[Way, dict[str, float]]
+
+
+class Figure(NamedTuple):
+    name: str
+    value: float
+    unit: str
+    target: str | None = None
+    met: bool | None = None
+
+
+class Worker:
+    """A process that does one side's work when it is asked, and is idle otherwise."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        python = sys.executable if side == "umbel" else str(peer_python(side))
+        command = [python, str(HERE / "_records_worker.py"), side, str(FILES)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.communicate()
+
+    def ask(self, **request: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
+        return answer
+
+
+def measure(workers: list[Worker], workload: str, rounds: int) -> Times:
+    """Return the median cost of each way of each worker; a way that fails says why and is left out."""
+    ways: list[tuple[Worker, str]] = []
+    for worker in workers:
+        answer = worker.ask(prepare=workload)
+        if "error" in answer:
+            print(f"  {worker.side}: {answer['error']}")
+        ways += [(worker, way) for way in answer.get("ways", [])]
+    runs: dict[Way, list[dict[str, float]]] = {(worker.side, way): [] for worker, way in ways}
+    # The first round warms up, and finds out what a peer cannot do.
+    for turn in range(rounds + 1):
+        for worker, way in ways:
+            answer = worker.ask(time=way)
+            if "error" in answer and turn == 0:
+                print(f"  {worker.side}, {way}: {answer['error'][:150]}")
+            elif turn and "error" not in answer:
+                runs[worker.side, way].append(answer)
+    return {
+        way: {clock: median(run[clock] for run in found) for clock in CLOCKS} for way, found in runs.items() if found
+    }
+
+
+def ratios(times: Times, name: str, way: str, base: str, target: float | None) -> Iterable[Figure]:
+    """How many times the cost of ``base`` one of our ways has."""
+    for clock, words in CLOCKS.items():
+        value = times["umbel", way][clock] / times["umbel", base][clock]
+        yield Figure(f"{name}, {words}", value, "x", target and f"<= {target}", target and value <= target)
+
+
+def per_array(times: Times, name: str, way: str, target: float | None) -> Iterable[Figure]:
+    for clock, words in CLOCKS.items():
+        value = times["umbel", way][clock] / 10_000 / MICROSECOND
+        yield Figure(f"{name}, {words}", value, "us an array", target and f"<= {target}", target and value <= target)
+
+
+def ahead(times: Times, name: str, peer: Way, way: str, target: float) -> Iterable[Figure]:
+    """How many times the cost of our way a peer's way has."""
+    for clock, words in CLOCKS.items():
+        if peer in times:
+            value = times[peer][clock] / times["umbel", way][clock]
+            yield Figure(f"{name}, {words}", value, "x", f">= {target}", value >= target)
+
+
+def peers(times: Times, label: str) -> Iterable[Figure]:
+    """What the peers cost in memcpys, for the record: no targets."""
+    for (side, way), cost in times.items():
+        if side != "umbel":
+            for clock, words in CLOCKS.items():
+                yield Figure(f"{label}: {side} {way}, {words}", cost[clock] / times["umbel", "memcpy all"][clock], "x")
+
+
+def resnet(times: Times) -> Iterable[Figure]:
+    yield from ratios(times, "46.8 MB: from_numpy + to_numpy(copy=False)", "record", "memcpy all", 2.0)
+    yield from ratios(times, "46.8 MB: the same, arena reused", "record, arena", "memcpy all", 1.2)
+    yield from ratios(
+        times, "46.8 MB: array_from_numpy + numpy(copy=False), 4 MiB up", "arrays large", "memcpy large", 3
+    )
+    yield from ratios(times, "46.8 MB: the same, arrays below 4 MiB", "arrays small", "memcpy small", 7)
+    yield from ratios(times, "46.8 MB: container round trip", "container", "memcpy all", None)
+    yield from ratios(times, "46.8 MB: from_numpy + to_numpy()", "record, copied out", "memcpy all", None)
+    yield from files(times, "46.8 MB")
+    flower = "46.8 MB: ahead of Flower 1.41"
+    yield from ahead(times, f"{flower}, Array and wire form", ("flwr-1.41.0", "Array and wire form"), "container", 20)
+    yield from ahead(times, f"{flower}, Array alone", ("flwr-1.41.0", "Array"), "record", 5)
+    yield from ahead(times, "46.8 MB: ahead of safetensors, bytes", ("safetensors", "bytes"), "container", 8)
+    yield from ahead(times, "46.8 MB: ahead of torch.save, bytes", ("torch", "bytes"), "container", 8)
+    yield from peers(times, "46.8 MB")
+
+
+def large(times: Times) -> Iterable[Figure]:
+    yield from ratios(times, "1 GiB: from_numpy + to_numpy(copy=False)", "record", "memcpy all", None)
+    yield from ratios(times, "1 GiB: the same, arena reused", "record, arena", "memcpy all", None)
+    yield from ratios(times, "1 GiB: array_from_numpy + numpy(copy=False)", "arrays large", "memcpy large", 3)
+    yield from files(times, "1 GiB")
+
+
+def files(times: Times, label: str) -> Iterable[Figure]:
+    yield from ratios(times, f"{label}: save, to one writev + fsync", "save", "writev", 1.2)
+    yield from ratios(times, f"{label}: load and read, to map and read", "load and read", "map and read", 1.3)
+    yield from ratios(times, f"{label}: digest, to BLAKE3", "digest", "blake3", 1.2)
+
+
+def tiny(times: Times) -> Iterable[Figure]:
+    yield from per_array(times, "10,000 arrays: from_numpy + to_numpy(copy=False)", "record", 4)
+    yield from per_array(times, "10,000 arrays: from_numpy + to_numpy()", "record, copied out", 4)
+    yield from per_array(times, "10,000 arrays: dumps + loads", "dumps + loads", 10)
+    yield from per_array(times, "10,000 arrays: load from a file", "load", 3)
+    yield from per_array(times, "10,000 arrays: save", "save", None)
+    yield from per_array(times, "10,000 arrays: array_from_numpy + numpy(copy=False)", "arrays all", None)
+    for (side, way), cost in times.items():
+        if side != "umbel":
+            for clock, words in CLOCKS.items():
+                yield Figure(f"10,000 arrays: {side} {way}, {words}", cost[clock] / 10_000 / MICROSECOND, "us an array")
+
+
+def bfloat16(times: Times) -> Iterable[Figure]:
+    yield from ratios(times, "105 MB of bfloat16: from_numpy + to_numpy(copy=False)", "record", "memcpy all", None)
+    yield from ratios(times, "105 MB of bfloat16: container round trip", "container", "memcpy all", None)
+    yield from peers(times, "105 MB of bfloat16")
+
+
+REPORTS: dict[str, Callable[[Times], Iterable[Figure]]] = {
+    "resnet": resnet,
+    "large": large,
+    "tiny": tiny,
+    "bfloat16": bfloat16,
+}
+
+
+def peak(case: str, workload: str) -> dict[str, float]:
+    with Worker("umbel") as worker:
+        answer = worker.ask(memory=case, workload=workload)
+    if "error" in answer:
+        raise RuntimeError(answer["error"])
+    return answer
+
+
+def memory() -> Iterable[Figure]:
+    """Peaks of processes that do one thing each, in records (the bytes of the model)."""
+    for workload, label in (("resnet", "46.8 MB"), ("large", "1 GiB")):
+        found = {case: peak(case, workload) for case in ("record", "arrays", "emptied", "save", "load")}
+        for case, name in (("record", "from_numpy + to_numpy(copy=False)"), ("arrays", "array_from_numpy")):
+            value = found[case]["extra"]
+            yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 1.0", round(value, 1) <= 1)
+        total, bound = found["emptied"]["total"], found["emptied"]["bound"]
+        met = round(total, 1) <= round(bound, 1)
+        yield Figure(f"{label}: peak total, keep_input=False", total, "records", f"<= {bound:.2f}", met)
+        for case, name in (("save", "save"), ("load", "load + one pass")):
+            value = found[case]["extra"]
+            yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 0.0", round(value, 1) <= 0)
+
+
+def run(rounds: dict[str, int]) -> list[Figure]:
+    figures: list[Figure] = []
+    with ExitStack() as stack:
+        ours = stack.enter_context(Worker("umbel"))
+        others = [stack.enter_context(worker) for worker in map(_worker, PEERS) if worker]
+        for workload, report in REPORTS.items():
+            print(f"{WORKLOADS[workload]}: {rounds[workload]} rounds", flush=True)
+            # Flower needs several GB for 1 GiB, and its figures have no target there.
+            figures += report(measure([ours] if workload == "large" else [ours, *others], workload, rounds[workload]))
+    return [*figures, *memory()]
+
+
+def _worker(side: str) -> Worker | None:
+    try:
+        return Worker(side)
+    except PeerUnavailable as error:
+        print(f"{side} is left out: {error}")
+        return None
+
+
+def show(figures: list[Figure]) -> None:
+    width = max(len(figure.name) for figure in figures)
+    for name, value, unit, target, met in figures:
+        mark = {True: "met", False: "MISSED", None: ""}[met]
+        print(f"{name:<{width}}  {value:>9.3g} {unit:<12} {target or '':>9}  {mark}")
+
+
+def main(arguments: list[str]) -> int:
+    shutil.rmtree(FILES, ignore_errors=True)
+    FILES.mkdir(parents=True)
+    quick = "--quick" in arguments
+    figures = run({workload: 3 if quick else rounds for workload, rounds in ROUNDS.items()})
+    shutil.rmtree(FILES)
+    show(figures)
+    result = HERE / "results" / "records.json"
+    result.parent.mkdir(exist_ok=True)
+    result.write_text(json.dumps({"name": "records", "figures": [f._asdict() for f in figures]}, indent=1) + "\n")
+    return int(any(figure.met is False for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
