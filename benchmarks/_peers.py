@@ -72,7 +72,8 @@ def _is_complete(folder: Path, name: str) -> bool:
 
 def _build(folder: Path, name: str) -> None:
     print(f"{name}: building {folder}", file=sys.stderr, flush=True)
-    venv.create(folder, clear=True, with_pip=True)
+    # Without pip: Debian ships `venv` apart from what would put it there. The pip of this Python fills the folder.
+    venv.create(folder, clear=True, with_pip=False)
     for arguments in PEERS[name]:
         _install(folder / "bin" / "python", name, arguments)
     (folder / "installed.txt").write_text(_recipe(name))
@@ -80,7 +81,8 @@ def _build(folder: Path, name: str) -> None:
 
 def _install(python: Path, name: str, arguments: tuple[str, ...]) -> None:
     print(f"{name}: pip install {' '.join(arguments)}", file=sys.stderr, flush=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "--root-user-action=ignore", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=_clean_environment())
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-500:]]
