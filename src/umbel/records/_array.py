@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import RecordError, RecordTypeError
+from umbel.records._brief import brief
 from umbel.records._dtypes import name_of
 from umbel.records._stypes import NPY, codec
 
@@ -109,7 +110,7 @@ class Array:
         size = len(self.data)
         start = bytes(self.data[:_SHOWN]).hex(" ") + (" ..." if size > _SHOWN else "")
         data = f"<{size} bytes: {start}>" if size else "<0 bytes>"
-        return f"Array(dtype={self.dtype!r}, shape={self.shape!r}, stype={self.stype!r}, data={data})"
+        return f"Array(dtype={self.dtype!r}, shape={brief(self.shape)}, stype={self.stype!r}, data={data})"
 
     def __copy__(self) -> Self:
         """Return an equal array that shares the bytes."""
@@ -201,7 +202,7 @@ def _sizes(shape: object) -> list[int]:
     sizes = list(shape)
     for place, size in enumerate(sizes):
         if isinstance(size, bool | np.bool_) or not hasattr(size, "__index__"):
-            msg = f"expected an int, got {type(size).__name__} {size!r}"
+            msg = f"expected an int, got {type(size).__name__} {brief(size)}"
             raise RecordTypeError(msg, at=f"Array.shape[{place}]")
         sizes[place] = index(size)
     return sizes

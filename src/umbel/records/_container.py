@@ -7,6 +7,7 @@ from blake3 import blake3
 from umbel.errors import DigestMismatch, RecordTypeError
 from umbel.records import _reader, _writer
 from umbel.records._array import read_only
+from umbel.records._brief import brief
 from umbel.records._gather import gather
 from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
@@ -69,9 +70,11 @@ def digest(records: RecordSet | ParametersRecord) -> str:
 
 def check_digest(data: memoryview, expect: str) -> None:
     """Raise DigestMismatch if ``data`` has another digest than ``expect``, or that is none."""
+    if not isinstance(expect, str):
+        raise RecordTypeError(f"expected a digest as str, got {type(expect).__name__}")
     if not _DIGEST.fullmatch(expect):
         raise DigestMismatch(
-            f'expected a digest of the form "blake3:" and 64 lower-case hex digits, got {expect!a:.80}'
+            f'expected a digest of the form "blake3:" and 64 lower-case hex digits, got {brief(expect)}'
         )
     found = f"blake3:{blake3(data).hexdigest()}"
     if found != expect:

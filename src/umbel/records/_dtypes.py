@@ -92,5 +92,5 @@ def portable(name: str) -> np.dtype:
     if name in _PLATFORM_NAMES:
         msg = f"the bytes of {name} differ from machine to machine; convert to float64, or use stype='numpy.ndarray'"
         raise BadDtype(msg)
-    msg = f"expected one of the dtypes {', '.join(PORTABLE)}, got {name!r}"
+    msg = f"expected one of the dtypes {', '.join(PORTABLE)}, got {name[:60]!a}"
     raise BadDtype(msg)

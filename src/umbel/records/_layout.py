@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from umbel.errors import BadDtype
 from umbel.records._array import Array
+from umbel.records._brief import brief
 from umbel.records._dtypes import PORTABLE
 from umbel.records._shapes import check_size, count_bytes
 from umbel.records._stypes import RAW
@@ -84,7 +85,7 @@ def form_of(stype: str, dtype: str, shape: tuple[int, ...]) -> Form:
         count_bytes(shape, 1)
         return Form(spec, native=False, size=-1, alignment=1 if kind is None else kind.itemsize)
     if kind is None:
-        raise BadDtype(f"expected one of {', '.join(PORTABLE)} for a raw payload, got {dtype!a:.80}")
+        raise BadDtype(f"expected one of {', '.join(PORTABLE)} for a raw payload, got {brief(dtype)}")
     return Form(spec, spec.native, count_bytes(shape, kind.itemsize), kind.itemsize)
 
 

@@ -13,6 +13,7 @@ from collections.abc import (
 from typing import Any, Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError, UmbelError
+from umbel.records._brief import brief
 
 V = TypeVar("V")
 
@@ -39,7 +40,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
 
     def _check(self, key: object, value: object) -> tuple[str, V]:
         if not isinstance(key, str):
-            msg = f"expected a str as key, got {type(key).__name__} {key!r:.80}"
+            msg = f"expected a str as key, got {type(key).__name__} {brief(key)}"
             raise RecordTypeError(msg, at=type(self).__name__)
         return key if type(key) is str else str.__str__(key), self._check_value(key, value)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from umbel.errors import BadHeader, BadName, BadValue, DuplicateName, RecordTypeError
+from umbel.records._brief import brief
 from umbel.records._layout import MAX_ARRAYS, MAX_RECORDS, MAX_VALUES, VERSION, Spec
 from umbel.records._mapping import TypedMapping
 from umbel.records._names import check_name, check_names, quote
@@ -113,7 +114,7 @@ def _read_arrays(record: str, entries: list[str | tuple[str, str, str, list[int]
     names = [entry if isinstance(entry, str) else entry[0] for entry in entries]
     opaque = {place: _spec(entry) for place, entry in enumerate(entries) if not isinstance(entry, str)}
     if len(set(names)) < len(names):
-        _unique([(name, None) for name in names], f"parameters_records[{record!a:.80}]")
+        _unique([(name, None) for name in names], f"parameters_records[{brief(record)}]")
     return Arrays(record, names, opaque)
 
 
@@ -121,7 +122,7 @@ def _spec(entry: tuple[str, str, str, list[int]]) -> Spec:
     name, stype, dtype, shape = entry
     spec = Spec(stype, dtype, tuple(shape))
     if spec.native:
-        raise BadHeader(f"array {name!a:.80} ({stype}, {dtype}) must not be opaque")
+        raise BadHeader(f"array {brief(name)} ({stype}, {dtype}) must not be opaque")
     count_bytes(shape, 1)
     return spec
 
@@ -130,13 +131,13 @@ def _unique(pairs: list[tuple[str, T]], at: str) -> list[tuple[str, T]]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise DuplicateName(f"expected each name once, got {name!a:.80} twice", at=at)
+            raise DuplicateName(f"expected each name once, got {brief(name)} twice", at=at)
         seen.add(name)
     return pairs
 
 
 def _record(kind: type[R], name: str, pairs: list[tuple[str, Any]]) -> R:
-    at = f"{kind.__name__} {name!a:.80}"
+    at = f"{kind.__name__} {brief(name)}"
     values = {key: _plain(value) for key, value in _unique(pairs, at)}
     try:
         return kind(values)
@@ -167,7 +168,7 @@ def _bytes(text: str) -> bytes:
 def _arrays(arrays: Arrays) -> Iterator[bytes]:
     """Yield the arrays without the brackets, many at once, because a model may have 10,000."""
     record, names, opaque = arrays
-    at = f"parameters_records[{record!a:.80}]"
+    at = f"parameters_records[{brief(record)}]"
     for start in range(0, len(names), _PIECE):
         some = names[start : start + _PIECE]
         specs = [opaque[place] for place in range(start, start + len(some)) if place in opaque] if opaque else []
@@ -177,9 +178,9 @@ def _arrays(arrays: Arrays) -> Iterator[bytes]:
 
 
 def _values(record: str, values: MetricsRecord | ConfigsRecord) -> Iterator[bytes]:
-    at = f"{type(values).__name__} {record!a:.80}"
+    at = f"{type(values).__name__} {brief(record)}"
     for place, (key, value) in enumerate(values.items()):
-        where = f"{at}[{key!a:.80}]"
+        where = f"{at}[{brief(key)}]"
         yield f"{',' if place else ''}[{quote(check_name(key, at))},".encode()
         if isinstance(value, list):
             yield from _items(value, values, where)

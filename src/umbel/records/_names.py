@@ -5,6 +5,7 @@ import unicodedata
 import msgspec
 
 from umbel.errors import BadHeader, BadName, LimitExceeded
+from umbel.records._brief import brief
 
 MAX_NAME_BYTES = 1024
 
@@ -19,9 +20,11 @@ def check_name(name: str, at: str) -> str:
     """
     if name.isascii() and name.isprintable() and len(name) <= MAX_NAME_BYTES:
         return name
+    if len(name) > MAX_NAME_BYTES:
+        raise LimitExceeded(f"expected a name of at most {MAX_NAME_BYTES} bytes, got {brief(name)}...", at=at)
     reason = _fault(name)
     if reason:
-        raise BadName(f"expected an NFC name without control characters, got {name!a:.80}, which {reason}", at=at)
+        raise BadName(f"expected an NFC name without control characters, got {brief(name)}, which {reason}", at=at)
     size = len(name.encode())
     if size > MAX_NAME_BYTES:
         raise LimitExceeded(f"expected a name of at most {MAX_NAME_BYTES} bytes, got {size}", at=at)
@@ -52,7 +55,7 @@ def quote(text: str) -> str:
     try:
         return msgspec.json.encode(text).decode()
     except UnicodeEncodeError as error:
-        raise BadName(f"expected Unicode text, got {text!a:.80}, which has a lone surrogate") from error
+        raise BadName(f"expected Unicode text, got {brief(text)}, which has a lone surrogate") from error
 
 
 def escape(text: bytes) -> bytes:

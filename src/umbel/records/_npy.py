@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from umbel.errors import BadDtype, BadHeader, BadShape, HeaderTooLarge, Mismatch, Truncated
+from umbel.records._brief import brief
 from umbel.records._dtypes import NPY_NAMES, name_of
 from umbel.records._shapes import check_size, count_bytes
 
@@ -79,7 +80,7 @@ def decode(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.ndarray
     header = _parse(_prefix(data))
     found = name_of(header.dtype)
     if dtype not in (found, str(header.dtype)) or tuple(shape) != header.shape:
-        msg = f"declared {dtype!a:.80} {list(shape)!s:.80}, but the .npy payload holds {found} {list(header.shape)}"
+        msg = f"declared {brief(dtype)} {brief(list(shape))}, but the .npy payload holds {found} {list(header.shape)}"
         raise Mismatch(msg)
     check_size(len(data) - header.start, count_bytes(header.shape, header.dtype.itemsize), "the .npy payload")
     return np.ndarray(header.shape, header.dtype, data, header.start, order=header.order)

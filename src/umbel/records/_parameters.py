@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from umbel.errors import RecordError, RecordTypeError
 from umbel.records._arena import Arena, align, aligned_empty
 from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
+from umbel.records._brief import brief
 from umbel.records._dtypes import name_of, portable
 from umbel.records._mapping import TypedMapping, drain
 from umbel.records._stypes import RAW, carries, place_raw
@@ -49,7 +50,7 @@ class ParametersRecord(TypedMapping[Array]):
     def _check_value(self, key: str, value: object) -> Array:
         if not isinstance(value, Array):
             msg = f"expected an Array, got {type(value).__name__}; serialise it with array_from_numpy(...)"
-            raise RecordTypeError(msg, at=f"ParametersRecord[{key!r:.80}]")
+            raise RecordTypeError(msg, at=f"ParametersRecord[{brief(key)}]")
         return value
 
     def count_bytes(self) -> int:
@@ -119,7 +120,7 @@ class ParametersRecord(TypedMapping[Array]):
             try:
                 arrays[name] = array.numpy(copy=copy)
             except (RecordError, RecordTypeError) as error:
-                raise type(error)(error.message, at=f"ParametersRecord[{name!r:.80}]") from error
+                raise type(error)(error.message, at=f"ParametersRecord[{brief(name)}]") from error
         return arrays
 
     def __repr__(self) -> str:
@@ -152,11 +153,11 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     places, end = [], 0
     for name, value in arrays.items():
         if type(name) is not str:
-            msg = f"expected a str as name, got {type(name).__name__} {name!r:.80}"
+            msg = f"expected a str as name, got {type(name).__name__} {brief(name)}"
             raise RecordTypeError(msg)
         array = value
         if type(value) is not np.ndarray:
-            array = arrays[name] = plain(value, at=f"arrays[{name!r:.80}]")
+            array = arrays[name] = plain(value, at=f"arrays[{brief(name)}]")
         places.append(_Place(name, name_of(array.dtype), end))
         end = align(end + array.nbytes)
     return places, end

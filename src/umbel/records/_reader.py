@@ -25,6 +25,7 @@ from umbel.errors import (
 )
 from umbel.records import _meta
 from umbel.records._array import unchecked
+from umbel.records._brief import brief
 from umbel.records._layout import (
     DATA_ALIGNMENT,
     DTYPE_OF,
@@ -131,7 +132,7 @@ def _read_entries(header: memoryview, at: int, meta: Meta) -> tuple[_Slots, int]
         raise malformed(header, at, 1, "expected a tensor in canonical form, or the end", "header")
     if None in slots.forms:
         missing = keys[slots.forms.index(None)]
-        raise BadHeader(f"META names the array {missing!a:.80}, but the header has no entry for it")
+        raise BadHeader(f"META names the array {brief(missing)}, but the header has no entry for it")
     count_bytes([end], 1)
     return slots, end
 
@@ -159,7 +160,7 @@ def _find(keys: list[str], quoted: bytes, last: int, at: int) -> int:
     for start in (following, 0):
         with suppress(ValueError):
             return keys.index(key, start)
-    raise BadHeader(f"META does not name the array {key!a:.80}", at=f"header byte {at}")
+    raise BadHeader(f"META does not name the array {brief(key)}", at=f"header byte {at}")
 
 
 def _disorder(quoted: bytes, *, repeated: bool) -> RecordError:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError
+from umbel.records._brief import brief
 from umbel.records._mapping import TypedMapping
 from umbel.records._parameters import ParametersRecord
 from umbel.records._values import ConfigsRecord, MetricsRecord
@@ -24,7 +25,7 @@ class _Records(TypedMapping[R], Generic[R]):
     def _check_value(self, key: str, value: object) -> R:
         if not isinstance(value, self._kind):
             msg = f"expected a {self._kind.__name__}, got {type(value).__name__}"
-            raise RecordTypeError(msg, at=f"RecordSet[{key!r:.80}]")
+            raise RecordTypeError(msg, at=f"RecordSet[{brief(key)}]")
         return value
 
     def copy(self) -> Self:

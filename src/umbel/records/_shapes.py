@@ -1,6 +1,7 @@
 """Shapes and sizes: the checks that every payload shares."""
 
 from umbel.errors import BadShape, TrailingBytes, Truncated
+from umbel.records._brief import brief
 
 MAX_RANK = 32
 #: Offsets stay below 2**53, so that any JSON reader keeps them exact.
@@ -21,12 +22,12 @@ def count_bytes(shape: list[int] | tuple[int, ...], itemsize: int) -> int:
     product, bound = itemsize, itemsize
     for size in shape:
         if size < 0:
-            msg = f"expected sizes of 0 or more, got shape {list(shape)}"
+            msg = f"expected sizes of 0 or more, got shape {brief(list(shape))}"
             raise BadShape(msg)
         product *= size
         bound *= size or 1
     if bound >= MAX_BYTES:
-        msg = f"expected an array of less than 2**53 bytes, got shape {list(shape)}"
+        msg = f"expected an array of less than 2**53 bytes, got shape {brief(list(shape))}"
         raise BadShape(msg)
     return product
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from umbel.errors import BadShape, DuplicateName, UnknownStype
 from umbel.records import _npy
+from umbel.records._brief import brief
 from umbel.records._dtypes import PORTABLE, name_of, portable
 from umbel.records._shapes import MAX_RANK, check_size, count_bytes
 
@@ -52,7 +53,7 @@ def register_stype(
     """
     codec = Codec(encode, decode)
     if _CODECS.setdefault(name, codec) != codec:
-        msg = f"the stype {name!r} is registered already; choose another name"
+        msg = f"the stype {brief(name)} is registered already; choose another name"
         raise DuplicateName(msg)
 
 
@@ -66,7 +67,7 @@ def codec(stype: str) -> Codec:
     found = _CODECS.get(stype)
     if found is None:
         msg = (
-            f"no codec is registered for stype {stype!r} (known: {', '.join(map(repr, _CODECS))}); decode .data "
+            f"no codec is registered for stype {brief(stype)} (known: {', '.join(map(repr, _CODECS))}); decode .data "
             f"yourself, for example with np.frombuffer, or register one with register_stype"
         )
         raise UnknownStype(msg)
@@ -109,8 +110,8 @@ def _decode_raw(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.nd
     # The size is compared after the fact, because a view costs nothing and this is the path of every small array.
     # To NumPy, a single size of -1 means as many as there are.
     if array.nbytes != len(data) or array.ndim > MAX_RANK or array is _NO_ARRAY or shape == [-1]:
-        check_size(len(data), count_bytes(shape, kind.itemsize), f"the raw payload of {dtype} {shape}")
-        msg = f"the payload cannot be seen as {dtype} {shape}"
+        check_size(len(data), count_bytes(shape, kind.itemsize), f"the raw payload of {dtype} {brief(shape)}")
+        msg = f"the payload cannot be seen as {dtype} {brief(shape)}"
         raise BadShape(msg)
     return array
 

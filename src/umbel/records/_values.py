@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from umbel.errors import BadValue, RecordTypeError
+from umbel.records._brief import brief
 from umbel.records._mapping import TypedMapping
 
 MetricsValue = int | float | list[int] | list[float]
@@ -31,7 +32,7 @@ class _ValuesRecord(TypedMapping[V]):
     _kinds: ClassVar[tuple[type, ...]]
 
     def _check_value(self, key: str, value: object) -> Any:
-        at = f"{type(self).__name__}[{key!r:.80}]"
+        at = f"{type(self).__name__}[{brief(key)}]"
         if type(value) is not list:
             return self._scalar(value, at)
         items = [self._scalar(item, at) for item in value]
@@ -46,7 +47,7 @@ class _ValuesRecord(TypedMapping[V]):
         plain = value if type(value) in self._kinds else _python_value(value)
         if type(plain) not in self._kinds:
             names = ", ".join(kind.__name__ for kind in self._kinds)
-            msg = f"expected one of {names}, or a list of one of them, got {type(value).__name__} {value!r:.80}"
+            msg = f"expected one of {names}, or a list of one of them, got {type(value).__name__} {brief(value)}"
             raise RecordTypeError(msg, at=at)
         if type(plain) is int and not _INT_MIN <= plain <= _INT_MAX:
             msg = f"expected an int from -2**63 to 2**64 - 1, got one of {plain.bit_length()} bits"

@@ -6,6 +6,7 @@ from itertools import chain
 from umbel.errors import HeaderTooLarge, RecordError
 from umbel.records import _meta
 from umbel.records._array import Array
+from umbel.records._brief import brief
 from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, keys_of
 from umbel.records._meta import Arrays, Meta
 from umbel.records._names import escape, quote
@@ -32,7 +33,7 @@ def _forms(record: str, arrays: ParametersRecord) -> list[Form]:
             form = form_of(array.stype, array.dtype, tuple(array.shape))
             check_payload(array, form)
         except RecordError as error:
-            raise type(error)(error.message, at=f"parameters_records[{record!a:.80}][{name!a:.80}]") from error
+            raise type(error)(error.message, at=f"parameters_records[{brief(record)}][{brief(name)}]") from error
         forms.append(form)
     return forms
 
