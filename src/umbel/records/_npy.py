@@ -20,11 +20,12 @@ from umbel.records._shapes import check_size, count_bytes
 _MAGIC = b"\x93NUMPY"
 _SHORTEST = 10
 _PREFIX = {1: (10, "<u2"), 2: (12, "<u4"), 3: (12, "<u4")}
-# NumPy's own limit: its headers are read by evaluating a literal, ours by one regular expression.
-_MAX_HEADER = 10_000
+# What NumPy writes for 32 dimensions fits. Headers that are read are kept, so a sender decides what this process holds.
+_MAX_HEADER = 1024
+_SIZE = rb"(?:0|[1-9]\d{0,18})"
 _HEADER = re.compile(
     rb"\{'descr': ('[^']*'|\[.*\]), 'fortran_order': (True|False), "
-    rb"'shape': \(((?:\d{1,19}(?:, \d{1,19})*,?)?)\),? ?\} *\n?",
+    rb"'shape': \(((?:%s(?:, %s)*,?)?)\),? ?\} *\n?" % (_SIZE, _SIZE),
 )
 
 
