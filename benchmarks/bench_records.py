@@ -27,6 +27,7 @@ PEERS = ("flwr-1.13.1", "flwr-1.41.0", "safetensors", "torch")
 ROUNDS = {"resnet": 25, "large": 5, "tiny": 15, "bfloat16": 11}
 CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
 MICROSECOND = 1e-6
+TINY = 10_000
 
 Way = tuple[str, str]
 Times = dict[Way, dict[str, float]]
@@ -87,17 +88,19 @@ def measure(workers: list[Worker], workload: str, rounds: int) -> Times:
     }
 
 
-def ratios(times: Times, name: str, way: str, base: str, target: float | None) -> Iterable[Figure]:
+def at_most(name: str, value: float, unit: str, limit: float | None) -> Figure:
+    return Figure(name, value, unit) if limit is None else Figure(name, value, unit, f"<= {limit}", value <= limit)
+
+
+def ratios(times: Times, name: str, way: str, base: str, limit: float | None) -> Iterable[Figure]:
     """How many times the cost of ``base`` one of our ways has."""
     for clock, words in CLOCKS.items():
-        value = times["umbel", way][clock] / times["umbel", base][clock]
-        yield Figure(f"{name}, {words}", value, "x", target and f"<= {target}", target and value <= target)
+        yield at_most(f"{name}, {words}", times["umbel", way][clock] / times["umbel", base][clock], "x", limit)
 
 
-def per_array(times: Times, name: str, way: str, target: float | None) -> Iterable[Figure]:
+def per_array(times: Times, name: str, way: str, limit: float | None, side: str = "umbel") -> Iterable[Figure]:
     for clock, words in CLOCKS.items():
-        value = times["umbel", way][clock] / 10_000 / MICROSECOND
-        yield Figure(f"{name}, {words}", value, "us an array", target and f"<= {target}", target and value <= target)
+        yield at_most(f"{name}, {words}", times[side, way][clock] / TINY / MICROSECOND, "us an array", limit)
 
 
 def ahead(times: Times, name: str, peer: Way, way: str, target: float) -> Iterable[Figure]:
@@ -154,10 +157,9 @@ def tiny(times: Times) -> Iterable[Figure]:
     yield from per_array(times, "10,000 arrays: load from a file", "load", 3)
     yield from per_array(times, "10,000 arrays: save", "save", None)
     yield from per_array(times, "10,000 arrays: array_from_numpy + numpy(copy=False)", "arrays all", None)
-    for (side, way), cost in times.items():
+    for side, way in times:
         if side != "umbel":
-            for clock, words in CLOCKS.items():
-                yield Figure(f"10,000 arrays: {side} {way}, {words}", cost[clock] / 10_000 / MICROSECOND, "us an array")
+            yield from per_array(times, f"10,000 arrays: {side} {way}", way, None, side)
 
 
 def bfloat16(times: Times) -> Iterable[Figure]:

@@ -1,6 +1,8 @@
 """State dicts against the real PyTorch."""
 
 import gc
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -344,6 +346,13 @@ def test_a_dtype_that_pytorch_lacks_is_refused_by_name(name):
 def test_only_records_become_state_dicts():
     with pytest.raises(RecordTypeError, match="expected a ParametersRecord, got dict"):
         to_state_dict({"a": torch.ones(1)})
+
+
+def test_without_pytorch_the_error_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None; import umbel.interop.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingExtra" in done.stderr
+    assert "pip install 'umbel[torch]'" in done.stderr
 
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4)
