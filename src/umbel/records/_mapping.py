@@ -48,7 +48,11 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         if not isinstance(items, Mapping):
             msg = f"expected a mapping, got {type(items).__name__}"
             raise RecordTypeError(msg, at=type(self).__name__)
-        return dict(self._check(key, value) for key, value in items.items())
+        checked = {}
+        for key, value in items.items():
+            name, kept = self._check(key, value)
+            checked[name] = kept
+        return checked
 
     def __getitem__(self, key: str) -> V:
         """Return the value stored under ``key``."""
