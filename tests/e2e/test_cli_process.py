@@ -215,3 +215,10 @@ def test_the_exit_codes_of_the_documentation_are_those_of_the_program():
     classes = {getattr(errors, name).exit_status for name in errors.__all__}
     ours = {0, _failure.DIFFERENT, _failure.FAILED, _failure.INPUT_OUTPUT, _failure.INTERRUPTED, _failure.BROKEN_PIPE}
     assert listed == classes | ours
+
+
+def test_a_pipe_gets_long_lines_in_full(umbel, tmp_path):
+    name = "layer." * 40
+    save(ParametersRecord.from_numpy({name: np.arange(5.0)}), tmp_path / "m.safetensors")
+    (line,) = [line for line in umbel("inspect", "m.safetensors", "--stats").stdout.splitlines() if name in line]
+    assert line.endswith("█")

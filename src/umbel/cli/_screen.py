@@ -44,8 +44,10 @@ class Screen:
         """Print one line: a string in full, however long; a ``Text`` cut to the width of a terminal."""
         if isinstance(line, str):
             self.console.print(Text(line, style=style), soft_wrap=True)
+        elif self.console.is_terminal:
+            self.console.print(line, no_wrap=True, overflow="ellipsis")
         else:
-            self.console.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=not self.console.is_terminal)
+            self.console.print(line, soft_wrap=True)
 
     def table(self, columns: list[Column], rows: list[list[str]]) -> None:
         """Print aligned columns."""
