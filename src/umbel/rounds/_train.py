@@ -1,6 +1,7 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.aggregation import Update
@@ -143,7 +144,10 @@ class _Training:
 
     def add(self, updates: list[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
-        self._sum = self._strategy.aggregator.reduce.add(self._sum, updates)
+        fold = self._strategy.aggregator.reduce
+        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
+        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
+        self._sum = fold.add(self._sum, kept)
         for update in updates:
             self.metrics.add(update.metrics)
 
