@@ -124,6 +124,7 @@ class _Training:
     def __init__(self, strategy: Strategy, model: ParametersRecord) -> None:
         self._strategy = strategy
         self._model = model
+        self._check = strategy.gate.against(model)
         self._sum = strategy.aggregator.reduce.start(model)
         self.metrics = MetricMeans()
 
@@ -138,7 +139,7 @@ class _Training:
             )
         metrics = content.metrics_records
         update = Update(node, self._strategy.aggregator.weigh(metrics), record, metrics)
-        self._strategy.gate.check(self._model, update)
+        self._check(update)
         check_weights(metrics)
         return update
 
