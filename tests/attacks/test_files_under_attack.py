@@ -1,4 +1,4 @@
-"""Files that are cut, grown, replaced, linked or mapped, disks that are full, and processes that die while they save."""
+"""Files that are cut, grown, replaced, linked or mapped; disks that are full; processes that die while they save."""
 
 import mmap
 import os
@@ -87,8 +87,8 @@ def test_a_model_cannot_be_written_to_through_the_bytes_it_was_read_from():
     for buffer in (data, bytearray(data), memoryview(bytearray(data))):
         view = loads(buffer).parameters_records["model"]["w"]
         assert view.data.readonly
-        with pytest.raises(ValueError, match="WRITEABLE"):
-            view.numpy(copy=False).setflags(write=True)
+        with pytest.raises(ValueError, match="read-only"):
+            view.numpy(copy=False)[0] = 9
 
 
 def test_saving_over_a_link_replaces_the_link(saved, tmp_path):
@@ -303,22 +303,23 @@ def traced(strace, inject, saved):
         timeout=120,
         check=False,
     )
-    return done.returncode, number_in(target), [name for name in names(saved.parent) if name.startswith(".")]
+    left = list(saved.parent.glob(".*"))
+    for path in left:
+        path.unlink()
+    return done.returncode, number_in(target), len(left)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["writev", "fsync", "rename"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT"])
 def test_a_system_call_that_fails(strace, saved, call, error):
-    status, number, left = traced(strace, f"{call}:error={error}:when=1", saved)
-    assert (status, number, left) == (1, 2, [])
+    assert traced(strace, f"{call}:error={error}:when=1", saved) == (1, 2, 0)
 
 
 @pytest.mark.slow
 def test_the_folder_cannot_be_flushed(strace, saved):
-    """The file is whole and in its place, but it is not certain that it will still be there after a power cut: an error."""
-    status, number, left = traced(strace, "fsync:error=EIO:when=2", saved)
-    assert (status, number, left) == (1, 1, [])
+    """The file is whole and in its place, but not certain to be there after a power cut: that is an error."""
+    assert traced(strace, "fsync:error=EIO:when=2", saved) == (1, 1, 0)
 
 
 @pytest.mark.slow
@@ -328,17 +329,15 @@ def test_killed_in_a_system_call(strace, saved, call):
     for when in (1, 2):
         status, number, left = traced(strace, f"{call}:signal=KILL:when={when}", saved)
         assert number in (1, 2)
-        assert len(left) <= 1
+        assert left <= 1
         assert status == 0 or number == 2 or call in ("fsync", "rename")
         outcomes[status] += 1
     assert outcomes[-signal.SIGKILL] >= 1
 
 
 @pytest.mark.slow
-def test_a_system_that_takes_one_byte_at_a_time_is_asked_again(strace, saved):
-    """A result that is smaller than what was asked for is no error."""
-    status, number, left = traced(strace, "writev:error=EINTR:when=1..5", saved)
-    assert (status, number, left) == (0, 1, [])
+def test_a_system_call_that_is_interrupted_is_made_again(strace, saved):
+    assert traced(strace, "writev:error=EINTR:when=1..5", saved) == (0, 1, 0)
 
 
 def test_a_map_of_anything_is_a_buffer(saved):
