@@ -5,16 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from umbel.aggregation import (
-    Update,
-    aggregate,
-    by_examples,
-    canonical,
-    flat,
-    total,
-    uniform,
-    weighted_mean,
-)
+from umbel.aggregation import Update, aggregate, by_examples, canonical, flat, total, uniform, weighted_mean
 from umbel.errors import AggregationError, Mismatch, RecordError, UpdateRejected
 from umbel.records import Array, MetricsRecord, ParametersRecord, array_from_numpy
 
