@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from umbel.errors import UsageError
 from umbel.optimizers import OptimizerState
-from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
+from umbel.records import ConfigsRecord, ParametersRecord, RecordSet, dumps
 from umbel.strategy import Strategy
 
 MODEL = "model"
@@ -33,7 +33,8 @@ def begin(
     """Return the state of a run before its first round.
 
     ``run_config`` goes to every node with every instruction. Raises ``UsageError`` when it has a key "round", which
-    the loop writes, and for a seed outside 0 to 2**63 - 1.
+    the loop writes, and for a seed outside 0 to 2**63 - 1; ``RecordError`` for what no checkpoint can hold, such as
+    the name of an array that is not NFC.
     """
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {seed!r}", at="seed")
@@ -42,7 +43,7 @@ def begin(
         raise UsageError(
             f"expected a run config without {ROUND!r}, which the loop sets itself: rename it", at="run_config"
         )
-    return RecordSet(
+    state = RecordSet(
         {MODEL: initial.copy(), **as_records(strategy.optimizer.init(initial))},
         configs_records={
             RUN: ConfigsRecord({ROUND: 0, SEED: seed}),
@@ -50,6 +51,8 @@ def begin(
             CONFIG: ConfigsRecord(config),
         },
     )
+    dumps(state)  # copies nothing, and refuses now what would be refused after a round of training
+    return state
 
 
 def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
@@ -61,7 +64,7 @@ def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
         found += [
             f"{name}.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} in this run"
             for key in keys
-            if before.get(key) != now.get(key)
+            if repr(before.get(key)) != repr(now.get(key))  # NaN is NaN here, and True is not 1
         ]
     there, here = (_layout(each.parameters_records.get(MODEL, ParametersRecord())) for each in (state, fresh))
     found += [
@@ -101,7 +104,8 @@ def as_records(kept: OptimizerState) -> dict[str, ParametersRecord]:
 
 def instruction(state: RecordSet, number: int) -> RecordSet:
     """Return what every node of a round is sent: the model, statistics if there are any, the config and the round."""
-    shared = {name: state.parameters_records[name] for name in (MODEL, STATISTICS) if name in state.parameters_records}
+    records = state.parameters_records
+    shared = {name: records[name].copy() for name in (MODEL, STATISTICS) if name in records}
     config = ConfigsRecord({**state.configs_records[CONFIG], ROUND: number})
     return RecordSet(shared, configs_records={CONFIG: config})
 

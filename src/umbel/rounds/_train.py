@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.aggregation import Update
 from umbel.context import derive_seed
-from umbel.errors import AggregationError, RoundFailed, UpdateRejected
+from umbel.errors import AggregationError, RoundFailed, StrategyError, UmbelError, UpdateRejected
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -58,6 +58,14 @@ class _Run(NamedTuple):
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
+    def instruct(self, state: RecordSet, number: int) -> RecordSet:
+        """Return what a cohort of a round is sent."""
+        content: object = self.strategy.instruct(instruction(state, number), number)
+        if not isinstance(content, RecordSet):
+            message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
+            raise StrategyError(message, at="instruct")
+        return content
+
 
 def train(
     grid: Grid,
@@ -100,8 +108,7 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
 
 
 def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
-    content = run.strategy.instruct(instruction(state, number), number)
-    question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
+    question = run.question(number, MessageType.TRAIN, run.strategy.select, run.instruct(state, number))
     yield RoundStarted(number, question.size)
     tally, training = Tally(), _Training(run.strategy, state.parameters_records[MODEL])
     tally.sent(question)
@@ -138,10 +145,20 @@ class _Training:
                 at=f"parameters_records[{MODEL!r}]",
             )
         metrics = content.metrics_records
-        update = Update(node, self._strategy.aggregator.weigh(metrics), record, metrics)
+        update = Update(node, self._weigh(metrics), record, metrics)
         self._check(update)
         check_weights(metrics)
         return update
+
+    def _weigh(self, metrics: Mapping[str, MetricsRecord]) -> float:
+        try:
+            return self._strategy.aggregator.weigh(metrics)
+        except UmbelError:
+            raise
+        except Exception as error:  # a weight of the user's own meets metrics that a node made up
+            raise UpdateRejected(
+                f"expected metrics that have a weight, got {type(error).__name__}: {error!s:.200}", at="metrics_records"
+            ) from error
 
     def add(self, updates: list[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
@@ -168,8 +185,7 @@ def _evaluate_on_nodes(
     selector = run.strategy.evaluate
     if selector is None:
         return {}
-    content = run.strategy.instruct(instruction(state, number), number)
-    question = run.question(number, MessageType.EVALUATE, selector, content)
+    question = run.question(number, MessageType.EVALUATE, selector, run.instruct(state, number))
     yield EvaluationStarted(number, question.size)
     means = MetricMeans()
     tally.sent(question)
@@ -186,6 +202,6 @@ def _judge_metrics(_node: str, content: RecordSet) -> Mapping[str, MetricsRecord
 def _evaluate_centrally(run: _Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
     if run.evaluate is None:
         return {}
-    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL])))
+    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL].copy())))
     tally.lap("central")
     return {f"central.{name}": value for name, value in record.items()}

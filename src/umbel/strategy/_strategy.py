@@ -1,6 +1,7 @@
 """A strategy: the parts of a round, each of them replaceable."""
 
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import NamedTuple, TypeAlias
 
@@ -41,14 +42,22 @@ class Strategy(NamedTuple):
         return {
             "name": self.name,
             "select": self.select.name,
-            "instruct": self.instruct.__qualname__,
-            "aggregator": f"{self.aggregator.name} by {self.aggregator.weigh.__qualname__}",
+            "instruct": _name_of(self.instruct),
+            "aggregator": f"{self.aggregator.name} by {_name_of(self.aggregator.weigh)}",
             "optimizer": self.optimizer.name,
             "gate": repr(self.gate),
             "evaluate": "nobody" if self.evaluate is None else self.evaluate.name,
             "statistics": str(self.statistics),
             "min_updates": str(self.min_updates),
         }
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    """Return the name of a function, with what is bound to it; of any other callable, that of its class."""
+    if isinstance(function, partial):
+        bound = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        return f"{_name_of(function.func)}({', '.join(bound)})"
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 def as_is(content: RecordSet, round: int) -> RecordSet:  # noqa: A002 - the field's word
