@@ -24,7 +24,7 @@ from _workloads import WORKLOADS
 HERE = Path(__file__).resolve().parent
 FILES = HERE.parent / ".bench" / "files"
 PEERS = ("flwr-1.13.1", "flwr-1.41.0", "safetensors", "torch")
-ROUNDS = {"resnet": 25, "large": 5, "tiny": 15, "bfloat16": 11}
+ROUNDS = {"resnet": 15, "large": 5, "tiny": 9, "bfloat16": 7}
 CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
 MICROSECOND = 1e-6
 TINY = 10_000
@@ -187,13 +187,15 @@ def peak(case: str, workload: str) -> dict[str, float]:
 def memory() -> Iterable[Figure]:
     """Peaks of processes that do one thing each, in records (the bytes of the model)."""
     for workload, label in (("resnet", "46.8 MB"), ("large", "1 GiB")):
-        found = {case: peak(case, workload) for case in ("record", "arrays", "emptied", "save", "load")}
+        found = {case: peak(case, workload) for case in ("record", "arrays", "emptied", "held", "save", "load")}
         for case, name in (("record", "from_numpy + to_numpy(copy=False)"), ("arrays", "array_from_numpy")):
             value = found[case]["extra"]
             yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 1.0", round(value, 1) <= 1)
-        total, bound = found["emptied"]["total"], found["emptied"]["bound"]
-        met = round(total, 1) <= round(bound, 1)
-        yield Figure(f"{label}: peak total, keep_input=False", total, "records", f"<= {bound:.2f}", met)
+        held, seen, bound = found["held"]["total"], found["emptied"]["total"], found["emptied"]["bound"]
+        met = round(held, 2) <= round(bound, 2)
+        yield Figure(f"{label}: peak total, keep_input=False", held, "records", f"<= {bound:.2f}", met)
+        # More where the allocator of the process keeps small arrays that were let go of.
+        yield Figure(f"{label}: the same, as the system counts it", seen, "records")
         for case, name in (("save", "save"), ("load", "load + one pass")):
             value = found[case]["extra"]
             yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 0.0", round(value, 1) <= 0)
