@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,20 +101,6 @@ def memory(case: str, workload: str, folder: Path) -> dict[str, float]:
     return {"extra": peak_of(cases[case]) / size}
 
 
-def held(workload: str) -> float:
-    """Return the peak of what Python and NumPy hold while a dict becomes a record, in records."""
-    from umbel.records import ParametersRecord  # noqa: PLC0415 - not in a peer's environment
-
-    tracemalloc.start()
-    arrays = make(workload)
-    size = sum(array.nbytes for array in arrays.values())
-    tracemalloc.reset_peak()
-    record = ParametersRecord.from_numpy(arrays, keep_input=False)
-    peak = tracemalloc.get_traced_memory()[1]
-    del record
-    return peak / size
-
-
 def serve(side: str, folder: Path) -> None:
     # Libraries may print; the answers have a channel of their own.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -129,8 +114,6 @@ def serve(side: str, folder: Path) -> None:
                 clocks.clear()
                 ways = WAYS[side](make(request["prepare"]), folder)
                 answer: dict[str, Any] = {"ways": list(ways)}
-            elif request.get("memory") == "held":
-                answer = {"total": held(request["workload"])}
             elif "memory" in request:
                 answer = memory(request["memory"], request["workload"], folder)
             else:
