@@ -121,7 +121,7 @@ def write_start(folder: RunFolder, target: str, settings: Settings) -> None:
         "given": target,
         "settings": settings.stored(),
     }
-    write_text(folder.start, json.dumps(start, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder.start, json.dumps(start, indent=2) + "\n")
 
 
 def read_start(folder: RunFolder) -> dict[str, Any]:
