@@ -7,6 +7,7 @@ import pytest
 
 from umbel.aggregation import Update, aggregate, by_examples, canonical, flat, total, uniform, weighted_mean
 from umbel.errors import AggregationError, Mismatch, RecordError, UpdateRejected
+from umbel.gate import Gate
 from umbel.records import Array, MetricsRecord, ParametersRecord, array_from_numpy
 
 MEAN = weighted_mean()
@@ -190,6 +191,22 @@ class TestMean:
         mean = aggregate(MEAN, records[0], cohort(records))
         assert mean["w"].stype == "raw"
         assert mean["w"].numpy().tolist() == values.tolist()
+
+    @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, "bool"])
+    def test_reads_payloads_at_any_address(self, dtype):
+        drawn = (
+            np.random.default_rng(1).integers(0, 2, (3, 1000))
+            if dtype == "bool"
+            else np.arange(3000).reshape(3, -1) % 8
+        )
+        records = [ParametersRecord.from_numpy({"w": values.astype(np.float32).astype(dtype)}) for values in drawn]
+        moved = []
+        for each in records:
+            array = each["w"]
+            odd = memoryview(b"-" + bytes(array.data))[1:]
+            moved.append(ParametersRecord({"w": Array(array.dtype, array.shape, "raw", odd)}))
+            Gate(max_norm=1e9).check(each, Update("a", 1, moved[-1]))
+        assert combine(MEAN, moved, [3, 5, 7]).tobytes() == combine(MEAN, records, [3, 5, 7]).tobytes()
 
     def test_of_an_empty_record_is_empty(self):
         assert len(aggregate(MEAN, ParametersRecord(), cohort([ParametersRecord()]))) == 0
