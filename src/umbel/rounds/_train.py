@@ -89,9 +89,10 @@ def train(
     yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes()))
     if strategy.statistics and STATISTICS not in state.parameters_records:
         state = yield from _collect_statistics(run, state)
+    name = None
     for number in range(completed + 1, rounds + 1):
-        state = yield from _play_round(run, state, number)
-    yield RunCompleted(max(rounds, completed), digest(state.parameters_records[MODEL]), state)
+        state, name = yield from _play_round(run, state, number)
+    yield RunCompleted(max(rounds, completed), name or digest(state.parameters_records[MODEL]), state)
 
 
 def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
@@ -107,7 +108,7 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
     return state
 
 
-def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
+def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[RecordSet, str]]:
     question = run.question(number, MessageType.TRAIN, run.strategy.select, run.instruct(state, number))
     yield RoundStarted(number, question.size)
     tally, training = Tally(), _Training(run.strategy, state.parameters_records[MODEL])
@@ -122,7 +123,7 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, No
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name), state)
-    return state
+    return state, name
 
 
 class _Training:
