@@ -55,6 +55,10 @@ class _Run(NamedTuple):
         positions = selector.choose(len(nodes), derive_seed(self.seed, number, "", f"select {phase}"))
         if not isinstance(positions, range):
             positions = sorted(set(positions))
+        if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
+            reach = f"from {positions[0]} to {positions[-1]}"
+            message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
+            raise StrategyError(message, at="select" if phase == MessageType.TRAIN else phase)
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
