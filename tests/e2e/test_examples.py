@@ -127,10 +127,11 @@ def test_the_area_under_the_curve_is_the_known_one(rand_health) -> None:
         assert rand_health[1]["app"].area_under_curve(y, score) == pytest.approx(metrics.roc_auc_score(y, score))
 
 
-class Witness:
+class Witness(ClientApp):
     """An app that writes down the shapes of all arrays that leave its nodes."""
 
     def __init__(self, app: ClientApp) -> None:
+        super().__init__()
         self._app = app
         self.shapes: dict[str, set[tuple[int, ...]]] = {}
 
