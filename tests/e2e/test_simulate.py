@@ -1,6 +1,7 @@
 """A whole federation in one call: it learns, it is reproducible to the bit, and it says what happened."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -126,6 +127,18 @@ def test_the_cohort_is_drawn_anew_every_round():
             cohorts.setdefault(event.round, []).append(event.node)
     assert all(len(cohort) == 2 for cohort in cohorts.values())
     assert len(set(map(tuple, cohorts.values()))) > 5
+
+
+def test_a_million_nodes_cost_no_more_than_a_thousand():
+    def peak(nodes):
+        tracemalloc.start()
+        run(strategy(select=fixed(100)), nodes=nodes, rounds=2)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1_000)  # what is imported and cached on first use is not a cost of nodes
+    assert peak(1_000_000) < peak(1_000) + 100_000
 
 
 def test_names_and_configs_reach_their_nodes():
