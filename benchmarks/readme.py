@@ -3,7 +3,8 @@
     python benchmarks/readme.py
 
 Figures of Umbel stand in ``results/*.json``, and so do those of the peers that run beside it. The others were measured
-once, on a machine of the same kind, and stand here. A figure that is nowhere is left out, never made up.
+once, on a machine of the same kind, and stand here. A peer that did not run gets a dash; without the figures of
+Umbel nothing is written.
 """
 
 import json
@@ -98,6 +99,7 @@ INSTALL: tuple[Row, ...] = (
     ("base installation", "164 MB, 31 packages", "215 MB, 53 packages", "160 MB, 44 packages"),
     ("modules that the first import loads", "195 (NumPy alone: 173)", "1,206", "-"),
 )
+TABLES = (RECORDS, SIMULATION, MEAN, INSTALL)
 
 
 def figures() -> Known:
@@ -105,6 +107,12 @@ def figures() -> Known:
     for path in sorted((HERE / "results").glob("*.json")):
         found |= {figure["name"]: figure["value"] for figure in json.loads(path.read_text())["figures"]}
     return found
+
+
+def unmeasured(tables: tuple[tuple[Row, ...], ...], known: Known) -> list[str]:
+    """Return the figures of Umbel, which stand in the second column, that the last run did not leave."""
+    ours = [row[1] for rows in tables for row in rows]
+    return [name for cell in ours if isinstance(cell, Figure) for name in cell.names if name not in known]
 
 
 def table(rows: tuple[Row, ...], known: Known) -> str:
@@ -118,8 +126,12 @@ def main() -> int:
     if not BLOCK.search(text):
         print(f"{README} has no place for figures", file=sys.stderr)
         return 1
-    tables = "\n".join(table(rows, known) for rows in (RECORDS, SIMULATION, MEAN, INSTALL))
-    README.write_text(BLOCK.sub(lambda match: match[1] + tables + match[2], text))
+    lacking = unmeasured(TABLES, known)
+    if lacking:
+        print(f"run `make bench` first; it has left no figure called {'; '.join(lacking)}", file=sys.stderr)
+        return 1
+    written = "\n".join(table(rows, known) for rows in TABLES)
+    README.write_text(BLOCK.sub(lambda match: match[1] + written + match[2], text))
     return 0
 
 
