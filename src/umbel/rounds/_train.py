@@ -3,9 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from umbel.aggregation import Update
 from umbel.context import derive_seed
-from umbel.errors import AggregationError, RoundFailed, UpdateRejected
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -21,16 +19,9 @@ from umbel.rounds._events import (
 from umbel.rounds._gather import Question, gather
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._report import Tally
-from umbel.rounds._state import (
-    MODEL,
-    STATISTICS,
-    as_records,
-    instruction,
-    optimizer_state,
-    round_and_seed,
-    with_parameters,
-)
+from umbel.rounds._state import MODEL, STATISTICS, instruction, round_and_seed, with_parameters
 from umbel.rounds._statistics import Totals, judge_statistics
+from umbel.rounds._training import Training
 from umbel.strategy import Selector, Strategy, everyone
 
 Evaluate: TypeAlias = Callable[[int, ParametersRecord], Mapping[str, Any]]
@@ -99,15 +90,16 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
 
 
 def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
-    content = run.strategy.instruct(instruction(state, number), number)
+    companions = [companion.name for companion in run.strategy.companions]
+    content = run.strategy.instruct(instruction(state, number, companions), number)
     question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
     yield RoundStarted(number, question.size)
-    tally, training = Tally(), _Training(run.strategy, state.parameters_records[MODEL])
+    tally, training = Tally(), Training(run.strategy, state, len(question.nodes))
     tally.sent(question)
     yield from tally.watch(gather(run.grid, question, training.judge, training.add))
     tally.lap("train")
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
-    state = with_parameters(state, training.finish(state), completed=number)
+    state = with_parameters(state, training.finish(), completed=number)
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
     metrics: dict[str, Any] = training.metrics.result("train.")
@@ -115,46 +107,6 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, No
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name), state)
     return state
-
-
-class _Training:
-    """The updates of one round, on their way into one."""
-
-    def __init__(self, strategy: Strategy, model: ParametersRecord) -> None:
-        self._strategy = strategy
-        self._model = model
-        self._sum = strategy.aggregator.reduce.start(model)
-        self.metrics = MetricMeans()
-
-    def judge(self, node: str, content: RecordSet) -> Update:
-        """Return what a reply contributes, or raise ``UpdateRejected``."""
-        record = content.parameters_records.get(MODEL)
-        if record is None:
-            names = ", ".join(map(repr, content.parameters_records)) or "none"
-            raise UpdateRejected(
-                f"expected a parameters record {MODEL!r}, got {names}: reply with the trained model under that name",
-                at=f"parameters_records[{MODEL!r}]",
-            )
-        metrics = content.metrics_records
-        update = Update(node, self._strategy.aggregator.weigh(metrics), record, metrics)
-        self._strategy.gate.check(self._model, update)
-        check_weights(metrics)
-        return update
-
-    def add(self, updates: list[Update]) -> None:
-        """Add updates, which come in canonical order over all calls."""
-        self._sum = self._strategy.aggregator.reduce.add(self._sum, updates)
-        for update in updates:
-            self.metrics.add(update.metrics)
-
-    def finish(self, state: RecordSet) -> Mapping[str, ParametersRecord]:
-        """Return the next model and whatever else the server optimizer keeps, by record name."""
-        try:
-            mean = self._strategy.aggregator.reduce.finish(self._sum)
-        except AggregationError as error:
-            raise RoundFailed(f"the accepted updates do not make a model: {error}") from error
-        kept, model = self._strategy.optimizer.update(optimizer_state(state), self._model, mean)
-        return {MODEL: model, **as_records(kept)}
 
 
 def _evaluate_on_nodes(
