@@ -222,3 +222,9 @@ def test_a_pipe_gets_long_lines_in_full(umbel, tmp_path):
     save(ParametersRecord.from_numpy({name: np.arange(5.0)}), tmp_path / "m.safetensors")
     (line,) = [line for line in umbel("inspect", "m.safetensors", "--stats").stdout.splitlines() if name in line]
     assert line.endswith("█")
+
+
+def test_a_closed_standard_output_is_no_fault(environment, tmp_path, model):
+    line = ["bash", "-c", '"$@" >&-', "bash", *UMBEL, "inspect", model]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from umbel.cli._folder import RunFolder, held
 from umbel.history import History
 from umbel.records import load
 
@@ -197,3 +198,46 @@ def test_a_damaged_start_of_a_run(umbel, site, only_run):
     umbel("run", site())
     (only_run() / "run.json").write_text("{")
     assert umbel("run", "--resume", only_run().name).exit_code == 2
+
+
+def test_an_app_that_has_moved_is_named_anew(umbel, site, tmp_path, only_run):
+    first = digest_of(umbel("run", site()))
+    (tmp_path / "my app").rename(tmp_path / "moved")
+    alone = umbel("run", "--resume", only_run().name)
+    assert alone.exit_code == 2
+    assert f"umbel run ITS-FOLDER --resume {only_run().name}" in alone.stderr
+    assert digest_of(umbel("run", "moved", "--resume", only_run().name)) == first
+
+
+def test_two_processes_do_not_go_on_with_one_run(umbel, site, only_run):
+    umbel("run", site())
+    with held(RunFolder(only_run())):
+        result = umbel("run", "--resume", only_run().name)
+    assert result.exit_code == 2
+    assert "another process" in result.stderr
+    assert umbel("run", "--resume", only_run().name).exit_code == 0
+
+
+def test_a_run_does_not_go_back(umbel, site, only_run):
+    digest_of(umbel("run", site()))
+    result = umbel("run", "--resume", only_run().name, "--rounds", 2)
+    assert result.exit_code == 2
+    assert "4 rounds" in result.stderr
+
+
+def test_a_report_that_fails_hides_nothing(umbel, site):
+    folder = site(
+        [("seed = 3", 'seed = 3\nreport = "app:evaluate"')],
+        [("    print(", "    1 / (round is None or round < 9)\n    print(")],
+    )
+    result = umbel("run", folder)
+    assert result.exit_code == 1
+    assert "next     umbel inspect" in result.stdout
+    assert "TypeError" in result.stderr
+
+
+def test_debug_adds_the_traceback_of_a_node(umbel, site):
+    code = [("    gap =", '    assert context.node_config["target"] != 2.0, "broken"\n    gap =')]
+    result = umbel("run", site(code=code), "--rounds", 1, "--debug")
+    assert result.exit_code == 0
+    assert "\n      Traceback (most recent call last):" in result.stdout

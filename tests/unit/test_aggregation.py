@@ -120,6 +120,16 @@ class TestMean:
             assert abs(mean - near) <= 2**12
             assert low <= mean <= high
 
+    @pytest.mark.parametrize("dtype", ["int64", "uint64"])
+    def test_of_one_wide_integer_is_that_of_many(self, dtype):
+        values = [0, 1, 2**53 + 1, 2**61 + 12345, 2**62 + 2**8 + 3, 2**63 - 1]
+        for first in values:
+            for second in values:
+                pairs = [np.array([value], dtype) for value in (first, second)]
+                one = combine(MEAN, [ParametersRecord.from_numpy({"w": pair}) for pair in pairs], [3, 5])
+                many = combine(MEAN, [ParametersRecord.from_numpy({"w": np.tile(pair, 3)}) for pair in pairs], [3, 5])
+                assert many.tolist() == one.tolist() * 3
+
     def test_survives_numbers_whose_weighted_sum_would_overflow(self):
         mean = combine(MEAN, [record("float32", 1e38, -3e38)] * 3, [100, 2000, 1e9])
         assert mean == pytest.approx([1e38, -3e38], rel=1e-6)

@@ -1,6 +1,6 @@
 """The seam of reductions, and the linear ones: sums and means, folded batch by batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from sys import float_info
 from typing import Any, Final, Protocol
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, allocate, slots, to_record, views
-from umbel.aggregation._passes import Place, batch, fold
+from umbel.aggregation._layout import Slot, allocate, slots, to_record, view
+from umbel.aggregation._passes import Batch, Place, batch, fold
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
@@ -50,7 +50,7 @@ class Fold(Protocol):
 class _Accumulator:
     """The result in the making: flat arrays, where those with elements are accumulated, and the scale so far."""
 
-    __slots__ = ("last", "outs", "places", "scale", "slots", "spent")
+    __slots__ = ("last", "others", "outs", "places", "scale", "simple", "slots", "spent", "totals")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         sizes = [slot.nbytes // kind.view.itemsize for slot, kind in zip(layout, kinds, strict=True)]
@@ -60,6 +60,12 @@ class _Accumulator:
         most = max((min(out.size, kind.block) * kind.total.itemsize for _, kind, out in rooms), default=0)
         work, product = np.empty(most, np.uint8), np.empty(most, np.uint8)
         self.places = [(slot, _place(kind, out, work, product)) for slot, kind, out in rooms if out.size]
+        self.totals = {place.kind.total for _, place in self.places}
+        self.simple: dict[np.dtype[Any], list[tuple[Slot, NDArray[Any], NDArray[Any]]]] = {}
+        for slot, place in self.places:
+            if _is_simple(place):
+                self.simple.setdefault(place.kind.total, []).append((slot, place.out, place.product))
+        self.others: list[tuple[Slot, Place]] = []
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -72,6 +78,12 @@ class _Accumulator:
             (slot, place if place.total is not None else place._replace(total=next(totals)))
             for slot, place in self.places
         ]
+        self.others = [(slot, place) for slot, place in self.places if not _is_simple(place)]
+
+
+def _is_simple(place: Place) -> bool:
+    """Say whether adding an update is one multiplication and one addition over the whole array."""
+    return place.total is place.out and place.kind.load is None and place.out.size <= place.product.size
 
 
 def _place(kind: Kind, out: NDArray[Any], work: NDArray[np.uint8], product: NDArray[np.uint8]) -> Place:
@@ -137,16 +149,36 @@ class LinearFold:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
         divisor = scale.divisor if last else None
-        kinds = {place.kind.total for _, place in acc.places}
-        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in kinds}
+        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
         acc.spent = True  # until every array is done
         with np.errstate(all="ignore"):
-            for slot, place in acc.places:
-                arrays = views(slot, place.kind.view, updates)
-                problem = fold(place, arrays, batches[place.kind.total])
-                if problem:
-                    raise _unfit(slot, problem)
+            if len(updates) == 1 and not fresh and not last:
+                _add_one(acc, updates[0], batches)
+            else:
+                _add_all(acc, updates, batches)
         acc.scale, acc.spent = scale, False
+
+
+def _add_all(acc: _Accumulator, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
+    for slot, place in acc.places:
+        arrays = [view(slot, place.kind.view, update) for update in updates]
+        problem = fold(place, arrays, batches[place.kind.total])
+        if problem:
+            raise _unfit(slot, problem)
+
+
+def _add_one(acc: _Accumulator, update: Update, batches: Mapping[np.dtype[Any], Batch]) -> None:
+    """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
+    multiply, add = np.multiply, np.add
+    for dtype, simple in acc.simple.items():
+        ((rescale, weight),) = batches[dtype].steps
+        for slot, total, room in simple:
+            array = view(slot, dtype, update)
+            if rescale is not None:
+                multiply(total, rescale, total)
+            add(total, array if weight is None else multiply(array, weight, room), total)
+    for slot, place in acc.others:
+        fold(place, [view(slot, place.kind.view, update)], batches[place.kind.total])
 
 
 def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:

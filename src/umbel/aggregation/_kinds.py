@@ -26,8 +26,9 @@ from umbel.errors import AggregationError
 
 Block: TypeAlias = NDArray[Any]
 
-# What a block holds, in bytes of the accumulator. Accumulator, update and product together fit in a core's cache.
-_BLOCK_BYTES: Final = 2**19
+# What a block holds, in bytes of the accumulator: small enough for accumulator and product to stay in the cache, large
+# enough for memory to be read in long runs, each of which takes a while to get going.
+_BLOCK_BYTES: Final = 2**20
 _WIDE_BLOCK_BYTES: Final = 2**15
 
 _FLOAT32: Final = np.dtype(np.float32)

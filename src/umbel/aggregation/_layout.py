@@ -69,27 +69,24 @@ def flat(array: Array) -> NDArray[Any]:
     return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
 
 
-def views(slot: Slot, kind: np.dtype[Any], updates: Sequence[Update]) -> list[NDArray[Any]]:
-    """Return the elements of the array ``slot`` of every update, taken as dtype ``kind``.
+def view(slot: Slot, kind: np.dtype[Any], update: Update) -> NDArray[Any]:
+    """Return the elements of the array ``slot`` of an update, taken as dtype ``kind``.
 
     Raises:
-        AggregationError: if one has no such array, or of another dtype or shape, or with a payload that does not fit.
+        AggregationError: if there is no such array, or of another dtype or shape, or with a payload that does not fit.
 
     """
     name, dtype, shape, _, _, nbytes = slot
-    found = []
-    for update in updates:
-        try:
-            array = update.record[name]
-            if array.dtype != dtype or array.shape != shape:
-                raise _misfit(slot, update, f"{array.dtype} {array.shape}")
-            is_plain = array.stype == _RAW and len(array.data) == nbytes
-            found.append(np.frombuffer(array.data, kind) if is_plain else flat(array).view(kind))
-        except KeyError as error:
-            raise _misfit(slot, update, "none") from error
-        except (RecordError, RecordTypeError) as error:
-            raise _misfit(slot, update, error.message) from error
-    return found
+    try:
+        array = update.record[name]
+        if array.dtype != dtype or array.shape != shape:
+            raise _misfit(slot, update, f"{array.dtype} {array.shape}")
+        is_plain = array.stype == _RAW and len(array.data) == nbytes
+        return np.frombuffer(array.data, kind) if is_plain else flat(array).view(kind)
+    except KeyError as error:
+        raise _misfit(slot, update, "none") from error
+    except (RecordError, RecordTypeError) as error:
+        raise _misfit(slot, update, error.message) from error
 
 
 def _misfit(slot: Slot, update: Update, came: str) -> AggregationError:

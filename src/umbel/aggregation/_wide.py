@@ -29,10 +29,14 @@ def difference(block: NDArray[Any], first: NDArray[Any], room: NDArray[Any]) -> 
 
     Halves are subtracted, which cannot overflow, and the lowest bits are put back.
     """
-    ours, theirs = _ordered(block), _ordered(first)
-    halves = (ours >> _ONE) - (theirs >> _ONE)
-    bits = (ours & _ONE).view(np.int64) - (theirs & _ONE).view(np.int64)
-    np.multiply(halves.view(np.int64), 2.0, out=room)
+    if block.size == 1:  # a counter, such as BatchNorm's: the same steps on Python's integers, at a tenth of the cost
+        ours, theirs = block.item(), first.item()
+        room[0] = float((ours >> 1) - (theirs >> 1)) * 2.0 + ((ours & 1) - (theirs & 1))
+        return room
+    halves, bits = (block >> 1) - (first >> 1), (block & 1) - (first & 1)
+    if block.dtype.kind == "u":
+        halves, bits = halves.view(np.int64), bits.view(np.int64)
+    np.multiply(halves, 2.0, out=room)
     np.add(room, bits, out=room)
     return room
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,6 +85,7 @@ def importable(folder: Path) -> Iterator[None]:
     Two apps in one process may both have a module called ``app``.
     """
     root = str(folder.resolve())
+    below = root + os.sep
     sys.path.insert(0, root)
     importlib.invalidate_caches()
     before = set(sys.modules)
@@ -92,7 +94,7 @@ def importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(root)
         for name in set(sys.modules) - before:
-            if (getattr(sys.modules[name], "__file__", None) or "").startswith(root):
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(below):
                 del sys.modules[name]
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -125,4 +126,10 @@ def version(*, json: Json = False) -> None:
 
 def main() -> None:
     """Run the ``umbel`` command on the arguments of this process and end it with the exit code."""
-    app(prog_name="umbel")
+    with contextlib.ExitStack() as stack:
+        # A shell may close them (`umbel ... >&-`); what is written then goes nowhere.
+        if sys.stdout is None:
+            sys.stdout = stack.enter_context(Path(os.devnull).open("w"))
+        if sys.stderr is None:
+            sys.stderr = stack.enter_context(Path(os.devnull).open("w"))
+        app(prog_name="umbel")

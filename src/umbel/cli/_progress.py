@@ -164,7 +164,8 @@ def _absent(report: RoundReport) -> Iterator[str]:
         (node, "lost", why) for node, why in report.lost
     ]
     for node, how, why in reasons[:_REASONS_SHOWN]:
-        yield f"round {report.round}: {safe(node)} {how}: {safe(why)}"
+        # Further lines, such as those of a traceback, are set in: none can pass for a line of this command.
+        yield f"round {report.round}: {safe(node)} {how}: " + "\n      ".join(map(safe, why.split("\n")))
     if len(reasons) > _REASONS_SHOWN:
         yield f"round {report.round}: {len(reasons) - _REASONS_SHOWN} more; history.json lists every reason"
 

@@ -15,6 +15,7 @@ from umbel.cli._folder import (
     RUNS,
     RunFolder,
     find_run,
+    held,
     new_run,
     read_start,
     write_results,
@@ -24,7 +25,7 @@ from umbel.cli._operated import OperatedApp
 from umbel.cli._options import Json
 from umbel.cli._progress import renderer
 from umbel.cli._screen import Screen, open_screen, quiet
-from umbel.cli._settings import Settings, override, read_settings
+from umbel.cli._settings import MOST_NODES, MOST_ROUNDS, MOST_SEED, Settings, override, read_settings
 from umbel.cli._text import counted, duration, printable, safe, size
 from umbel.errors import UsageError
 from umbel.history import History
@@ -52,14 +53,22 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
     ] = None,
     *,
     rounds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Train for this many rounds.", show_default=False)
+        int | None,
+        typer.Option(min=1, max=MOST_ROUNDS, metavar="N", help="Train for this many rounds.", show_default=False),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Draw everything from this seed.", show_default=False)
+        int | None,
+        typer.Option(min=0, max=MOST_SEED, metavar="N", help="Draw everything from this seed.", show_default=False),
     ] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Use this many nodes; of named ones, the first N.", show_default=False),
+        typer.Option(
+            min=1,
+            max=MOST_NODES,
+            metavar="N",
+            help="Use this many nodes; of named ones, the first N.",
+            show_default=False,
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -105,8 +114,9 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         loaded = load_app(plan.settings)
         loaded = dataclasses.replace(loaded, client=OperatedApp(loaded.client, tracebacks=context.meta["umbel.debug"]))
         folder, history = _train(screen, plan, loaded)
-        text = loaded.report(history, plan.settings.config) if loaded.report else None
-    _conclude(screen, folder, history, text)
+        _conclude(screen, folder, history)
+        if loaded.report is not None:
+            _report(screen, loaded.report(history, plan.settings.config))
 
 
 def _begin(app: str | None, asked: Mapping[str, int | None], changes: list[str], runs: Path) -> Plan:
@@ -128,20 +138,42 @@ def _continue(
             raise UsageError(f"a run goes on with the settings it was begun with; leave {option} out", at="--resume")
     folder = find_run(runs, resume)
     start = read_start(folder)
-    file = Path(start["app"])
-    if app is not None and find_settings(app).resolve() != file:
-        msg = f'run {folder.name} was begun with "{safe(str(file.parent))}", got "{safe(app)}"; leave it out'
+    begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])
+    settings = override(begun, [], rounds=asked["rounds"])
+    done = len(checkpoint.read(folder.checkpoint).reports) if checkpoint.exists(folder.checkpoint) else 0
+    if done > settings.rounds:
+        msg = f"run {folder.name} has {counted(done, 'round')} behind it, got --rounds {settings.rounds}; ask for more"
         raise UsageError(msg, at="--resume")
-    settings = Settings(file=file, **start["settings"])
-    return Plan(start["given"], override(settings, [], rounds=asked["rounds"]), runs, folder)
+    return Plan(start["given"], settings, runs, folder)
+
+
+def _settings_of(folder: RunFolder, begun: Path, app: str | None) -> Path:
+    """Return the settings file of a run; an app that has moved since is named anew."""
+    if app is None and not begun.is_file():
+        raise UsageError(
+            f'the app of run {folder.name} is no longer in "{safe(str(begun.parent))}"; '
+            f"if it has moved, umbel run ITS-FOLDER --resume {folder.name}"
+        )
+    given = begun if app is None else find_settings(app).resolve()
+    if given != begun and begun.is_file():
+        msg = f'run {folder.name} was begun with "{safe(str(begun.parent))}", got "{safe(str(app))}"; leave it out'
+        raise UsageError(msg, at="--resume")
+    return given
 
 
 def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, History]:
     settings = plan.settings
     folder = plan.folder or new_run(plan.runs)
-    write_start(folder, plan.target, settings)
-    with _leaving(screen, plan, folder), renderer(screen) as show:
-        history = umbel.simulate(
+    with held(folder), _leaving(screen, plan, folder):
+        write_start(folder, plan.target, settings)
+        history = _simulate(screen, settings, app, folder)
+        write_results(folder, history, f"{settings.folder.resolve().name}, run {folder.name}")
+    return folder, history
+
+
+def _simulate(screen: Screen, settings: Settings, app: LoadedApp, folder: RunFolder) -> History:
+    with renderer(screen) as show:
+        return umbel.simulate(
             app.client,
             app.strategy,
             app.initial,
@@ -155,8 +187,6 @@ def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, Histo
             checkpoint=folder.checkpoint,
             resume=checkpoint.exists(folder.checkpoint),
         )
-    write_results(folder, history, f"{settings.folder.resolve().name}, run {folder.name}")
-    return folder, history
 
 
 @contextlib.contextmanager
@@ -183,20 +213,24 @@ def _discard(folder: RunFolder) -> None:
         folder.path.rmdir()
 
 
-def _conclude(screen: Screen, folder: RunFolder, history: History, text: str | None) -> None:
+def _conclude(screen: Screen, folder: RunFolder, history: History) -> None:
     command = f"umbel inspect {folder.path}"
     if screen.json:
         files = {"model": str(folder.model), "history": str(folder.history), "plot": str(folder.plot)}
         screen.emit({"event": "run-saved", "run": folder.name, "digest": history.digest, **files, "next": command})
-        if text is not None:
-            screen.emit({"event": "report", "text": text})
         return
     for line in _summary(folder, history):
         screen.say(line)
     screen.say(f"next     {command}", style="bold")
-    if text is not None:
+
+
+def _report(screen: Screen, text: object) -> None:
+    """Print what the app says about the run, in JSON as an event of its own."""
+    if screen.json:
+        screen.emit({"event": "report", "text": str(text)})
+    else:
         screen.say()
-        screen.say(printable(text))
+        screen.say(printable(str(text)))
 
 
 def _summary(folder: RunFolder, history: History) -> Iterator[str]:

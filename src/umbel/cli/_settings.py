@@ -11,9 +11,9 @@ from umbel.errors import UsageError
 
 Scalar: TypeAlias = bool | int | float | str
 
-_INT64_MAX = 2**63 - 1
-_MOST_ROUNDS = 1_000_000
-_MOST_NODES = 1_000_000_000
+MOST_SEED = 2**63 - 1
+MOST_ROUNDS = 1_000_000
+MOST_NODES = 1_000_000_000
 _REQUIRED = ("client", "initial", "nodes")
 _ENGINES = ("local",)
 
@@ -133,11 +133,11 @@ def _whole(value: object, key: str, source: _Source, lowest: int, highest: int) 
 
 
 def _rounds(value: object, key: str, source: _Source) -> int:
-    return _whole(value, key, source, 1, _MOST_ROUNDS)
+    return _whole(value, key, source, 1, MOST_ROUNDS)
 
 
 def _seed(value: object, key: str, source: _Source) -> int:
-    return _whole(value, key, source, 0, _INT64_MAX)
+    return _whole(value, key, source, 0, MOST_SEED)
 
 
 def _engine(value: object, key: str, source: _Source) -> str:
@@ -154,7 +154,7 @@ def _nodes(value: object, key: str, source: _Source) -> int | str | tuple[str, .
             return tuple(value)
         raise _wrong("a list of different, non-empty names", value, key, source)
     if isinstance(value, int) and not isinstance(value, bool):
-        return _whole(value, key, source, 1, _MOST_NODES)
+        return _whole(value, key, source, 1, MOST_NODES)
     raise _wrong('a number, a list of names, or a function such as "app:nodes"', value, key, source)
 
 
@@ -173,7 +173,7 @@ def _config(value: object, key: str, source: _Source) -> dict[str, Scalar]:
     for name, item in value.items():
         if not isinstance(item, (bool, int, float, str)):
             raise _wrong("a boolean, number or string", item, name, source, table)
-        if isinstance(item, int) and abs(item) > _INT64_MAX:
+        if isinstance(item, int) and abs(item) > MOST_SEED:
             raise _wrong("a whole number of at most 64 bits", item, name, source, table)
     return value
 
@@ -220,7 +220,7 @@ def _like(old: Scalar, text: str, change: str) -> Scalar:
     try:
         if isinstance(old, bool):
             return _BOOLEANS[text.lower()]
-        if isinstance(old, int) and abs(value := int(text)) <= _INT64_MAX:
+        if isinstance(old, int) and abs(value := int(text)) <= MOST_SEED:
             return value
         if isinstance(old, (float, str)):
             return type(old)(text)

@@ -1,0 +1,132 @@
+"""One simulation in a process of its own; prints what it took as JSON.
+
+    python _simulate_worker.py WAY NODES ROUNDS
+
+Clients do nothing: they return the model plus a constant, 1 MB of float32 in 10 arrays, and a number of examples by
+which the server weights it. The ways are ``loop`` (the bare NumPy loop: receive, add a constant, weighted mean), ``umbel``,
+``umbel-copy`` (the client's reply is a snapshot, which is the default, instead of a view), ``population`` (100 of NODES
+virtual nodes a round), and ``flower``, run by the Python of that peer.
+"""
+
+# ruff: noqa: PLC0415 - each way imports what its environment has
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ARRAYS = 10
+SHAPE = (250, 100)
+STEP = np.float32(0.01)
+SAMPLED = 100
+
+Model = dict[str, Any]
+
+
+def new_model() -> Model:
+    rng = np.random.default_rng(0)
+    return {f"layer{place}": rng.standard_normal(SHAPE).astype(np.float32) for place in range(ARRAYS)}
+
+
+def keep_freed_memory() -> None:
+    """Spare the bare loop the page faults of memory that glibc gives back between two clients; it is the rival."""
+    np.empty(31 << 20, np.uint8)
+
+
+def train(arrays: Model) -> Model:
+    return {name: array + STEP for name, array in arrays.items()}
+
+
+def loop(nodes: int, rounds: int) -> None:
+    keep_freed_memory()
+    model = new_model()
+    for _ in range(rounds):
+        total, weights = {name: np.zeros_like(array) for name, array in model.items()}, 0
+        for node in range(nodes):
+            weight = node + 1
+            for name, array in train(model).items():
+                total[name] += np.float32(weight) * array
+            weights += weight
+        model = {name: array / np.float32(weights) for name, array in total.items()}
+
+
+def umbel(nodes: int, rounds: int, *, population: int | None = None, copy: bool = False) -> None:
+    from umbel import simulate
+    from umbel.app import ClientApp
+    from umbel.records import MetricsRecord, ParametersRecord, RecordSet
+    from umbel.strategy import fixed, strategy
+
+    app = ClientApp()
+
+    @app.train()
+    def handle(message: Any, context: Any) -> Any:
+        arrays = train(message.content.parameters_records["model"].to_numpy(copy=False))
+        record = ParametersRecord.from_numpy(arrays, copy=copy)
+        metrics = MetricsRecord({"num-examples": context.node_id})
+        return message.create_reply(RecordSet({"model": record}, {"metrics": metrics}))
+
+    simulate(app, strategy(select=fixed(nodes)), new_model(), nodes=population or nodes, rounds=rounds)
+
+
+def flower(nodes: int, rounds: int) -> float:
+    """Return the seconds of the rounds after the first, which waits for nodes to join and for Ray to start."""
+    import flwr.app as fa
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+    from flwr.serverapp.strategy import FedAvg
+    from flwr.simulation import run_simulation
+
+    client, server, marks = ClientApp(), ServerApp(), {}
+
+    @client.train()
+    def handle(message: Any, context: Any) -> Any:
+        arrays = [array + STEP for array in message.content["arrays"].to_numpy_ndarrays()]
+        metrics = fa.MetricRecord({"num-examples": 1 + context.node_id % 1000})
+        return fa.Message(fa.RecordDict({"arrays": fa.ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
+
+    @server.main()
+    def main(grid: Any, context: Any) -> None:
+        del context
+        everyone = {"min_train_nodes": nodes, "min_available_nodes": nodes}
+        FedAvg(fraction_train=1.0, fraction_evaluate=0.0, **everyone).start(
+            grid=grid,
+            initial_arrays=fa.ArrayRecord(list(new_model().values())),
+            num_rounds=rounds + 1,
+            evaluate_fn=lambda number, _: marks.__setitem__(number, time.perf_counter()),
+        )
+
+    run_simulation(server, client, nodes)
+    return marks[rounds + 1] - marks[1]
+
+
+def peak_mebibytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+WAYS: dict[str, Callable[[int, int], float | None]] = {
+    "loop": loop,
+    "umbel": umbel,
+    "umbel-copy": lambda nodes, rounds: umbel(nodes, rounds, copy=True),
+    "population": lambda nodes, rounds: umbel(SAMPLED, rounds, population=nodes),
+    "flower": flower,
+}
+
+
+def main(way: str, nodes: int, rounds: int) -> None:
+    run = WAYS[way]
+    if way != "flower":
+        run(2 if way != "population" else SAMPLED, 1)
+    wall, cpu = time.perf_counter(), time.process_time()
+    seconds = run(nodes, rounds)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    taken = {"seconds": wall if seconds is None else seconds, "cpu": cpu, "peak": peak_mebibytes()}
+    print(json.dumps(taken), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
