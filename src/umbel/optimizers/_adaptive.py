@@ -84,7 +84,7 @@ def yogi(*, learning_rate: float = 0.1, beta1: float = 0.9, beta2: float = 0.99,
 
 
 def _adaptive(kind: str, name: str, follow: _Follow, numbers: _Numbers) -> Optimizer:
-    require_rate(kind, "learning rate", numbers.learning_rate)
+    require_rate(kind, "a learning rate", numbers.learning_rate)
     require_share(kind, "beta1", numbers.beta1)
     require_share(kind, "beta2", numbers.beta2)
     require_rate(kind, "tau", numbers.tau)

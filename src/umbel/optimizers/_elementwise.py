@@ -46,7 +46,7 @@ def require(at: str, condition: bool, what: str) -> None:  # noqa: FBT001 - a co
 
 def require_rate(at: str, name: str, value: float) -> None:
     """Raise ``StrategyError`` for a rate that is not a number above 0."""
-    require(at, 0 < value < float("inf"), f"a {name} above 0, got {value!r}")
+    require(at, 0 < value < float("inf"), f"{name} above 0, got {value!r}")
 
 
 def require_share(at: str, name: str, value: float) -> None:
@@ -127,8 +127,8 @@ def _filled(model: ParametersRecord, kinds: Mapping[str, np.dtype[Any] | None], 
 
 def _not_finite(name: str) -> AggregationError:
     return AggregationError(
-        "the next model is not finite, or the optimizer's state; lower the learning rate or beta, or use replace() for "
-        "a model that holds infinite numbers on purpose",
+        "the next model, or the state, is not finite; lower the learning rate or beta, or use replace() for a model "
+        "that holds infinite numbers on purpose",
         at=f"array {name!r}",
     )
 

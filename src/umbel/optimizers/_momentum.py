@@ -18,7 +18,7 @@ def sgd(*, learning_rate: float = 1.0) -> Optimizer:
         StrategyError: for a rate outside this range; ``update`` raises as that of ``momentum`` does.
 
     """
-    require_rate("sgd", "learning rate", learning_rate)
+    require_rate("sgd", "a learning rate", learning_rate)
     return elementwise(f"sgd(learning_rate={learning_rate!r})", partial(_sgd, learning_rate))
 
 
@@ -69,7 +69,7 @@ def nesterov(*, learning_rate: float = 0.7, beta: float = 0.9) -> Optimizer:
 
 
 def _with_momentum(kind: str, step: Step, learning_rate: float, beta: float) -> Optimizer:
-    require_rate(kind, "learning rate", learning_rate)
+    require_rate(kind, "a learning rate", learning_rate)
     require_share(kind, "beta", beta)
     name = f"{kind}(learning_rate={learning_rate!r}, beta={beta!r})"
     return elementwise(name, partial(step, learning_rate, beta), momentum=0.0)

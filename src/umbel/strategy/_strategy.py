@@ -130,7 +130,7 @@ def _require_kinds(whole: Strategy) -> None:
         if not isinstance(value, kind):
             expected = getattr(kind, "__name__", str(kind))
             hint = f": call it, {part}={value.__name__}(...)" if isinstance(value, FunctionType) else ""
-            raise StrategyError(f"expected a {expected}, got {type(value).__name__} {value!r:.80}{hint}", at=part)
+            raise StrategyError(f"expected {expected}, got {type(value).__name__} {value!r:.80}{hint}", at=part)
     if not callable(whole.instruct):
         raise StrategyError(f"expected a function (content, round) -> content, got {whole.instruct!r}", at="instruct")
 
