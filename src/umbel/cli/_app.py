@@ -193,14 +193,21 @@ def _strategy(settings: Settings) -> Strategy:
 
 
 def _compose(settings: Settings, name: str, options: Mapping[str, Any]) -> Strategy:
-    known = [setting.name for setting in settings_of(name)]
-    for option in options:
+    known = {setting.name: setting for setting in settings_of(name)}
+    for option, value in options.items():
         if option not in known:
             msg = f'the strategy "{name}" has no setting "{safe(option)}"{nearest(option, known)}'
             raise UsageError(msg, at=_place(settings, "strategy"))
+        if not known[option].takes(value):
+            msg = f"expected {known[option].expected} for {option} of {name}, got {safe(repr(value)[:_SHOWN])}"
+            raise UsageError(msg, at=_place(settings, "strategy"))
+    missing = [option for option, setting in known.items() if setting.required and option not in options]
+    if missing:
+        msg = f'the strategy "{name}" needs {" and ".join(missing)}; umbel strategies {name} says what it takes'
+        raise UsageError(msg, at=_place(settings, "strategy"))
     try:
         return STRATEGIES[name](**options)
-    except (StrategyError, TypeError) as error:
+    except StrategyError as error:
         raise UsageError(f"strategy {name}: {error}", at=_place(settings, "strategy")) from error
 
 

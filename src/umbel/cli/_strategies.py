@@ -36,6 +36,7 @@ STRATEGIES: Final[Mapping[str, Callable[..., Strategy]]] = {
 
 _PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _CITATION: Final = re.compile(r" \((?:[^()]*, )?[^()]*arXiv:[^()]*\)")
+_EXPECTED: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _NAME: Final = "name"  # of the strategy: [tool.umbel] says it already
 
 
@@ -44,6 +45,20 @@ class Setting(NamedTuple):
 
     name: str
     default: Any
+    kind: Any
+
+    @property
+    def expected(self) -> str:
+        """Say what the value has to be."""
+        return _EXPECTED.get(self.kind, "a text or a list of texts")
+
+    def takes(self, value: object) -> bool:
+        """Say whether a value of TOML has the right type."""
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        if self.kind in (int, float, str):
+            return isinstance(value, (int, float) if self.kind is float else self.kind)
+        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
 
     @property
     def required(self) -> bool:
@@ -61,15 +76,11 @@ def settings_of(name: str) -> list[Setting]:
     rest = inspect.signature(named.fedavg).parameters.values()
     shared = [each for each in rest if any(option.kind is option.VAR_KEYWORD for option in own)]
     options = {each.name: each for each in (*own, *shared) if each.name != _NAME and _is_plain(each)}
-    return [Setting(each.name, each.default) for each in options.values()]
+    return [Setting(each.name, each.default, each.annotation) for each in options.values()]
 
 
 def _is_plain(option: inspect.Parameter) -> bool:
-    if option.kind is option.VAR_KEYWORD:
-        return False
-    if option.default is option.empty:
-        return option.annotation in (int, float, str) or "Sequence[str]" in str(option.annotation)
-    return isinstance(option.default, bool | int | float | str)
+    return option.annotation in _EXPECTED or "Sequence[str]" in str(option.annotation)
 
 
 def strategies(
