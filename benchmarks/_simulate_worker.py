@@ -3,9 +3,9 @@
     python _simulate_worker.py WAY NODES ROUNDS
 
 Clients do nothing: they return the model plus a constant, 1 MB of float32 in 10 arrays, and a number of examples by
-which the server weights it. The ways are ``loop`` (the bare NumPy loop: receive, add a constant, weighted mean), ``umbel``,
-``umbel-copy`` (the client's reply is a snapshot, which is the default, instead of a view), ``population`` (100 of NODES
-virtual nodes a round), and ``flower``, run by the Python of that peer.
+which the server weights it. The ways are ``loop`` (the bare NumPy loop: receive, add a constant, weighted mean),
+``umbel``, ``umbel-copy`` (the client's reply is a snapshot, which is the default, instead of a view), ``population``
+(100 of NODES virtual nodes a round), and ``flower``, run by the Python of that peer.
 """
 
 # ruff: noqa: PLC0415 - each way imports what its environment has

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         UsageError: for arguments that cannot be.
 
     """
-    _check(engine, rounds)
+    _check(client_app, strategy, engine, rounds)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
     start = _start(begun, checkpoint, resume=resume)
@@ -140,7 +141,13 @@ def _record(initial: _Model) -> ParametersRecord:
     return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
 
 
-def _check(engine: str, rounds: int) -> None:
+def _check(client_app: object, strategy: object, engine: str, rounds: int) -> None:
+    for value, kind in ((client_app, ClientApp), (strategy, Strategy)):
+        if not isinstance(value, kind):
+            hint = f": call it, {value.__name__}(...)" if isinstance(value, FunctionType) else ""
+            raise UsageError(
+                f"expected a {kind.__name__}, got {type(value).__name__} {value!r:.80}{hint}", at="simulate"
+            )
     if engine != "local":
         raise UsageError(f"expected engine 'local', the only one there is, got {engine!r}", at="engine")
     if type(rounds) is not int or rounds < 0:

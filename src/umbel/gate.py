@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, prod, sqrt
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ _Block: TypeAlias = NDArray[Any]
 _MAX_WEIGHT: Final = 1e9
 _BLOCK: Final = 2**16  # elements
 _SHOWN: Final = 3
+_RAW: Final = "raw"
 _AT: Final = "parameters_records.model"
 
 
@@ -66,26 +67,22 @@ class Gate:
             UpdateRejected: with the reason, whatever is wrong with the update.
 
         """
+        return self.against(template)(update)
+
+    def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
+        """Return ``check`` for one template: what is known from the template alone is found out once."""
+        return partial(self._check, template, _slots(template, finite=self.finite))
+
+    def _check(self, template: ParametersRecord, slots: "list[_Slot]", update: Update) -> Verdict:
         try:
             _check_weight(update.weight, self.max_weight)
             arrays = _check_names(template, update.record)
             with np.errstate(all="ignore"):
-                for name, array in template.items():
-                    self._check_array(name, array, arrays[name])
-            return Verdict(update.node, self._check_norm(template, update.record))
+                for slot in slots:
+                    _check_array(slot, arrays[slot[0]])
+                return Verdict(update.node, self._check_norm(template, update.record))
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
-
-    def _check_array(self, name: str, declared: Array, array: Array) -> None:
-        if array.dtype != declared.dtype:
-            raise _Fault(f"expected dtype {declared.dtype}, got {array.dtype!r}", f"{_AT}[{name!r}].dtype")
-        if array.shape != declared.shape:
-            raise _Fault(f"expected shape {declared.shape}, got {array.shape}", f"{_AT}[{name!r}].shape")
-        elements = _decode(array, name)
-        check = _check_of(elements.dtype, self.finite)
-        problem = "" if check is None else check(elements)
-        if problem:
-            raise _Fault(problem, f"{_AT}[{name!r}]")
 
     def _check_norm(self, template: ParametersRecord, record: ParametersRecord) -> float | None:
         if self.max_norm is None:
@@ -94,6 +91,32 @@ class Gate:
         if not norm <= self.max_norm:
             raise _Fault(f"expected a norm of at most {self.max_norm!r} from the model, got {norm:.6g}", _AT)
         return norm
+
+
+# What a template says of one array: name, dtype, shape, bytes, the dtype that elements have, and the check of elements.
+_Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
+
+
+def _slots(template: ParametersRecord, *, finite: bool) -> list[_Slot]:
+    slots = []
+    for name, array in template.items():
+        kind = Array(array.dtype, [0], _RAW, b"").numpy(copy=False).dtype
+        size = prod(array.shape) * kind.itemsize
+        slots.append((name, array.dtype, list(array.shape), size, kind, _check_of(kind, finite)))
+    return slots
+
+
+def _check_array(slot: _Slot, array: Array) -> None:
+    name, dtype, shape, size, kind, check = slot
+    if array.dtype != dtype:
+        raise _Fault(f"expected dtype {dtype}, got {array.dtype!r}", f"{_AT}[{name!r}].dtype")
+    if array.shape != shape:
+        raise _Fault(f"expected shape {shape}, got {array.shape}", f"{_AT}[{name!r}].shape")
+    is_plain = array.stype == _RAW and len(array.data) == size > 0  # every update has all of these: no detour
+    elements = np.frombuffer(array.data, kind) if is_plain else _decode(array, name)
+    problem = check(elements) if check is not None else ""
+    if problem:
+        raise _Fault(problem, f"{_AT}[{name!r}]")
 
 
 class _Fault(Exception):

@@ -15,6 +15,7 @@ from umbel.errors import (
     BadShape,
     BadValue,
     DigestMismatch,
+    HeaderTooLarge,
     LimitExceeded,
     RecordError,
     RecordTypeError,
@@ -342,6 +343,18 @@ class TestRefusals:
         record["b"] = 1
         with pytest.raises(LimitExceeded, match="262144 values"):
             dumps(RecordSet(metrics_records={"m": record}))
+
+    def test_of_too_many_records(self):
+        records = RecordSet(metrics_records=dict.fromkeys(map(str, range(65_536)), MetricsRecord()))
+        assert len(dumps(records)) == 1
+        records.configs_records["one more"] = ConfigsRecord()
+        with pytest.raises(LimitExceeded, match="65536 records"):
+            dumps(records)
+
+    def test_of_a_header_over_its_limit(self):
+        one = array_from_numpy(np.zeros(1, np.uint8), "raw")
+        with pytest.raises(HeaderTooLarge, match="16777216 bytes"):
+            dumps(ParametersRecord({f"{place:01000}": one for place in range(9_000)}))
 
     def test_of_bytes_that_are_no_container_says_what_to_use(self):
         text = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '

@@ -21,9 +21,9 @@ def content_of(number=1):
     return RecordSet({"model": model}, configs_records={"config": ConfigsRecord({"round": number, "sizes": [1, 2]})})
 
 
-def messages(grid, content, *, message_type="train", ttl=60.0):
+def messages(grid, content, *, message_type="train", ttl=60.0, number=1):
     for place, node in enumerate(grid.nodes()):
-        metadata = Metadata(5, 100 + place, 0, node.node_id, 0, 1, ttl, message_type)
+        metadata = Metadata(5, 100 + place, 0, node.node_id, 0, number, ttl, message_type)
         yield Message(metadata, content)
 
 
@@ -58,7 +58,7 @@ def test_a_context_has_the_seed_of_its_node_and_round():
         return message.create_reply(RecordSet())
 
     grid = grid_of(app)
-    grid.send(messages(grid, content_of(number=4)))
+    grid.send(messages(grid, content_of(), number=4))
     list(grid.replies())
     assert seeds == {name: derive_seed(SEED, 4, name, "train") for name in ("node-0", "node-1", "node-2")}
 

@@ -1,7 +1,7 @@
 """The seam of reductions, and the linear ones: sums and means, folded batch by batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import float_info
 from typing import Any, Final, Protocol
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, allocate, slots, to_record, view
+from umbel.aggregation._layout import Slot, slots, to_record, view
+from umbel.aggregation._memory import Memory, allocate
 from umbel.aggregation._passes import Batch, Place, batch, fold
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
@@ -52,9 +53,9 @@ class _Accumulator:
 
     __slots__ = ("last", "others", "outs", "places", "scale", "simple", "slots", "spent", "totals")
 
-    def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
+    def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind], memory: Memory) -> None:
         sizes = [slot.nbytes // kind.view.itemsize for slot, kind in zip(layout, kinds, strict=True)]
-        self.outs = allocate([(kind.view, size) for kind, size in zip(kinds, sizes, strict=True)])
+        self.outs = memory.allocate([(kind.view, size) for kind, size in zip(kinds, sizes, strict=True)])
         self.slots = layout
         rooms = list(zip(layout, kinds, self.outs, strict=True))
         most = max((min(out.size, kind.block) * kind.total.itemsize for _, kind, out in rooms), default=0)
@@ -97,13 +98,14 @@ class LinearFold:
     """A sum of updates, weighted and then divided or neither, as a fold.
 
     ``kind_of`` gives the arithmetic of a dtype, ``plan`` the steps that some weights ask for. ``finite`` refuses a
-    result with NaN or infinite elements even if the updates had them.
+    result with NaN or infinite elements even if the updates had them. ``memory`` holds what a result that is gone left.
     """
 
     kind_of: Callable[[np.dtype[Any]], Kind]
     plan: Callable[[Scale, Sequence[float]], tuple[Scale, list[Step]]]
     finite: bool = True
     streaming: bool = True
+    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def start(self, template: ParametersRecord) -> _Accumulator:
         """Return an empty accumulator.
@@ -114,7 +116,7 @@ class LinearFold:
 
         """
         layout = slots(template)
-        return _Accumulator(layout, [_kind(slot, self.kind_of) for slot in layout])
+        return _Accumulator(layout, [_kind(slot, self.kind_of) for slot in layout], self.memory)
 
     def add(self, acc: _Accumulator, updates: Sequence[Update]) -> _Accumulator:
         """Add some updates. One of weight 0 changes nothing.

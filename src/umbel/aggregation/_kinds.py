@@ -30,6 +30,7 @@ Block: TypeAlias = NDArray[Any]
 # enough for memory to be read in long runs, each of which takes a while to get going.
 _BLOCK_BYTES: Final = 2**20
 _WIDE_BLOCK_BYTES: Final = 2**15
+_PART: Final = 2**15  # elements
 
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
@@ -125,17 +126,30 @@ def _load_cast(block: Block, out: Block, room: Block) -> Block:
 def _store_float(limit: float | None, total: Block, out: Block, divisor: float, finite: bool) -> str:  # noqa: FBT001 - one signature for all
     """Divide, and say so if numbers left the range. ``limit`` is the largest number of a dtype narrower than float32.
 
+    Every part is divided, checked and written while it is in the innermost cache.
+    """
+    scale = None if divisor == 1.0 else np.array(divisor, total.dtype)
+    lost = 0
+    for start in range(0, total.size, _PART):
+        part = slice(start, start + _PART)
+        lost += _store_part(limit, total[part], None if out is total else out[part], scale, finite)
+    return f"{lost} elements of the result are NaN, infinite or outside {out.dtype}" if lost else ""
+
+
+def _store_part(limit: float | None, total: Block, out: Block | None, divisor: Block | None, finite: bool) -> int:  # noqa: FBT001 - likewise
+    """Return how many numbers left the range.
+
     A mean lies between the smallest and the largest update, so only a sum needs the limit.
     """
     expected = 0 if finite else count_not_finite(total)
-    if divisor != 1.0:
-        np.divide(total, total.dtype.type(divisor), out=total)
+    if divisor is not None:
+        np.divide(total, divisor, total)
     lost = count_not_finite(total) - expected
     if limit is not None and not lost:
         lost = int(np.count_nonzero(np.isfinite(total) & (np.abs(total) > limit)))
-    if out is not total:
+    if out is not None:
         np.copyto(out, total, casting="unsafe")
-    return f"{lost} elements of the result are NaN, infinite or outside {out.dtype}" if lost else ""
+    return lost
 
 
 def _store_rounded(low: float, high: float, total: Block, out: Block, divisor: float, finite: bool) -> str:  # noqa: FBT001 - likewise

@@ -12,7 +12,6 @@ from umbel.aggregation._update import Update
 from umbel.errors import AggregationError, RecordError, RecordTypeError
 from umbel.records import Array, ParametersRecord
 
-_ALIGNMENT: Final = 64
 _RAW: Final = "raw"
 
 
@@ -94,20 +93,6 @@ def _misfit(slot: Slot, update: Update, came: str) -> AggregationError:
         f"expected {slot.dtype} {slot.shape} from node {update.node!r}, got {came}; let the gate see updates first",
         at=f"array {slot.name!r}",
     )
-
-
-def allocate(kinds: Sequence[tuple[np.dtype[Any], int]]) -> list[NDArray[Any]]:
-    """Return unwritten flat arrays of the given dtypes and sizes, all in one allocation.
-
-    One large buffer comes in huge pages: its first write costs a sixth of that into many small ones.
-    """
-    offsets, end = [], 0
-    for dtype, size in kinds:
-        offsets.append(end)
-        end += -(-size * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-    buffer = np.empty(end + _ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % _ALIGNMENT
-    return [np.ndarray(size, kind, buffer, start + at) for (kind, size), at in zip(kinds, offsets, strict=True)]
 
 
 def to_record(layout: Sequence[Slot], arrays: Sequence[NDArray[Any]]) -> ParametersRecord:

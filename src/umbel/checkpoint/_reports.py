@@ -9,16 +9,19 @@ from umbel.history import RoundReport
 
 
 def append(path: Path, reports: Sequence[RoundReport]) -> None:
-    """Append what is new, first cutting off what an interrupted round may have left behind the lines that count."""
+    """Append what is new, first cutting off what an interrupted round may have left behind the lines that count.
+
+    A line is what it was if the one after it is: so only the last are compared, and a round costs no more the later.
+    """
     path.touch()
-    written, kept = path.read_bytes(), 0
-    lines = [(report.to_json() + "\n").encode() for report in reports]
-    while lines and written.startswith(lines[0], kept):
-        kept += len(lines.pop(0))
+    lines = path.read_bytes().split(b"\n")[:-1]
+    kept = min(len(lines), len(reports))
+    while kept and lines[kept - 1] != reports[kept - 1].to_json().encode():
+        kept -= 1
     with path.open("r+b") as file:
-        file.truncate(kept)
-        file.seek(kept)
-        file.writelines(lines)
+        file.truncate(sum(len(line) + 1 for line in lines[:kept]))
+        file.seek(0, os.SEEK_END)
+        file.writelines(report.to_json().encode() + b"\n" for report in reports[kept:])
         file.flush()
         os.fsync(file.fileno())
 

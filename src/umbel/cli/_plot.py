@@ -1,6 +1,7 @@
 """A picture of every metric of a run, a panel each, as SVG: text, no drawing library, opens in any browser."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,7 @@ _WIDTH, _HEIGHT = 420, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 22, 42, 46
 _COLORS = {"train": "#2563eb", "evaluate": "#c2410c", "central": "#047857"}
 _OTHER = "#6d28d9"
+_LARGEST = sys.float_info.max
 _STYLE = (
     "text{font-family:system-ui,'DejaVu Sans',sans-serif;font-size:12px;fill:#475569}"
     ".title{font-size:14px;font-weight:600;fill:#0f172a}.head{font-size:17px;font-weight:600;fill:#0f172a}"
@@ -134,15 +136,17 @@ def _stretches(series: Series) -> Iterator[list[int]]:
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers (1, 2 or 5 times a power of ten apart) that enclose ``low`` and ``high``."""
-    if low == high:
-        margin = abs(low) * 0.1 or 1.0
-        low, high = low - margin, high + margin
+    largest = max(abs(low), abs(high))
+    if high / 2 - low / 2 <= largest * 1e-7:  # labels have six digits: what they cannot tell apart is drawn as flat
+        margin = largest * 0.1 or 1.0
+        low, high = max(low - margin, -_LARGEST), min(high + margin, _LARGEST)
     span = high / 2 - low / 2
-    raw = max(2 * (span / most), math.ulp(max(abs(low), abs(high))), 1e-300)
+    raw = max(2 * (span / most), 1e-300)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [number * step for number in range(first, last + 1)]
+    ticks = [number * step for number in range(first, last + 1)]
+    return [tick for tick in ticks if math.isfinite(tick)]
 
 
 def _round_ticks(low: int, high: int) -> list[int]:

@@ -146,8 +146,8 @@ def _bar(screen: Screen) -> Progress:
         BarColumn(bar_width=16),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[bytes]}"),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=screen.console,
         transient=True,
     )

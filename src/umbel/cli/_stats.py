@@ -179,8 +179,14 @@ def compare(before: AnyArray, after: AnyArray) -> Difference:
             largest = max(largest, float(gap.max(initial=0.0)))
             change = math.hypot(change, _norm(gap))
             base = math.hypot(base, _norm(_finite(as_floats(old))))
-    relative = change / base if base else (math.inf if change else 0.0)
-    return Difference(unequal, largest, relative)
+    return Difference(unequal, largest, _ratio(change, base))
+
+
+def _ratio(change: float, base: float) -> float:
+    """Return ``change / base``; infinite from nothing, and where a norm is beyond float64."""
+    if not change:
+        return 0.0
+    return math.inf if not base or math.isinf(change) else change / base
 
 
 def _finite(values: Floats) -> Floats:

@@ -13,8 +13,6 @@ from umbel.engines._states import NodeStates, own_copy
 from umbel.errors import MessageExpired
 from umbel.grid import Node
 from umbel.message import Message
-from umbel.records import RecordSet
-
 
 _LARGEST_ADAPTIVE_BLOCK: Final = 31 * 2**20
 
@@ -27,7 +25,8 @@ class LocalGrid:
     ``replies()`` uses one before taking the next.
 
     A handler gets a copy of the message's content down to the arrays, which are read-only: whatever it does to it,
-    the next node receives what was sent. ``seed`` is the run's; every context gets a seed derived from it.
+    the next node receives what was sent. ``seed`` is the run's; every context gets a seed derived from it and from the
+    message's ``group_id``, the round.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class LocalGrid:
             state=self._states.checkout(node.name),
             run_config=self._run_config.copy(),
             node_name=node.name,
-            seed=derive_seed(self._seed, _round(message.content), node.name, asked.message_type),
+            seed=derive_seed(self._seed, asked.group_id, node.name, asked.message_type),
         )
 
 
@@ -117,10 +116,3 @@ def _keep_freed_memory() -> None:
 
 def _with_own_content(message: Message) -> Message:
     return Message(message.metadata, own_copy(message.content))
-
-
-def _round(content: RecordSet) -> int:
-    """Return the round that the loop wrote into the message; what is sent outside any round counts as round 0."""
-    config = content.configs_records.get("config")
-    number = 0 if config is None else config.get("round", 0)
-    return number if type(number) is int else 0

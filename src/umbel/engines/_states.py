@@ -1,7 +1,7 @@
 """What nodes keep between messages, for those of them that keep anything."""
 
 from collections.abc import Iterable, Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
 
@@ -54,7 +54,7 @@ def is_empty(content: RecordSet) -> bool:
 
 def own_copy(content: RecordSet) -> RecordSet:
     """Return a copy whose mappings and lists are its own; the arrays, which cannot change, are shared."""
-    twin = copy(content)
+    twin = content.copy()
     records: Iterable[Any] = (*twin.metrics_records.values(), *twin.configs_records.values())
     for record in records:
         for key, value in record.items():

@@ -45,7 +45,9 @@ _MEMBER = re.compile(rf'{_S}({_STRING}){_S}:{_S}\{{((?:[^"{{}}]++|{_STRING})*+)\
 _FIELD = re.compile(rf'{_S}({_STRING}){_S}:{_S}({_STRING}|\[[^]["]*+\]|[^]["\s,]++){_S}(,|\Z)'.encode())
 # What every writer known writes, tried first because it is read in one step.
 _PLAIN = re.compile(rb'"dtype":("[^"\\]*+"),"shape":(\[[\d,]*+\]),"data_offsets":(\[[\d,]*+\])')
-_NUMBERS = re.compile(rf"\[{_S}(?:{_NUMBER}{_S}(?:,{_S}{_NUMBER}{_S})*+)?\]".encode())
+# Twice as many as any shape may have, so that a list of millions is refused unread. No possessive repeat of the group:
+# Python before 3.11.5 goes on from inside the repetition that failed, and so takes "[1,]".
+_NUMBERS = re.compile(rf"\[{_S}(?:{_NUMBER}{_S}(?:,{_S}{_NUMBER}{_S}){{0,63}})?\]".encode())
 _EMPTY = re.compile(rf"\{{{_S}\}} *+".encode())
 _TOKEN = re.compile(rf"{_STRING}|[][{{}}]".encode())
 _FIELDS = (b'"dtype"', b'"shape"', b'"data_offsets"')

@@ -45,7 +45,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         return key if type(key) is str else str.__str__(key), self._check_value(key, value)
 
     def _check_all(self, items: object) -> dict[str, V]:
-        if not isinstance(items, Mapping):
+        if type(items) is not dict and not isinstance(items, Mapping):
             msg = f"expected a mapping, got {type(items).__name__}"
             raise RecordTypeError(msg, at=type(self).__name__)
         checked = {}

@@ -37,10 +37,10 @@ from umbel.records._layout import (
     keys_of,
 )
 from umbel.records._meta import Meta
-from umbel.records._names import unescape, unquote
+from umbel.records._names import MAX_NAME_BYTES, unescape, unquote
 from umbel.records._parameters import ParametersRecord, record_of
 from umbel.records._recordset import RecordSet
-from umbel.records._shapes import MAX_RANK, check_size, count_bytes
+from umbel.records._shapes import MAX_BYTES, MAX_RANK, check_size, count_bytes
 from umbel.records._stypes import RAW
 from umbel.records._syntax import malformed
 
@@ -52,8 +52,9 @@ _ENTRY = re.compile(
 )
 _END = re.compile(rb"\} *+")
 _DIMS = re.compile(rb"(?:(?:0|[1-9]\d{0,18})(?:,(?:0|[1-9]\d{0,18}))*+)?")
-_BEFORE_ALL = (-(2**53), -1)
 _CHUNK = 2**20
+# Two names, their characters escaped; no longer key is worth decoding.
+_MAX_KEY = 8 * MAX_NAME_BYTES + 4
 
 
 def loads(data: memoryview) -> RecordSet:
@@ -113,25 +114,27 @@ def _read_entries(header: memoryview, at: int, meta: Meta) -> tuple[_Slots, int]
     """
     keys = keys_of([(arrays.record, arrays.names) for arrays in meta.parameters])
     said = _said(meta)
-    slots = _Slots([None] * len(keys), array("Q", bytes(8 * len(keys))))
-    end, last = 0, _BEFORE_ALL
+    slots = forms, starts = _Slots([None] * len(keys), array("Q", bytes(8 * len(keys))))
+    end, alignment, place = 0, MAX_BYTES, -1
     match = _ENTRY.match(header, at)
     while match is not None:
         quoted, code, dims, offsets = match.groups()
-        place = _find(keys, quoted, last[1], at)
+        before, place = place, place + 1
+        # Most often this is the next key, and has nothing to escape.
+        if place >= len(keys) or keys[place].encode() != quoted[1:-1] or b"\\" in quoted:
+            place = _find(keys, quoted, before, at)
         form = _native_form(code, dims) if place not in said else _opaque_form(code, dims, said[place])
         start, end = end, end + form.size
         if offsets != b"%d,%d" % (start, end):
             raise BadOffsets(f"expected [{start},{end}], got [{offsets[:80]!r}]", at=f"array {quoted[:80]!r}")
-        order = (-form.alignment, place)
-        if order <= last:
-            raise _disorder(quoted, repeated=slots.forms[place] is not None)
-        slots.forms[place], slots.starts[place], last, at = form, start, order, match.end()
+        if form.alignment >= alignment and (form.alignment > alignment or place <= before):
+            raise _disorder(quoted, repeated=forms[place] is not None)
+        forms[place], starts[place], alignment, at = form, start, form.alignment, match.end()
         match = _ENTRY.match(header, at)
     if _END.fullmatch(header, at) is None or len(header) - at > DATA_ALIGNMENT:
         raise malformed(header, at, 1, "expected a tensor in canonical form, or the end", "header")
-    if None in slots.forms:
-        missing = keys[slots.forms.index(None)]
+    if None in forms:
+        missing = keys[forms.index(None)]
         raise BadHeader(f"META names the array {brief(missing)}, but the header has no entry for it")
     count_bytes([end], 1)
     return slots, end
@@ -153,6 +156,8 @@ def _find(keys: list[str], quoted: bytes, last: int, at: int) -> int:
     Among payloads of one alignment the places rise, so the key is most often the next one, and all searches of one
     alignment together pass over the keys once. No table of 65,536 keys is needed.
     """
+    if len(quoted) > _MAX_KEY:
+        raise BadHeader(f"META does not name the array {brief(quoted)}", at=f"header byte {at}")
     key = unquote(quoted, at)
     following = last + 1
     if following < len(keys) and keys[following] == key:

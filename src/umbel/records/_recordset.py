@@ -83,11 +83,11 @@ class RecordSet:
 
     def count_bytes(self) -> int:
         """Return the bytes of all records and of their names in UTF-8."""
-        return sum(
-            len(name.encode()) + record.count_bytes()
-            for records in (self._parameters, self._metrics, self._configs)
-            for name, record in records.items()
-        )
+        count = 0
+        for records in (self._parameters, self._metrics, self._configs):
+            for name, record in records.items():
+                count += len(name.encode()) + record.count_bytes()
+        return count
 
     def copy(self) -> Self:
         """Return a record set of its own: new mappings down to the arrays and values, which are shared.

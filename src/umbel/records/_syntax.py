@@ -5,7 +5,6 @@ were asked for. One regular expression a section does that without memory of its
 """
 
 import re
-from collections import Counter
 
 from umbel.errors import BadHeader, LimitExceeded, RecordError, TooDeep
 from umbel.records._layout import MAX_ARRAYS, MAX_DEPTH, MAX_RECORDS, MAX_VALUES, VERSION
@@ -31,7 +30,10 @@ _VALUES = _section(rb"\[%s,(?:%s|%s)\]" % (_STRING, _SCALAR, _several(_SCALAR)))
 _SECTIONS = ((b',"parameters":', _ARRAYS), (b',"metrics":', _VALUES), (b',"configs":', _VALUES), (b"}", None))
 # An unterminated string goes to the end, so that no place is looked at twice.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?+|[][{},]', re.DOTALL)
-_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_QUOTE, _COMMA, _OPEN = b'",['
+_STEPS = {_QUOTE: 0, _COMMA: 0, _OPEN: 1, b"{"[0]: 1, b"]"[0]: -1, b"}"[0]: -1}
+#: How deep the list of a record and that of an opaque array, or of a name and its value, are in a section.
+_RECORD, _ENTRY = 2, 4
 #: How far a refusal looks for its reason.
 _WINDOW = 2**16
 #: So few commas that what stands between them needs no counting.
@@ -67,20 +69,26 @@ def check_syntax(text: bytes, entries: int) -> None:
 
 
 def _check_counts(text: bytes, start: int, stop: int, *, arrays: bool) -> None:
-    """Count what the brackets, strings and commas of a section stand for."""
+    """Count what the brackets, strings and commas of a section stand for, no further than the limits."""
     depth = 0
-    seen: Counter[tuple[bytes, int]] = Counter()
+    records, items = 0, 0
+    strings, commas = ((3,), ()) if arrays else ((), (4, 5))
+    limit = MAX_ARRAYS if arrays else MAX_VALUES
     for token in _TOKEN.finditer(text, start, stop):
-        sign = text[token.start() : token.start() + 1]
-        depth += _STEPS.get(sign, 0)
-        seen[sign, depth] += 1
-    counts = {"records": (seen[b"[", 2], MAX_RECORDS)}
-    if arrays:
-        counts["arrays"] = (seen[b'"', 3] + seen[b"[", 4], MAX_ARRAYS)
-    else:
-        counts["values"] = (seen[b",", 4] + seen[b",", 5], MAX_VALUES)
-    for what, (found, limit) in counts.items():
-        check_count(what, found, limit)
+        sign = text[token.start()]
+        if sign == _QUOTE:
+            items += depth in strings
+        elif sign == _COMMA:
+            items += depth in commas
+        else:
+            depth += _STEPS[sign]
+            records += sign == _OPEN and depth == _RECORD
+            # An opaque array is a list where a name could stand.
+            items += arrays and sign == _OPEN and depth == _ENTRY
+        if items > limit or records > MAX_RECORDS:
+            break
+    check_count("records", records, MAX_RECORDS)
+    check_count("arrays" if arrays else "values", items, limit)
 
 
 def check_count(what: str, found: int, limit: int) -> None:
@@ -92,7 +100,7 @@ def check_count(what: str, found: int, limit: int) -> None:
 def malformed(text: bytes | memoryview, place: int, depth: int, message: str, what: str) -> RecordError:
     """Return the error for JSON that is not canonical from byte ``place`` of ``what`` on, ``depth`` levels deep."""
     for token in _TOKEN.finditer(text, place, place + _WINDOW):
-        depth += _STEPS.get(token[0], 0)
+        depth += _STEPS[text[token.start()]]
         if depth > MAX_DEPTH:
             return TooDeep(f"expected JSON of at most {MAX_DEPTH} levels", at=f"{what} byte {token.start()}")
     found = bytes(text[place : place + 60])

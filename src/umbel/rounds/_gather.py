@@ -37,6 +37,12 @@ class Question(NamedTuple):
         """How many nodes are asked."""
         return len(self.positions)
 
+    def asked(self) -> Iterator[Node]:
+        """Yield the nodes in order."""
+        if self.positions == range(len(self.nodes)):
+            return iter(self.nodes)
+        return map(self.nodes.__getitem__, self.positions)
+
     def message(self, slot: int, node: Node) -> Message:
         """Return the message to the node of one place in the cohort; all messages share one content."""
         metadata = Metadata(
@@ -108,12 +114,12 @@ class _Asked:
     def __init__(self, question: Question) -> None:
         self._question = question
         self._nodes: dict[int, Node] = {}
-        self._rest = iter(enumerate(question.positions))
+        self._rest = enumerate(question.asked())
 
     def messages(self) -> Iterator[Message]:
         """Yield a message for each node, which counts as asked from then on."""
-        for slot, position in self._rest:
-            node = self._nodes[slot] = self._question.nodes[position]
+        for slot, node in self._rest:
+            self._nodes[slot] = node
             yield self._question.message(slot, node)
 
     def answered_by(self, reply: Metadata) -> tuple[int, Node | None]:
@@ -126,7 +132,7 @@ class _Asked:
 
     def missing(self) -> dict[int, Node]:
         """Return who has not answered, by place in the cohort; an engine may not even have taken their messages."""
-        self._nodes.update((slot, self._question.nodes[position]) for slot, position in self._rest)
+        self._nodes.update(self._rest)
         return dict(sorted(self._nodes.items()))
 
 

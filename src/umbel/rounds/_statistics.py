@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from umbel.aggregation import Update, total
-from umbel.errors import UpdateRejected
+from umbel.errors import AggregationError, RoundFailed, UpdateRejected
 from umbel.gate import Gate
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._events import UpdateRefused
@@ -28,6 +28,7 @@ def judge_statistics(node: str, content: RecordSet) -> Update:
         )
     update = Update(node, 1.0, record)
     Gate().check(record, update)
+    total().reduce.start(record)  # refuses what has no sum, such as bools, while it is known whose it is
     return update
 
 
@@ -57,8 +58,14 @@ class Totals:
         if not self._nodes:
             return ParametersRecord(), 0, []
         chosen = max(self._nodes, key=lambda layout: len(self._nodes[layout]))
-        record = self._reduce.finish(self._sums[chosen])
+        record = self._finish(chosen)
         return record, len(self._nodes[chosen]), list(self._refused(question, chosen))
+
+    def _finish(self, layout: _Layout) -> ParametersRecord:
+        try:
+            return self._reduce.finish(self._sums[layout])
+        except AggregationError as error:
+            raise RoundFailed(f"the statistics of the nodes have no sum: {error}") from error
 
     def _refused(self, question: Question, chosen: _Layout) -> Iterator[UpdateRefused]:
         for layout, nodes in self._nodes.items():

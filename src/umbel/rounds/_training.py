@@ -1,6 +1,7 @@
 """The updates of one round, on their way into one: each accepted as a whole, added in canonical order."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
@@ -27,8 +28,9 @@ class _Record:
     """One record of a round: what trains it, and the updates so far."""
 
     def __init__(self, name: str, aggregator: Aggregator, optimizer: Optimizer, gate: Gate, state: RecordSet) -> None:
-        self._name, self._aggregator, self._optimizer, self._gate = name, aggregator, optimizer, gate
+        self._name, self._aggregator, self._optimizer = name, aggregator, optimizer
         self._current = state.parameters_records[name]
+        self._check = gate.against(self._current)
         self._kept = optimizer_state(state, self._prefix)
         self._sum = aggregator.reduce.start(self._current)
 
@@ -48,7 +50,7 @@ class _Record:
             )
         metrics = content.metrics_records
         update = Update(node, self._aggregator.weigh(metrics), record, metrics)
-        self._gate.check(self._current, update)
+        self._check(update)
         return update
 
     def measure(self, update: Update) -> tuple[float, ...]:
@@ -64,7 +66,10 @@ class _Record:
 
     def add(self, updates: list[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
-        self._sum = self._aggregator.reduce.add(self._sum, updates)
+        fold = self._aggregator.reduce
+        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
+        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
+        self._sum = fold.add(self._sum, kept)
 
     def finish(self, cohort: Cohort) -> Mapping[str, ParametersRecord]:
         """Return the next record and whatever else its optimizer keeps, by record name."""

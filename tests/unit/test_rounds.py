@@ -1,0 +1,207 @@
+"""The loop by itself: statistics, folds that keep their updates, reused memory, and the state between rounds."""
+
+import numpy as np
+import pytest
+
+from umbel.aggregation import Aggregator, uniform
+from umbel.app import ClientApp
+from umbel.engines import LocalGrid, Population
+from umbel.errors import RoundFailed
+from umbel.gate import Gate
+from umbel.optimizers import momentum
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet
+from umbel.rounds import (
+    RoundCompleted,
+    RunCompleted,
+    RunStarted,
+    StatisticsCollected,
+    UpdateAccepted,
+    UpdateRefused,
+    begin,
+    train,
+)
+from umbel.strategy import fedavg, strategy
+
+MODEL = ParametersRecord.from_numpy({"w": np.zeros(3)})
+
+
+def run(app, plan, *, nodes=4, rounds=1, state=None):
+    state = begin(plan, MODEL, seed=2, run_config={"lr": 0.5}) if state is None else state
+    return list(train(LocalGrid(app, Population(nodes), seed=2), plan, state, rounds=rounds))
+
+
+def of_kind(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def content_of(values, examples=1):
+    model = ParametersRecord.from_numpy({"w": np.asarray(values, dtype=np.float64)})
+    return RecordSet({"model": model}, {"metrics": MetricsRecord({"num-examples": examples})})
+
+
+def app_with(train_handler, query_handler=None):
+    app = ClientApp()
+    app.train()(train_handler)
+    if query_handler is not None:
+        app.query()(query_handler)
+    return app
+
+
+def echo(message, context):
+    return message.create_reply(content_of(np.full(3, context.node_id)))
+
+
+def statistics_of(arrays):
+    return RecordSet({"statistics": ParametersRecord.from_numpy(arrays)})
+
+
+def test_statistics_are_summed_over_every_node_and_sent_along():
+    seen = []
+
+    def count(message, context):
+        assert message.content.configs_records["config"]["round"] == 0
+        return message.create_reply(statistics_of({"rows": np.array([context.node_id]), "sum": np.full(2, 0.5)}))
+
+    def look(message, context):
+        seen.append(message.content.parameters_records["statistics"].to_numpy())
+        return echo(message, context)
+
+    events = run(app_with(look, count), fedavg(fraction=0.5, statistics=True), rounds=2)
+    (collected,) = of_kind(events, StatisticsCollected)
+    assert collected.nodes == 4
+    assert len(seen) == 4
+    for statistics in seen:
+        assert statistics["rows"].tolist() == [10]
+        assert statistics["sum"].tolist() == [2, 2]
+    again = run(app_with(look), fedavg(statistics=True), rounds=1, state=collected.state)
+    assert of_kind(again, StatisticsCollected) == []
+
+
+def test_statistics_of_another_layout_than_most_nodes_have_do_not_count():
+    def count(message, context):
+        odd = context.node_name == "node-0"
+        return message.create_reply(statistics_of({"rows": np.ones(7 if odd else 2)}))
+
+    events = run(app_with(echo, count), fedavg(statistics=True))
+    (collected,) = of_kind(events, StatisticsCollected)
+    assert collected.nodes == 3
+    assert collected.state.parameters_records["statistics"].to_numpy()["rows"].tolist() == [3, 3]
+    (refused,) = of_kind(events, UpdateRefused)
+    assert (refused.node, refused.phase, refused.round) == ("node-0", "query", 0)
+    assert "rows: float64[2], got rows: float64[7]" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (RecordSet, "expected a parameters record 'statistics'"),
+        (lambda: statistics_of({"rows": np.full(2, np.nan)}), "2 NaN"),
+        (lambda: statistics_of({"rows": np.array([True])}), "which has no sum"),
+    ],
+)
+def test_statistics_that_cannot_be_used_end_the_run_with_the_reason(answer, reason):
+    with pytest.raises(RoundFailed, match=reason):
+        run(app_with(echo, lambda message, context: message.create_reply(answer())), fedavg(statistics=True))
+
+
+def test_sums_that_overflow_end_the_run_by_name():
+    def count(message, context):
+        return message.create_reply(statistics_of({"rows": np.array([2**63 - 1])}))
+
+    with pytest.raises(RoundFailed, match="the statistics of the nodes have no sum"):
+        run(app_with(echo, count), fedavg(statistics=True))
+
+
+def test_an_app_without_a_query_handler_has_no_statistics():
+    with pytest.raises(RoundFailed, match="no handler for messages of type 'query'"):
+        run(app_with(echo), fedavg(statistics=True))
+
+
+class Median:
+    """A fold that has to see all updates at once."""
+
+    streaming = False
+
+    def start(self, template):
+        return []
+
+    def add(self, acc, updates):
+        return [*acc, *updates]
+
+    def finish(self, acc, updates=()):
+        return ParametersRecord.from_numpy({"w": np.median([each.record.to_numpy()["w"] for each in acc], axis=0)})
+
+
+def reusing(memory):
+    """A handler that replies with a view of memory that every node writes to, as one PyTorch model for all would."""
+
+    def handler(message, context):
+        memory[:] = context.node_id
+        record = ParametersRecord.from_numpy({"w": memory}, copy=False)
+        return message.create_reply(RecordSet({"model": record}, {"metrics": MetricsRecord({"num-examples": 1})}))
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"), [(fedavg(), 2.5), (strategy(aggregator=Aggregator("median", uniform, Median())), 2.5)]
+)
+def test_nodes_may_use_their_memory_again(plan, expected):
+    events = run(app_with(reusing(np.zeros(3))), plan)
+    (end,) = of_kind(events, RunCompleted)
+    assert end.state.parameters_records["model"].to_numpy()["w"].tolist() == [expected] * 3
+
+
+def test_updates_that_do_not_make_a_model_fail_the_round():
+    def diverge(message, context):
+        return message.create_reply(content_of([np.inf, 0, 0]))
+
+    with pytest.raises(RoundFailed, match="do not make a model"):
+        run(app_with(diverge), strategy(gate=Gate(finite=False)))
+
+
+def test_every_completed_round_carries_a_state_to_go_on_from():
+    plan = fedavg(optimizer=momentum(beta=0.5))
+    events = run(app_with(echo), plan, rounds=3)
+    completed = of_kind(events, RoundCompleted)
+    for first, event in enumerate(completed[:-1], start=1):
+        assert event.state.configs_records["run"]["round"] == first
+        assert "optimizer.momentum" in event.state.parameters_records
+        later = run(app_with(echo), plan, rounds=3, state=event.state)
+        assert later[-1].digest == events[-1].digest
+        assert later[0] == RunStarted(1, "fedavg", 2, 3, first, 4)
+        assert len(of_kind(later, RoundCompleted)) == 3 - first
+
+
+def test_a_state_with_all_rounds_behind_it_completes_at_once():
+    state = run(app_with(echo), fedavg(), rounds=2)[-1].state
+    assert [type(event) for event in run(app_with(echo), fedavg(), rounds=1, state=state)] == [RunStarted, RunCompleted]
+
+
+def test_a_loop_that_is_not_read_on_does_not_run_on():
+    ran = []
+
+    def note(message, context):
+        ran.append(context.node_name)
+        return echo(message, context)
+
+    plan = fedavg()
+    grid = LocalGrid(app_with(note), Population(4), seed=2)
+    for event in train(grid, plan, begin(plan, MODEL), rounds=5):
+        if isinstance(event, UpdateAccepted) and event.node == "node-1":
+            break
+    assert ran == ["node-0", "node-1"]
+
+
+def test_message_ids_are_never_used_twice():
+    ids = []
+
+    def note(message, context):
+        ids.append(message.metadata.message_id)
+        return echo(message, context)
+
+    app = app_with(note)
+    app.evaluate()(note)
+    run(app, fedavg(), rounds=4)
+    assert len(ids) == len(set(ids)) == 4 * 2 * 4
+    assert min(ids) > 0
