@@ -107,7 +107,7 @@ def from_zero(state):
 
 
 def corrected(number):
-    """Flower corrects the bias of Adam by a factor of the learning rate that depends on the round; the paper does not."""
+    """Flower corrects the bias of Adam, by a factor of the rate that depends on the round; the paper does not."""
     return 0.05 * np.sqrt(1 - 0.95 ** (number + 1)) / (1 - 0.8 ** (number + 1))
 
 

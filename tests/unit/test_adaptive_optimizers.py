@@ -22,6 +22,7 @@ from umbel.records import ParametersRecord
 
 ALL = [sgd(learning_rate=0.5), momentum(), nesterov(), adagrad(), adam(), yogi(), dynamic(), accumulate()]
 NAMES = [optimizer.name.partition("(")[0] for optimizer in ALL]
+ALONE = Cohort()
 EVERY = pytest.mark.parametrize("optimizer", ALL, ids=NAMES)
 
 
@@ -34,7 +35,7 @@ def rounds(count=5, size=40, seed=0):
     return rng.standard_normal(size), [rng.standard_normal(size) for _ in range(count)]
 
 
-def run(optimizer, first, aggregates, cohort=Cohort()):
+def run(optimizer, first, aggregates, cohort=ALONE):
     model = record(w=first)
     state = optimizer.init(model)
     for aggregate in aggregates:

@@ -116,7 +116,7 @@ def test_scaffold_follows_algorithm_1_with_option_2(learning_rate):
     for cohort in cohorts(named.fedavg(fraction=0.5, evaluate_fraction=0)):
         steps, changes = [], []
         for node in cohort:
-            y = descend(node, x, STEPS[node], lambda _, node=node: c - variates[node])
+            y = descend(node, x, STEPS[node], lambda _, node=node, c=c: c - variates[node])
             after = variates[node] - c + (x - y) / (STEPS[node] * RATE)
             steps.append(y - x)
             changes.append(after - variates[node])
@@ -230,16 +230,17 @@ def test_a_metric_of_ones_own_is_the_weight():
     ]
 
 
-class TestPersonal:
-    MODEL = {"base": np.zeros(2), "head.weight": np.ones(2), "head.bias": np.ones(1)}
+PERSONAL = {"base": np.zeros(2), "head.weight": np.ones(2), "head.bias": np.ones(1)}
 
+
+class TestPersonal:
     def run(self, strategy, leak=False):
         app, seen = ClientApp(), []
 
         @app.train()
         def handle(message, context):
             config = message.content.configs_records["config"]
-            template = ParametersRecord.from_numpy(self.MODEL)
+            template = ParametersRecord.from_numpy(PERSONAL)
             own = context.state.parameters_records.get("own", ParametersRecord())
             whole = merge(template, message.content.parameters_records["model"], own).to_numpy()
             seen.append((context.node_id, {name: array.tolist() for name, array in whole.items()}))
@@ -248,7 +249,7 @@ class TestPersonal:
             reply = trained if leak else shared
             return message.create_reply(RecordSet({"model": reply}, {"metrics": MetricsRecord({"num-examples": 1})}))
 
-        return umbel.simulate(app, strategy, self.MODEL, nodes=3, rounds=3), seen
+        return umbel.simulate(app, strategy, PERSONAL, nodes=3, rounds=3), seen
 
     def test_local_arrays_stay_where_they_are(self):
         history, seen = self.run(named.fedper(local="head.*", evaluate_fraction=0))
@@ -258,7 +259,7 @@ class TestPersonal:
         assert last[1]["head.weight"] == [3.0, 3.0]
 
     def test_a_node_that_sends_them_is_refused(self):
-        with pytest.raises(RoundFailed, match="unexpected 'head.weight'"):
+        with pytest.raises(RoundFailed, match=r"unexpected 'head\.weight'"):
             self.run(named.fedbn(local=["head.*"], evaluate_fraction=0), leak=True)
 
     def test_what_makes_no_sense_is_refused(self):
@@ -274,7 +275,7 @@ def test_an_update_counts_as_a_whole_or_not_at_all():
     def train(node, content, state):
         control = {0: {"w": np.zeros(SIZE + 1)}, 1: {"w": np.full(SIZE, np.nan)}}.get(node, {"w": np.ones(SIZE)})
         records = {"model": {"w": np.full(SIZE, float(node))}, "control": control}
-        return ({"model": records["model"]} if node == 2 else records), {}  # noqa: PLR2004
+        return ({"model": records["model"]} if node == 2 else records), {}
 
     events = []
     history = simulate(train, named.scaffold(evaluate_fraction=0), rounds=1, on_event=events.append)
