@@ -200,5 +200,12 @@ def test_a_state_that_diverges_is_named():
         run(adam(), np.float32([0]), [np.float32([1e30])])
 
 
+@pytest.mark.parametrize("kept", [{}, {"momentum": record(w=np.zeros(2))}])
+def test_a_state_of_another_optimizer_is_refused(kept):
+    model = record(w=np.zeros(2))
+    with pytest.raises(AggregationError, match=r"begin the state again with init\(model\)"):
+        adam().update(kept, model, model)
+
+
 def test_replace_looks_at_no_cohort():
     assert run(replace(), np.zeros(1), [np.ones(1)], Cohort(1, 5))[0].tolist() == [1.0]

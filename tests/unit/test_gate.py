@@ -82,5 +82,5 @@ def test_scalars_and_empty_arrays_pass():
 def test_a_norm_beyond_the_range_of_float64_costs_one_node_its_update():
     template = ParametersRecord.from_numpy({"w": np.zeros(100_000)})
     far = ParametersRecord.from_numpy({"w": np.full(100_000, 1.2e154)})  # squares are finite, their sum is not
-    with pytest.raises(UpdateRejected, match="at most 1.0 from the model, got inf"):
+    with pytest.raises(UpdateRejected, match=r"at most 1\.0 from the model, got inf"):
         Gate(max_norm=1.0).check(template, Update("a", 1, far))
