@@ -17,7 +17,7 @@ SOURCES := src tests benchmarks examples docs conftest.py
 .PHONY: help demo test test-slow lint format types bench docs fuzz clean
 
 help:
-	@echo 'make demo       train one model over six real sites (about a minute, after installation)'
+	@echo 'make demo       train one model over six real sites (seconds, once installed)'
 	@echo 'make test       every test but the slow ones; make test-slow: those'
 	@echo 'make lint       formatting and lint rules; make format: apply them; make types: mypy'
 	@echo 'make bench      every figure beside its target'
@@ -58,14 +58,15 @@ clean:
 	rm -rf $(VENV) .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Debian ships `venv` without `ensurepip`; pip, which it packages apart, can fill an environment from outside.
+# An environment that works is kept, whoever made it. Debian ships `venv` without `ensurepip`; pip, which it packages
+# apart, can fill an environment from outside.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'Umbel needs Python 3.11 or newer; name one: make PYTHON=python3.11' >&2; exit 1; }
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+	@$(PIP) --version >/dev/null 2>&1 \
+	  || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) >/dev/null 2>&1; } \
 	  || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) \
-	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip setuptools; } \
+	       && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } \
 	  || { echo 'no environment could be made; install pip (Debian: python3-pip) or venv (python3-venv)' >&2; exit 1; }
 	@touch $@
 

@@ -29,6 +29,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from umbel.errors import MissingExtra
+from umbel.records import _stypes
 
 ROOT = Path(__file__).parent
 COMMAND_SECONDS = 300
@@ -121,12 +122,16 @@ def _enter_folder(namespace: dict[str, Any]) -> None:
     folder = base / "work"
     folder.mkdir()
     (folder / "examples").symlink_to(ROOT / "examples")
+    namespace["console_codecs"] = dict(_stypes._CODECS)
     namespace |= {"console_state": str(base / "folder"), "console_home": str(base), "console_back": str(Path.cwd())}
     os.chdir(folder)
     sys.path.insert(0, str(folder))
 
 
 def _leave_folder(namespace: dict[str, Any]) -> None:
+    """Leave nothing behind: neither files, nor modules, nor codecs that the page has registered."""
+    _stypes._CODECS.clear()
+    _stypes._CODECS.update(namespace["console_codecs"])
     os.chdir(namespace["console_back"])
     base = namespace["console_home"]
     sys.path[:] = [entry for entry in sys.path if not entry.startswith(base)]

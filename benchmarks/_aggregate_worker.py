@@ -1,7 +1,7 @@
 """One side's aggregation of one workload, timed in a process of its own against the memory bandwidth of the same run.
 
     PYTHON _aggregate_worker.py SIDE WORKLOAD ROUNDS    prints {way: {"wall": ..., "cpu": ...}, "floor": ...}, seconds
-    PYTHON _aggregate_worker.py SIDE WORKLOAD memory    prints {way: extra bytes, "model": bytes of one model}
+    PYTHON _aggregate_worker.py SIDE WORKLOAD WAY       prints {"extra": bytes, "model": bytes of one model}
 
 The floor is the time that the bytes of all updates, read once, and of the result, written once, take at the bandwidth
 of a warm memcpy.
@@ -33,14 +33,12 @@ LARGE = 2**28
 def models(workload: str, count: int) -> list[Arrays]:
     """Models of one layout with different numbers."""
     random = np.random.default_rng(7)
-    if workload == "huge":
-        return [
-            {f"layer{i}.weight": random.standard_normal((2048, 4096), np.float32) for i in range(16)}
-            for _ in range(count)
-        ]
     if workload == "simulated":
         return [{f"w{i}": random.standard_normal(25_000, np.float32) for i in range(10)} for _ in range(count)]
-    first = {name: np.asarray(array) for name, array in make(workload).items()}
+    if workload == "huge":
+        first = {f"layer{i}.weight": random.standard_normal((2048, 4096), np.float32) for i in range(16)}
+    else:
+        first = {name: np.asarray(array) for name, array in make(workload).items()}
     return [first, *(_other(first, random) for _ in range(count - 1))]
 
 
@@ -56,7 +54,8 @@ def umbel(found: list[Arrays]) -> Ways:
 
     records = [ParametersRecord.from_numpy(arrays, keep_input=False) for arrays in found]
     updates = [Update(f"node{i:03}", WEIGHTS[i % K], record) for i, record in enumerate(records)]
-    fold, gate, template = weighted_mean().reduce, Gate(), records[0]
+    fold, template = weighted_mean().reduce, records[0]
+    check = Gate().against(template)
 
     def one_by_one() -> Any:
         acc = fold.start(template)
@@ -75,8 +74,8 @@ def umbel(found: list[Arrays]) -> Ways:
     return {
         "mean": lambda: fold.finish(fold.start(template), updates),
         "mean, one at a time": one_by_one,
-        "gate": lambda: [gate.check(template, update) for update in updates],
-        "gate, in cache": lambda: [gate.check(template, updates[0]) for _ in updates],
+        "gate": lambda: [check(update) for update in updates],
+        "gate, in cache": lambda: [check(updates[0]) for _ in updates],
         "bare loop": bare,
     }
 
@@ -185,13 +184,11 @@ def main(arguments: list[str]) -> None:
     found = models(workload, SIMULATED if workload == "simulated" else K)
     count, size = len(found), sum(array.nbytes for array in found[0].values())
     ways = SIDES[side](found)
-    if rounds == "memory":
-        tiny = models("simulated", 2)
-        for way in SIDES[side](tiny).values():  # what a first call loads is not the model's
-            way()
-        answer: dict[str, Any] = {name: extra(way) for name, way in ways.items()} | {"model": size}
-    else:
+    if rounds.isdigit():
         answer = measure(ways, size, count, int(rounds))
+    else:
+        SIDES[side](models("simulated", 2))[rounds]()  # what a first call loads is not the model's
+        answer = {"extra": extra(ways[rounds]), "model": size}
     print(json.dumps(answer))
 
 

@@ -103,8 +103,9 @@ def test_a17_the_last_of_65536_arrays_is_bad():
 
 def test_a17_more_values_than_there_may_be():
     check(LimitExceeded, naming([f'["{place:x}",0]' for place in range(1_000_000)], "metrics"))
-    check(LimitExceeded, naming([f'["{place:x}",[]]' for place in range(300_000)], "configs"))
-    check(LimitExceeded, naming(['["a",[' + "0.0," * 262_144 + "0.0]]"], "metrics"))
+    for values in ([f'["{place:x}",[]]' for place in range(300_000)], ['["a",[' + "0.0," * 262_144 + "0.0]]"]):
+        with pytest.raises(LimitExceeded):
+            loads(naming(values, "configs"))
 
 
 def test_a17_more_records_than_there_may_be():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import umbel
+from umbel.aggregation import weighted_mean
 from umbel.app import ClientApp
 from umbel.errors import RoundFailed
 from umbel.message import Error, Message
@@ -222,3 +223,43 @@ def test_a_sum_of_weights_is_no_way_to_overflow():
 
     history = umbel.simulate(app, fedavg(), INITIAL, nodes=4, rounds=1)
     assert np.allclose(history.model.to_numpy()["b"], 3e38)
+
+
+def test_metrics_without_a_weight_cost_one_node_its_update():
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        metrics = MetricsRecord() if context.node_name == BAD else MetricsRecord({"loss": 2.0})
+        return message.create_reply(RecordSet(message.content.parameters_records, {"metrics": metrics}))
+
+    by_loss = weighted_mean(lambda metrics: 1 / metrics["metrics"]["loss"])
+    history = umbel.simulate(app, fedavg(aggregator=by_loss, evaluate_fraction=0), INITIAL, nodes=NAMES, rounds=1)
+    ((node, why),) = history.rounds[0].refused
+    assert (node, history.rounds[0].accepted) == (BAD, 3)
+    assert why.startswith("expected metrics that have a weight, got KeyError: 'loss'")
+
+
+def test_a_list_of_metrics_that_got_a_text_later_is_refused():
+    def spoil(message, context):
+        content = content_of(trained(context))
+        content.metrics_records["metrics"]["losses"] = [0.5]
+        content.metrics_records["metrics"]["losses"].append("half")
+        return message.create_reply(content)
+
+    history = federation(NAMES, spoil)
+    assert history.digest == federation(WITHOUT).digest
+    assert history.rounds[0].refused == ((BAD, "expected a list of numbers - at metrics_records.metrics['losses']"),)
+
+
+@pytest.mark.parametrize("folder", [None, "checkpoint"])
+def test_a_state_that_no_file_can_hold_loses_the_node(tmp_path, folder):
+    def keep(message, context):
+        context.state.parameters_records["kept"] = ParametersRecord({"a": Array("float32", [7], "raw", b"123")})
+        return message.create_reply(content_of(trained(context)))
+
+    history = federation(NAMES, keep, checkpoint=folder and tmp_path / folder)
+    assert history.digest == federation(WITHOUT).digest
+    ((node, why),) = history.rounds[0].lost
+    assert node == BAD
+    assert "context.state" in why

@@ -177,6 +177,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path, ch
         run(checkpoint=tmp_path, resume=True, **change)
 
 
+def test_a_config_that_is_not_a_number_is_no_other_config(tmp_path):
+    nan = {"run_config": {"limit": float("nan")}}
+    run(rounds=1, checkpoint=tmp_path, **nan)
+    assert len(run(rounds=2, checkpoint=tmp_path, resume=True, **nan).rounds) == 2
+
+
 def test_a_checkpoint_is_never_overwritten_by_accident(tmp_path):
     run(rounds=1, checkpoint=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -7,7 +7,7 @@ import pytest
 
 import umbel
 from umbel.app import ClientApp
-from umbel.errors import RoundFailed, StrategyError, UsageError
+from umbel.errors import BadName, RoundFailed, StrategyError, UsageError
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
 from umbel.rounds import RoundCompleted, RoundStarted, RunCompleted, RunStarted, UpdateAccepted
@@ -217,3 +217,45 @@ def test_central_metrics_that_are_not_finite_are_none():
 def test_what_cannot_be_is_refused_by_name(options, error, message):
     with pytest.raises(error, match=message):
         run(**options)
+
+
+def test_an_instruction_is_content_and_what_is_done_to_it_leaves_the_model_alone():
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        model = ParametersRecord.from_numpy([np.zeros(1)])
+        return message.create_reply(RecordSet({"model": model}, {"metrics": MetricsRecord({"num-examples": 1})}))
+
+    def empty(content, number):
+        content.parameters_records["model"].clear()
+        return content
+
+    def forget(content, number):
+        content.parameters_records["model"].clear()
+
+    history = umbel.simulate(app, strategy(instruct=empty), [np.zeros(1)], nodes=1, rounds=2)
+    assert [report.accepted for report in history.rounds] == [1, 1]
+    with pytest.raises(StrategyError, match="expected a RecordSet, the content to send, got NoneType"):
+        umbel.simulate(app, strategy(instruct=forget), [np.zeros(1)], nodes=1, rounds=2)
+
+
+def test_a_central_evaluation_cannot_change_the_model():
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        content = RecordSet(message.content.parameters_records, {"metrics": MetricsRecord({"num-examples": 1})})
+        return message.create_reply(content)
+
+    def evaluate(number, model):
+        model.clear()
+        return {}
+
+    history = umbel.simulate(app, strategy(), [np.zeros(1)], nodes=1, rounds=2, evaluate=evaluate)
+    assert list(history.model) == ["0"]
+
+
+def test_an_array_that_no_checkpoint_can_name_is_refused_before_any_node_trains():
+    with pytest.raises(BadName, match="control character"):
+        umbel.simulate(ClientApp(), fedavg(), {"a\nb": np.zeros(1)}, nodes=1, rounds=1)

@@ -5,16 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from umbel.aggregation import (
-    Update,
-    aggregate,
-    by_examples,
-    canonical,
-    flat,
-    total,
-    uniform,
-    weighted_mean,
-)
+from umbel.aggregation import Update, aggregate, by_examples, canonical, flat, total, uniform, weighted_mean
 from umbel.errors import AggregationError, Mismatch, RecordError, UpdateRejected
 from umbel.records import Array, MetricsRecord, ParametersRecord, array_from_numpy
 
@@ -122,13 +113,16 @@ class TestMean:
 
     @pytest.mark.parametrize("dtype", ["int64", "uint64"])
     def test_of_one_wide_integer_is_that_of_many(self, dtype):
-        values = [0, 1, 2**53 + 1, 2**61 + 12345, 2**62 + 2**8 + 3, 2**63 - 1]
+        low, high = (-(2**63), 2**63 - 1) if dtype == "int64" else (0, 2**64 - 1)
+        values = [low, low + 1, 0, 1, 2**53 + 1, 2**61 + 12345, 2**62 + 2**8 + 3, 2**63 - 1, high - 1, high]
         for first in values:
             for second in values:
                 pairs = [np.array([value], dtype) for value in (first, second)]
-                one = combine(MEAN, [ParametersRecord.from_numpy({"w": pair}) for pair in pairs], [3, 5])
-                many = combine(MEAN, [ParametersRecord.from_numpy({"w": np.tile(pair, 3)}) for pair in pairs], [3, 5])
-                assert many.tolist() == one.tolist() * 3
+                tiled = [np.tile(pair, 3) for pair in pairs]
+                for weights in ([3, 5], [1, 1], [1, 2**60]):
+                    one = combine(MEAN, [ParametersRecord.from_numpy({"w": pair}) for pair in pairs], weights)
+                    many = combine(MEAN, [ParametersRecord.from_numpy({"w": pair}) for pair in tiled], weights)
+                    assert many.tolist() == one.tolist() * 3
 
     def test_survives_numbers_whose_weighted_sum_would_overflow(self):
         mean = combine(MEAN, [record("float32", 1e38, -3e38)] * 3, [100, 2000, 1e9])

@@ -100,6 +100,35 @@ def test_many_nodes_go_into_several_files(tmp_path):
     assert checkpoint.read(tmp_path).nodes == nodes
 
 
+@pytest.mark.parametrize(
+    "state",
+    {
+        "values": RecordSet(metrics_records={"losses": MetricsRecord({"l": [0.5] * 300})}),
+        "text": RecordSet(configs_records={"random": ConfigsRecord({"state": b"x" * 20_000})}),
+        "records": RecordSet(configs_records={f"r{i}": ConfigsRecord() for i in range(80)}),
+        "names": RecordSet({"m": ParametersRecord.from_numpy({f"{'x' * 900}{i}": np.zeros(1) for i in range(20)})}),
+    }.values(),
+    ids=("values", "text", "records", "names"),
+)
+def test_files_stay_inside_the_limits_of_a_container_whatever_nodes_keep(tmp_path, state):
+    nodes = {f"node-{number}": state for number in range(1_000)}
+    checkpoint.write(tmp_path, state_of(1), reports(1), nodes=nodes)
+    assert checkpoint.read(tmp_path).nodes == nodes
+
+
+def test_a_state_that_no_file_can_hold_is_named(tmp_path):
+    large = RecordSet(metrics_records={"losses": MetricsRecord({"l": [0.5] * 262_144})})
+    with pytest.raises(CheckpointError, match="those of the nodes amber: expected at most 262144 values"):
+        checkpoint.write(tmp_path, state_of(1), reports(1), nodes={"amber": large})
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "nodes-of-the-north.safetensors").touch()
+    checkpoint.write(tmp_path, state_of(1), reports(1), nodes={"a": kept(1)})
+    assert checkpoint.read(tmp_path).nodes == {"a": kept(1)}
+    assert "nodes-of-the-north.safetensors" in names(tmp_path)
+
+
 def test_names_of_any_kind_come_back(tmp_path):
     record = ParametersRecord.from_numpy({"../w": np.ones(1)})
     nodes = {"Zürich / 1": RecordSet({"index": record, "0": record}, {"0": MetricsRecord({"n": 1})})}

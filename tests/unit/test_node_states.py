@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from umbel.engines import NodeStates
-from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet
+from umbel.errors import RecordError
+from umbel.records import Array, ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet
 
 
 def state_of(value=1.0):
@@ -65,6 +66,26 @@ def test_changes_are_named_once():
     assert states.take_changes() == {"a", "c"}
     assert states.take_changes() == set()
     assert sorted(states.kept) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({"n": 1}, {"n": True}), ({"n": 0.0}, {"n": -0.0}), ({"a": 1, "b": 2}, {"b": 2, "a": 1})]
+)
+def test_a_change_that_equality_does_not_see_is_kept(before, after):
+    states = NodeStates()
+    for values in (before, after):
+        states.commit("a", RecordSet(configs_records={"config": ConfigsRecord(values)}))
+    kept = states.checkout("a").configs_records["config"]
+    assert repr(dict(kept)) == repr(after)
+
+
+def test_a_state_that_no_file_can_hold_is_refused_and_the_old_one_stays():
+    states = NodeStates({"a": state_of()})
+    cut = RecordSet({"weights": ParametersRecord({"w": Array("float32", [7], "raw", b"123")})})
+    with pytest.raises(RecordError, match="should have 28 bytes"):
+        states.commit("a", cut)
+    assert states.checkout("a") == state_of()
+    assert states.take_changes() == set()
 
 
 def test_kept_is_read_only():

@@ -1,5 +1,7 @@
 """Strategies: values whose parts are named, and that refuse what makes no sense in a sentence."""
 
+from functools import partial
+
 import pytest
 
 from umbel.aggregation import total, uniform, weighted_mean
@@ -100,3 +102,16 @@ def test_numbers_out_of_range_are_refused(numbers, message):
 def test_a_strategy_is_frozen():
     with pytest.raises(AttributeError):
         fedavg().optimizer = replace()
+
+
+def test_parts_without_a_name_of_their_own_are_described():
+    class Weigh:
+        def __call__(self, metrics):
+            return 1.0
+
+    def sent(share, content, number, *, key):
+        return content
+
+    whole = strategy(instruct=partial(sent, 0.5, key="a"), aggregator=weighted_mean(Weigh()))
+    assert whole.describe()["instruct"].endswith("sent(0.5, key='a')")
+    assert whole.describe()["aggregator"].endswith("Weigh")

@@ -35,6 +35,8 @@ def weighted_mean(
     Weights run on a scale of powers of two, so that nothing overflows on the way if the mean does not, as long as they
     are within a factor of 2**100 of each other. An update of weight 0 is left out.
 
+    The memory of one large result that nobody holds any more is kept, and used for the next.
+
     Args:
         weigh: the weight of an update, from its metrics.
         finite: refuse a result with NaN or infinite elements. False passes on those that the updates had.

@@ -44,6 +44,9 @@ def difference(block: NDArray[Any], first: NDArray[Any], room: NDArray[Any]) -> 
 def store_mean(dtype: np.dtype[Any], total: NDArray[Any], out: NDArray[Any], divisor: float, finite: bool) -> str:  # noqa: FBT001 - the signature of all kinds
     """Write ``first + total / divisor``, to nearest, half to even, clipped to the range of ``dtype``."""
     del finite
+    if out.size == 1:
+        _store_counter(np.iinfo(dtype), total, out, divisor)
+        return ""
     first = _ordered(out)
     odd = first & _ONE
     # Rounding is to even numbers of the result, so an odd first number lends its last bit to what is rounded.
@@ -56,6 +59,13 @@ def store_mean(dtype: np.dtype[Any], total: NDArray[Any], out: NDArray[Any], div
     down[down > even] = np.uint64(0)
     np.copyto(out, _unordered(np.where(shift < 0, down, up), dtype))
     return ""
+
+
+def _store_counter(info: np.iinfo[Any], total: NDArray[Any], out: NDArray[Any], divisor: float) -> None:
+    first = out.item()
+    odd = first & 1
+    shift = min(max(total.item() / divisor + odd, -_MOST), _MOST)
+    out[0] = min(max(first - odd + round(shift), info.min), info.max)
 
 
 def clear(block: NDArray[Any], out: NDArray[Any]) -> None:

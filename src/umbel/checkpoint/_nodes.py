@@ -5,17 +5,21 @@ or everything changed anyway, the complete set goes into files "all" and what is
 changed in it, and the folder holds a small multiple of what is kept.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from umbel.errors import CheckpointError
-from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet, load, save
+from umbel.errors import CheckpointError, RecordError
+from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet, dumps, load, save
 
-# Well inside the limits of one container: 65,536 arrays and 16 MiB of header.
+# Well inside the limits of one container: 65,536 arrays, as many records, 262,144 values and 16 MiB of header.
 _NODES_A_FILE: Final = 1_024
-_ARRAYS_A_FILE: Final = 16_384
+_ENTRIES_A_FILE: Final = 32_768
+_HEADER_OF_A_FILE: Final = 2**22
+_NAME: Final = re.compile(r"nodes-(\d+)-(all|new)-(\d+)")
 _INDEX: Final = "index"
+_SHOWN: Final = 3
 _T = TypeVar("_T", str, int)
 
 
@@ -37,7 +41,7 @@ def write(folder: Path, number: int, nodes: Mapping[str, RecordSet], changed: Co
     names = sorted(nodes) if complete else sorted(changed)
     for part, chunk in enumerate(_chunks(names, nodes)):
         kind = "all" if complete else "new"
-        save(_pack(chunk), folder / f"nodes-{number:08d}-{kind}-{part:04d}.safetensors")
+        _save(chunk, folder / f"nodes-{number:08d}-{kind}-{part:04d}.safetensors")
 
 
 def read(folder: Path, number: int) -> dict[str, RecordSet]:
@@ -59,9 +63,10 @@ def forget_older(folder: Path, number: int) -> None:
 
 def _files(folder: Path) -> list[_File]:
     files = []
-    for path in folder.glob("nodes-*-*-*.safetensors"):
-        _, number, kind, part = path.stem.split("-")
-        files.append(_File(int(number), kind, int(part), path))
+    for path in folder.glob("nodes-*.safetensors"):
+        found = _NAME.fullmatch(path.stem)
+        if found is not None:
+            files.append(_File(int(found[1]), found[2], int(found[3]), path))
     return sorted(files)
 
 
@@ -79,16 +84,34 @@ def _outgrown(files: list[_File]) -> bool:
 
 def _chunks(names: list[str], nodes: Mapping[str, RecordSet]) -> Iterator[dict[str, RecordSet]]:
     chunk: dict[str, RecordSet] = {}
-    arrays = 0
+    entries = header = 0
     for name in names:
         state = nodes.get(name, RecordSet())
-        size = sum(map(len, state.parameters_records.values()))
-        if chunk and (len(chunk) == _NODES_A_FILE or arrays + size > _ARRAYS_A_FILE):
+        more, text = _count_entries(state), len(dumps(state)[0])
+        full = entries + more > _ENTRIES_A_FILE or header + text > _HEADER_OF_A_FILE
+        if chunk and (full or len(chunk) == _NODES_A_FILE):
             yield chunk
-            chunk, arrays = {}, 0
+            chunk, entries, header = {}, 0, 0
         chunk[name] = state
-        arrays += size
+        entries, header = entries + more, header + text
     yield chunk
+
+
+def _count_entries(state: RecordSet) -> int:
+    """Return how many records, arrays and values there are, the items of lists counted one by one."""
+    records: list[Mapping[str, object]] = [*state.metrics_records.values(), *state.configs_records.values()]
+    values = sum(len(value) if isinstance(value, list) else 1 for record in records for value in record.values())
+    arrays = sum(map(len, state.parameters_records.values()))
+    return len(state.parameters_records) + len(records) + arrays + values
+
+
+def _save(states: Mapping[str, RecordSet], path: Path) -> None:
+    try:
+        save(_pack(states), path)
+    except RecordError as error:
+        names = ", ".join(list(states)[:_SHOWN])
+        message = f"expected states that one file can hold, got those of the nodes {names}: {error.message}"
+        raise CheckpointError(message, at=error.at) from error
 
 
 def _pack(states: Mapping[str, RecordSet]) -> RecordSet:

@@ -10,9 +10,9 @@ from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
 from umbel.engines._states import NodeStates, own_copy
-from umbel.errors import MessageExpired
+from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.grid import Node
-from umbel.message import Message
+from umbel.message import Error, ErrorCode, Message
 
 _LARGEST_ADAPTIVE_BLOCK: Final = 31 * 2**20
 
@@ -85,10 +85,19 @@ class LocalGrid:
         context = self._context(message, node)
         try:
             reply = self._app(_with_own_content(message), context)
+            return self._with_state_kept(message, reply, context)
         except MessageExpired:
             return None
-        if reply.has_content():
-            self._states.commit(node.name, context.state)
+
+    def _with_state_kept(self, message: Message, reply: Message, context: Context) -> Message:
+        """Commit the node's state together with its reply: both count, or neither does."""
+        if reply.has_error():
+            return reply
+        try:
+            self._states.commit(context.node_name, context.state)
+        except (RecordError, RecordTypeError) as error:
+            fault = f"expected a state that a file can hold in context.state, got one that it cannot: {error}"
+            return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
         return reply
 
     def _context(self, message: Message, node: Node) -> Context:

@@ -5,7 +5,7 @@ from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
 
-from umbel.records import Array, ParametersRecord, RecordSet
+from umbel.records import Array, ParametersRecord, RecordSet, dumps
 
 
 class NodeStates:
@@ -29,17 +29,18 @@ class NodeStates:
         return RecordSet() if kept is None else own_copy(kept)
 
     def commit(self, name: str, state: RecordSet) -> None:
-        """Make ``state`` the node's state; an empty one is not kept."""
+        """Make ``state`` the node's state; an empty one is not kept.
+
+        Raises ``RecordError`` or ``RecordTypeError`` for a state that no file can hold; the state is then as it was.
+        """
         kept = self._states.get(name)
-        if kept is None and is_empty(state):
-            return
-        if kept is not None and state == kept:
-            return
-        self._changed.add(name)
         if is_empty(state):
-            del self._states[name]
-        else:
+            if kept is not None:
+                del self._states[name]
+                self._changed.add(name)
+        elif not _is_same(state, kept):
             self._states[name] = _snapshot(state, kept or RecordSet())
+            self._changed.add(name)
 
     def take_changes(self) -> set[str]:
         """Return the names of the nodes whose state changed, or was given up, since the last call."""
@@ -61,6 +62,12 @@ def own_copy(content: RecordSet) -> RecordSet:
             if type(value) is list:
                 record[key] = value.copy()
     return twin
+
+
+def _is_same(state: RecordSet, kept: RecordSet | None) -> bool:
+    """Compare values and what ``==`` does not see: the order of entries, 1 and True, 0.0 and -0.0."""
+    header = dumps(state)[0]
+    return kept is not None and state == kept and header == dumps(kept)[0]
 
 
 def _snapshot(state: RecordSet, before: RecordSet) -> RecordSet:

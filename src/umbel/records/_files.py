@@ -71,15 +71,25 @@ def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSe
     try:
         return loads(mapped, expect=expect)
     except RecordError as error:
-        raise type(error)(error.message, at=", ".join(filter(None, (str(path), error.at)))) from error
+        raise type(error)(error.message, at=", ".join(filter(None, (_legible(path), error.at)))) from error
 
 
 def map_file(path: str | os.PathLike[str]) -> mmap.mmap:
     """Return the file at ``path`` as memory that cannot be written to; the system reads it page by page when used."""
-    with Path(path).open("rb") as file:
+    with open(path, "rb", opener=_open_at_once) as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise Truncated("expected a file of arrays, got an empty one", at=str(path))
+            raise Truncated("expected a file of arrays, got an empty one", at=_legible(path))
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe under its name is found to be empty, not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _legible(path: str | os.PathLike[str]) -> str:
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
 
 
 def _write(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:

@@ -56,7 +56,10 @@ class _ValuesRecord(TypedMapping[V]):
 
     def count_bytes(self) -> int:
         """Return 8 bytes a number, 1 a bool, the length of text in UTF-8 and of bytes, and the names in UTF-8."""
-        return sum(len(key.encode()) + _count(value) for key, value in self._data.items())
+        count = 0
+        for key, value in self._data.items():
+            count += len(key.encode()) + _count(value)
+        return count
 
 
 class MetricsRecord(_ValuesRecord[MetricsValue]):

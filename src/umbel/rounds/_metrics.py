@@ -84,7 +84,7 @@ class _Mean:
 
 
 def check_weights(records: Mapping[str, MetricsRecord]) -> None:
-    """Refuse, with ``UpdateRejected``, metrics whose ``num-examples`` is no weight, or whose names cannot be shown."""
+    """Refuse, with ``UpdateRejected``, metrics with a bad weight, name or list."""
     for name, record in records.items():
         for shown in (name, *record):
             if not (shown.isprintable() and 0 < len(shown) <= _NAME_LIMIT):
@@ -98,3 +98,7 @@ def check_weights(records: Mapping[str, MetricsRecord]) -> None:
                 f"expected a finite number of examples, 0 or more, got {weight!r}",
                 at=f"metrics_records.{name}[{NUM_EXAMPLES!r}]",
             )
+        # A record gives its lists away, so what is in one was checked only when it was stored.
+        for metric, value in record.items():
+            if isinstance(value, list) and not {*map(type, value)} <= {int, float}:
+                raise UpdateRejected("expected a list of numbers", at=f"metrics_records.{name}[{metric!r}]")

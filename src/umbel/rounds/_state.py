@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from umbel.errors import UsageError
 from umbel.optimizers import OptimizerState
 from umbel.personal import split
-from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
+from umbel.records import ConfigsRecord, ParametersRecord, RecordSet, dumps
 from umbel.strategy import Strategy
 
 MODEL = "model"
@@ -36,7 +36,8 @@ def begin(
 
     ``run_config`` goes to every node with every instruction. Raises ``UsageError`` when it has a key "round", which
     the loop writes, and for a seed outside 0 to 2**63 - 1; ``StrategyError`` when the strategy keeps arrays local that
-    the model does not have.
+    the model does not have; ``RecordError`` for what no checkpoint can hold, such as the name of an array that is not
+    NFC.
     """
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {seed!r}", at="seed")
@@ -50,7 +51,7 @@ def begin(
     for companion in strategy.companions:
         first = companion.init(model)
         records |= {companion.name: first, **as_records(companion.optimizer.init(first), companion.name)}
-    return RecordSet(
+    state = RecordSet(
         records,
         configs_records={
             RUN: ConfigsRecord({ROUND: 0, SEED: seed}),
@@ -58,6 +59,8 @@ def begin(
             CONFIG: ConfigsRecord(config),
         },
     )
+    dumps(state)  # copies nothing, and refuses now what would be refused after a round of training
+    return state
 
 
 def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
@@ -69,7 +72,7 @@ def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
         found += [
             f"{name}.{key} is {before.get(key)!r} in the checkpoint, {now.get(key)!r} in this run"
             for key in keys
-            if before.get(key) != now.get(key)
+            if repr(before.get(key)) != repr(now.get(key))  # NaN is NaN here, and True is not 1
         ]
     there, here = (_layout(each.parameters_records.get(MODEL, ParametersRecord())) for each in (state, fresh))
     found += [
@@ -114,7 +117,8 @@ def _prefix(companion: str) -> str:
 def instruction(state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
     """Return what every node of a round is sent: the model, what there is beside it, the config and the round."""
     names = (MODEL, STATISTICS, *companions)
-    shared = {name: state.parameters_records[name] for name in names if name in state.parameters_records}
+    records = state.parameters_records
+    shared = {name: records[name].copy() for name in names if name in records}
     config = ConfigsRecord({**state.configs_records[CONFIG], ROUND: number})
     return RecordSet(shared, configs_records={CONFIG: config})
 

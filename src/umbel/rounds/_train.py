@@ -1,9 +1,10 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.context import derive_seed
+from umbel.errors import StrategyError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -48,6 +49,14 @@ class _Run(NamedTuple):
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
+    def instruct(self, state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
+        """Return what a cohort of a round is sent."""
+        content: object = self.strategy.instruct(instruction(state, number, companions), number)
+        if not isinstance(content, RecordSet):
+            message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
+            raise StrategyError(message, at="instruct")
+        return content
+
 
 def train(
     grid: Grid,
@@ -91,7 +100,7 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
 
 def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
     companions = [companion.name for companion in run.strategy.companions]
-    content = run.strategy.instruct(instruction(state, number, companions), number)
+    content = run.instruct(state, number, companions)
     question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
     yield RoundStarted(number, question.size)
     tally, training = Tally(), Training(run.strategy, state, len(question.nodes))
@@ -115,8 +124,7 @@ def _evaluate_on_nodes(
     selector = run.strategy.evaluate
     if selector is None:
         return {}
-    content = run.strategy.instruct(instruction(state, number), number)
-    question = run.question(number, MessageType.EVALUATE, selector, content)
+    question = run.question(number, MessageType.EVALUATE, selector, run.instruct(state, number))
     yield EvaluationStarted(number, question.size)
     means = MetricMeans()
     tally.sent(question)
@@ -133,6 +141,6 @@ def _judge_metrics(_node: str, content: RecordSet) -> Mapping[str, MetricsRecord
 def _evaluate_centrally(run: _Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
     if run.evaluate is None:
         return {}
-    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL])))
+    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL].copy())))
     tally.lap("central")
     return {f"central.{name}": value for name, value in record.items()}

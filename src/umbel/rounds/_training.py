@@ -1,12 +1,12 @@
 """The updates of one round, on their way into one: each accepted as a whole, added in canonical order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from umbel.aggregation import Aggregator, Update
-from umbel.errors import AggregationError, RoundFailed, UpdateRejected
+from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate
 from umbel.optimizers import Cohort, Optimizer
 from umbel.records import ParametersRecord, RecordSet
@@ -49,13 +49,13 @@ class _Record:
                 at=f"parameters_records[{self._name!r}]",
             )
         metrics = content.metrics_records
-        update = Update(node, self._aggregator.weigh(metrics), record, metrics)
+        update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
         self._check(update)
         return update
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
-        return tuple(_measured(name, measure(update, self._current)) for name, measure in self._measures())
+        return tuple(_finite(name, _asked(name, measure, update, self._current)) for name, measure in self._measures())
 
     def sums(self, totals: Sequence[float]) -> dict[str, float]:
         """Return the sums by name."""
@@ -118,7 +118,18 @@ class Training:
         return following
 
 
-def _measured(name: str, number: float) -> float:
+def _asked(what: str, function: Callable[..., float], *arguments: object) -> float:
+    try:
+        return function(*arguments)
+    except UmbelError:
+        raise
+    except Exception as error:  # a function of the user's own meets metrics that a node made up
+        raise UpdateRejected(
+            f"expected metrics that have {what}, got {type(error).__name__}: {error!s:.200}", at="metrics_records"
+        ) from error
+
+
+def _finite(name: str, number: float) -> float:
     if not isfinite(number):
         raise UpdateRejected(f"expected a finite number, got {number!r} as what the strategy calls {name!r}")
     return number

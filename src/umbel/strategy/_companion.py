@@ -43,12 +43,12 @@ def zeros_of_floats(model: ParametersRecord) -> ParametersRecord:
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """Return what a part that is a function is called; the arguments of a partial one belong to its name."""
+    """Return what a part that is a function is called; with what is bound to it; any other callable, its class."""
     if isinstance(function, partial):
         arguments = [repr(value) for value in function.args]
         arguments += [f"{name}={value!r}" for name, value in function.keywords.items()]
         return f"{function_name(function.func)}({', '.join(arguments)})"
-    return str(getattr(function, "__qualname__", None) or repr(function))
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
 
 
 def aggregator_name(aggregator: Aggregator) -> str:
