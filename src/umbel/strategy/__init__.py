@@ -6,7 +6,7 @@ from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._personal import fedbn, fedper
-from umbel.strategy._selectors import Selector, everyone, fixed, fraction
+from umbel.strategy._selectors import Selector, everyone, fixed, fraction, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "scaffold",
     "strategy",
     "tell",
+    "weighted",
 ]
