@@ -108,8 +108,17 @@ def normaliser(steps: int, *, momentum: float = 0.0, shrink: float = 0.0) -> flo
 
 
 def zeros(arrays: _Arrays) -> dict[str, NDArray[Any]]:
-    """Return zeros like ``arrays``: what a control variate or a linear term begins at."""
-    return {name: np.zeros_like(array) for name, array in arrays.items()}
+    """Return zeros like the float and complex ``arrays``: what a control variate or a linear term begins at.
+
+    >>> list(zeros({"weight": np.ones(2, np.float32), "batches": np.int64(7)}))
+    ['weight']
+
+    """
+    return {name: np.zeros_like(array) for name, array in arrays.items() if _has_gradient(array.dtype)}
+
+
+def _has_gradient(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fc" or "float" in dtype.name
 
 
 def _like(array: NDArray[Any], result: NDArray[Any]) -> NDArray[Any]:

@@ -280,7 +280,7 @@ def test_an_update_counts_as_a_whole_or_not_at_all():
     events = []
     history = simulate(train, named.scaffold(evaluate_fraction=0), rounds=1, on_event=events.append)
     reasons = dict(history.rounds[0].refused)
-    assert "expected shape [4], got [5]" in reasons["node-0"]
+    assert "expected shape [4], got [5] - at parameters_records.control['w'].shape" in reasons["node-0"]
     assert "4 NaN" in reasons["node-1"]
     assert "'control', got 'model': the strategy trains it beside the model" in reasons["node-2"]
     assert history.model["w"].numpy().tolist() == [4.0] * SIZE
@@ -291,7 +291,8 @@ def test_an_update_counts_as_a_whole_or_not_at_all():
     ("strategy", "metrics", "message"),
     [
         (named.fednova(), {}, "umbel.drift.normaliser"),
-        (named.fednova(), {"normaliser": 0.0}, "above 0, got 0.0"),
+        (named.fednova(), {"normaliser": 0.0}, "above 0 and at most 1e.09, got 0.0"),
+        (named.fednova(), {"normaliser": 1e300}, "at most 1e.09, got 1e.300"),
         (named.qfedavg(q=1, learning_rate=1), {}, "report it as the metric 'loss-before'"),
         (named.qfedavg(q=1, learning_rate=1), {"loss-before": -1.0}, "0 or more, got -1.0"),
         (named.qfedavg(q=9, learning_rate=1), {"loss-before": 1e200}, "weight above 0 and at most"),

@@ -34,7 +34,7 @@ def adagrad(*, learning_rate: float = 0.1, beta1: float = 0.0, tau: float = 1e-3
     Args:
         learning_rate: eta of the paper, above 0; the paper tunes it for every task.
         beta1: share of the last ``m`` that goes on, from 0 to below 1; 0 is Adagrad as it was.
-        tau: how little the step adapts, above 0; 1e-3 in most of the paper's experiments.
+        tau: how little the step adapts, above 0; 1e-3 does well in most of the paper's experiments.
 
     Raises:
         StrategyError: for numbers outside these ranges. ``update`` raises ``AggregationError`` if the model, the

@@ -50,7 +50,10 @@ class _Record:
             )
         metrics = content.metrics_records
         update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
-        self._check(update)
+        try:
+            self._check(update)
+        except UpdateRejected as error:
+            raise UpdateRejected(error.message, at=error.at.replace(f".{MODEL}", f".{self._name}", 1)) from error
         return update
 
     def measure(self, update: Update) -> tuple[float, ...]:

@@ -13,6 +13,8 @@ from umbel.strategy._fedavg import Options, averaged
 from umbel.strategy._strategy import Strategy, tell
 
 _EXAMPLES: Final = "examples"
+# As with the gate's largest weight: more steps than this are a mistake, or greed.
+_FURTHEST: Final = 1e9
 _AHEAD: Final = "examples times normaliser"
 _BACK: Final = "examples over normaliser"
 
@@ -107,10 +109,10 @@ def _effective_steps(cohort: Cohort) -> float:
 
 def _normaliser(metrics: Mapping[str, MetricsRecord]) -> float:
     found = metrics["metrics"].get("normaliser") if "metrics" in metrics else None
-    if not isinstance(found, int | float) or not 0 < found < float("inf"):
+    if not isinstance(found, int | float) or not 0 < found <= _FURTHEST:
         raise UpdateRejected(
-            f"expected how far the local steps went, above 0, got {found!r:.40}; report it as the metric 'normaliser', "
-            "with umbel.drift.normaliser(steps)",
+            f"expected how far the local steps went, above 0 and at most {_FURTHEST:g}, got {found!r:.40}; report it as "
+            "the metric 'normaliser', with umbel.drift.normaliser(steps)",
             at="metrics_records['metrics']['normaliser']",
         )
     return found
