@@ -8,6 +8,7 @@ all of it: snapshot, serialise, read back. Peers run in environments of their ow
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,13 @@ from _workloads import WORKLOADS
 HERE = Path(__file__).resolve().parent
 FILES = HERE.parent / ".bench" / "files"
 PEERS = ("flwr-1.13.1", "flwr-1.41.0", "safetensors", "torch")
-ROUNDS = {"resnet": 25, "large": 5, "tiny": 15, "bfloat16": 11}
+ROUNDS = {"resnet": 15, "large": 5, "tiny": 9, "bfloat16": 7}
 CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
 MICROSECOND = 1e-6
 TINY = 10_000
+# glibc keeps freed arrays below a size that grows as it runs; fixed, it gives each back at once, and what is counted is
+# what is in use.
+RETURNING = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 Way = tuple[str, str]
 Times = dict[Way, dict[str, float]]
@@ -44,11 +48,13 @@ class Figure(NamedTuple):
 class Worker:
     """A process that does one side's work when it is asked, and is idle otherwise."""
 
-    def __init__(self, side: str) -> None:
+    def __init__(self, side: str, environment: dict[str, str] | None = None) -> None:
         self.side = side
         python = sys.executable if side == "umbel" else str(peer_python(side))
         command = [python, str(HERE / "_records_worker.py"), side, str(FILES)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | (environment or {})
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def __enter__(self) -> Self:
         return self
@@ -176,24 +182,30 @@ REPORTS: dict[str, Callable[[Times], Iterable[Figure]]] = {
 }
 
 
-def peak(case: str, workload: str) -> dict[str, float]:
-    with Worker("umbel") as worker:
+def peak(case: str, workload: str, environment: dict[str, str] | None = None) -> dict[str, float]:
+    with Worker("umbel", environment) as worker:
         answer = worker.ask(memory=case, workload=workload)
     if "error" in answer:
         raise RuntimeError(answer["error"])
     return answer
 
 
+def emptied(label: str, returning: dict[str, float], usual: dict[str, float]) -> Iterable[Figure]:
+    """One record and its largest array, to a decimal: huge pages are 2 MiB each."""
+    name, bound = f"{label}: peak total, keep_input=False", returning["bound"]
+    met = round(returning["total"], 1) <= round(bound, 1)
+    yield Figure(name, returning["total"], "records", f"<= {bound:.2f}", met)
+    yield Figure(f"{label}: the same, the allocator left to itself", usual["total"], "records")
+
+
 def memory() -> Iterable[Figure]:
     """Peaks of processes that do one thing each, in records (the bytes of the model)."""
     for workload, label in (("resnet", "46.8 MB"), ("large", "1 GiB")):
-        found = {case: peak(case, workload) for case in ("record", "arrays", "emptied", "save", "load")}
+        found = {case: peak(case, workload) for case in ("record", "arrays", "save", "load")}
         for case, name in (("record", "from_numpy + to_numpy(copy=False)"), ("arrays", "array_from_numpy")):
             value = found[case]["extra"]
             yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 1.0", round(value, 1) <= 1)
-        total, bound = found["emptied"]["total"], found["emptied"]["bound"]
-        met = round(total, 1) <= round(bound, 1)
-        yield Figure(f"{label}: peak total, keep_input=False", total, "records", f"<= {bound:.2f}", met)
+        yield from emptied(label, peak("emptied", workload, RETURNING), peak("emptied", workload))
         for case, name in (("save", "save"), ("load", "load + one pass")):
             value = found[case]["extra"]
             yield Figure(f"{label}: extra memory, {name}", value, "records", "<= 0.0", round(value, 1) <= 0)

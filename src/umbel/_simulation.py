@@ -69,6 +69,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
     _check(client_app, strategy, engine, rounds)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
+    # Other nodes mean other cohorts and other parts of the data: to go on with them would be another run.
+    begun.configs_records["run"]["nodes"] = population.description
     start = _start(begun, checkpoint, resume=resume)
     states = NodeStates(start.nodes)
     grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)

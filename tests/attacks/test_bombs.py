@@ -102,7 +102,7 @@ def test_a17_the_last_of_65536_arrays_is_bad():
 
 
 def test_a17_more_values_than_there_may_be():
-    check(LimitExceeded, naming([f'["{place:x}",0]' for place in range(1_000_000)], "metrics"))
+    """A million metrics are among the bombs below: to trace every allocation takes long."""
     for values in ([f'["{place:x}",[]]' for place in range(300_000)], ['["a",[' + "0.0," * 262_144 + "0.0]]"]):
         with pytest.raises(LimitExceeded):
             loads(naming(values, "configs"))
@@ -110,7 +110,7 @@ def test_a17_more_values_than_there_may_be():
 
 def test_a17_more_records_than_there_may_be():
     records = "[" + ",".join(f'["{place:x}",[]]' for place in range(ARRAYS + 1)) + "]"
-    for kind in ("parameters", "metrics", "configs"):
+    for kind in ("parameters", "configs"):
         check(LimitExceeded, container(meta(**{kind: records})))
 
 
@@ -159,29 +159,31 @@ SLACK = 4 * MIB
 
 def test_bombs_under_a_hard_limit_of_memory(tmp_path):
     """The limit holds for everything in the process, NumPy, regular expressions and the JSON parser included."""
-    bombs = {
-        "HeaderTooLarge": (2**24 + 56).to_bytes(8, "little") + b"[" * (2**24 + 56),
-        "TooDeep": framed(b"[" * FULL),
-        "LimitExceeded": arrays(200_000),
-        "BadOffsets": arrays(ARRAYS, entry("ffff", stop=1)),
-        "BadShape": model(W.replace("2,3", "10," * (FULL // 3 - 200))),
-        "BadHeader": container(meta(metrics='[["m",[["a",[' + "[]," * (FULL // 3 - 100))),
-        "BadValue": container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]')),
-        "Truncated": container(ONE_ARRAY, entry("w", "U8", f"{2**52}", 0, 2**52)),
-    }
+    bombs = [
+        ("HeaderTooLarge", (2**24 + 56).to_bytes(8, "little") + b"[" * (2**24 + 56)),
+        ("TooDeep", framed(b"[" * FULL)),
+        ("LimitExceeded", arrays(200_000)),
+        ("LimitExceeded", naming([f'["{place:x}",0]' for place in range(1_000_000)], "metrics")),
+        ("BadOffsets", arrays(ARRAYS, entry("ffff", stop=1))),
+        ("BadShape", model(W.replace("2,3", "10," * (FULL // 3 - 200)))),
+        ("BadHeader", container(meta(metrics='[["m",[["a",[' + "[]," * (FULL // 3 - 100)))),
+        ("BadValue", container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]'))),
+        ("Truncated", container(ONE_ARRAY, entry("w", "U8", f"{2**52}", 0, 2**52))),
+    ]
     valid = tmp_path / "valid"
     valid.write_bytes(model(W))
-    for name, data in bombs.items():
-        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / str(place) for place in range(len(bombs))]
+    for path, (_, data) in zip(paths, bombs, strict=True):
+        path.write_bytes(data)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.replace("{slack}", str(SLACK)), valid, *(tmp_path / name for name in bombs)],
+        [sys.executable, "-c", SCRIPT.replace("{slack}", str(SLACK)), valid, *paths],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.split() == list(bombs)
+    assert done.stdout.split() == [name for name, _ in bombs]
 
 
 def test_a_sparse_file_of_a_tebibyte_is_opened_without_reading_it(tmp_path):

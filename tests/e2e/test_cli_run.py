@@ -1,6 +1,7 @@
 """``umbel run``: what it prints and keeps, interruptions, and going on after them."""
 
 import json
+import os
 import shutil
 import xml.etree.ElementTree as ET
 
@@ -241,3 +242,10 @@ def test_debug_adds_the_traceback_of_a_node(umbel, site):
     result = umbel("run", site(code=code), "--rounds", 1, "--debug")
     assert result.exit_code == 0
     assert "\n      Traceback (most recent call last):" in result.stdout
+
+
+def test_an_app_in_a_folder_whose_name_is_no_text_runs_and_goes_on(umbel, site, tmp_path, only_run):
+    folder = site(name=os.fsdecode(b"caf\xe9"))
+    first = digest_of(umbel("run", folder, "--rounds", 1))
+    assert first.startswith("blake3:")
+    assert umbel("run", "--resume", only_run().name, "--rounds", 2).exit_code == 0

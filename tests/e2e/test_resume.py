@@ -169,6 +169,7 @@ def test_a_killed_process_goes_on(tmp_path, whole):
         ),
         ({"initial": {"w": INITIAL["w"]}}, r"model\['n'\] is int64\[\] in the checkpoint, absent in this run"),
         ({"initial": dict(reversed(INITIAL.items()))}, "another order"),
+        ({"nodes": 9}, r"run\.nodes is '5 virtual nodes' in the checkpoint, '9 virtual nodes' in this run"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path, change, message):

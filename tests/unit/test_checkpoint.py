@@ -49,6 +49,13 @@ def test_a_folder_is_made_with_its_parents(tmp_path):
     assert checkpoint.read(tmp_path / "a" / "b") == checkpoint.Checkpoint(state_of(0), (), {})
 
 
+def test_what_a_killed_process_left_half_written_is_deleted(tmp_path):
+    for name in (".state.safetensors.a1b2c3d4.tmp", ".nodes-00000001-all-0000.safetensors.x.tmp", ".mine.tmp"):
+        (tmp_path / name).touch()
+    checkpoint.write(tmp_path, state_of(1), reports(1))
+    assert names(tmp_path) == [".mine.tmp", "rounds.jsonl", "state.safetensors"]
+
+
 def test_what_a_later_round_left_behind_does_not_count(tmp_path):
     checkpoint.write(tmp_path, state_of(1), reports(1), nodes={"a": kept(1)})
     state = (tmp_path / "state.safetensors").read_bytes()

@@ -59,6 +59,13 @@ def test_configs_are_given_out_as_copies():
     assert population.config(population.nodes[0]) == {"beds": 7}
 
 
+def test_a_description_tells_populations_apart():
+    others = [3, 4, ["a", "b"], ["b", "a"], {"a": {}}, {"a": {}, "b": {}, "c": {}}]
+    assert len({Population(nodes).description for nodes in others}) == len(others)
+    assert Population(3).description == "3 virtual nodes"
+    assert Population({"b": {}, "a": {}}).description == Population({"a": {"beds": 7}, "b": {}}).description
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [

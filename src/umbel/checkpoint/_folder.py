@@ -16,6 +16,7 @@ from umbel.checkpoint import _nodes, _reports
 from umbel.errors import CheckpointError, RecordError
 from umbel.history import RoundReport
 from umbel.records import RecordSet, load, save
+from umbel.records._files import sync_folder
 
 _STATE = "state.safetensors"
 _ROUNDS = "rounds.jsonl"
@@ -52,7 +53,7 @@ def write(
     folder = Path(folder)
     kept = {} if nodes is None else nodes
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _prepare(folder)
         _reports.append(folder / _ROUNDS, reports)
         number = round_of(state)
         _nodes.write(folder, number, kept, kept.keys() if changed is None else changed)
@@ -60,6 +61,17 @@ def write(
         _nodes.forget_older(folder, number)
     except OSError as error:
         raise CheckpointError(f"expected a folder to write checkpoints to, got: {error}", at=str(folder)) from error
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, durably, and delete what a killed process left in it under temporary names."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+    for pattern in (f".{_STATE}.*.tmp", ".nodes-*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def read(folder: str | Path) -> Checkpoint:

@@ -17,6 +17,7 @@ from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
 from umbel.history import History
 from umbel.records import save
+from umbel.records._files import write
 
 RUNS = "runs"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without 0/o and 1/i/l, which are misread
@@ -120,7 +121,7 @@ def write_start(folder: RunFolder, target: str, settings: Settings) -> None:
         "given": target,
         "settings": settings.stored(),
     }
-    write_text(folder.start, json.dumps(start, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder.start, json.dumps(start, indent=2) + "\n")
 
 
 def read_start(folder: RunFolder) -> dict[str, Any]:
@@ -166,10 +167,5 @@ def panels(history: History) -> Iterator[Panel]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under another name, flush it to the disk and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write a file, so that after a crash it is there whole or not at all."""
+    write([text.encode()], path)

@@ -167,7 +167,7 @@ def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, Histo
     with held(folder), _leaving(screen, plan, folder):
         write_start(folder, plan.target, settings)
         history = _simulate(screen, settings, app, folder)
-        write_results(folder, history, f"{settings.folder.resolve().name}, run {folder.name}")
+        write_results(folder, history, f"{safe(settings.folder.resolve().name)}, run {folder.name}")
     return folder, history
 
 
@@ -209,7 +209,7 @@ def _leaving(screen: Screen, plan: Plan, folder: RunFolder) -> Iterator[None]:
 
 def _discard(folder: RunFolder) -> None:
     with contextlib.suppress(OSError):
-        folder.start.unlink()
+        folder.start.unlink(missing_ok=True)
         folder.path.rmdir()
 
 

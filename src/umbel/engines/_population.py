@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, overload
 
+from blake3 import blake3
+
 from umbel.errors import UsageError
 from umbel.grid import Node
 
@@ -16,7 +18,8 @@ class Population:
 
     ``nodes`` is a number of virtual nodes, named "node-0", "node-1" ... and told their ``partition-id`` and
     ``num-partitions``; or a sequence of names, told the same by their place in it; or a mapping from names to node
-    configs. Virtual nodes cost nothing until they are asked. Raises ``UsageError`` for anything else, for no nodes,
+    configs. Virtual nodes cost nothing until they are asked. ``description`` tells one population from another: how
+    many nodes, and a digest of the names that were given. Raises ``UsageError`` for anything else, for no nodes,
     and for a name that is empty, not printable, over 1,024 bytes, or there twice.
 
     >>> population = Population(3)
@@ -31,14 +34,17 @@ class Population:
         if type(nodes) is int:
             count = _require_some(nodes)
             self.nodes: Sequence[Node] = _VirtualNodes(count)
+            self.description = f"{count} virtual nodes"
             self._config = lambda node: _partition(node.node_id - 1, count)
         elif isinstance(nodes, Mapping):
             configs = {name: dict(config) for name, config in nodes.items()}
             self.nodes = _named(list(configs))
+            self.description = _described(sorted(configs))
             self._config = lambda node: dict(configs[node.name])
         else:
             places = _places(nodes)
             self.nodes = _named(list(places))
+            self.description = _described(list(places))
             self._config = lambda node: _partition(places[node.name], len(places))
 
     def config(self, node: Node) -> _NodeConfig:
@@ -155,6 +161,11 @@ def _named(names: list[str]) -> list[Node]:
                 f"expected a node name of 1 to {_NAME_LIMIT:,} bytes that can be printed, got {name!r:.80}", at="nodes"
             )
     return [Node(name, place) for place, name in enumerate(sorted(names), start=1)]
+
+
+def _described(names: list[str]) -> str:
+    text = "\n".join(names)  # a name can be printed, so it has no line break
+    return f"{len(names)} nodes called blake3:{blake3(text.encode()).hexdigest()[:16]}"
 
 
 def _require_some(count: int) -> int:

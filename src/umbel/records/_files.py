@@ -52,7 +52,7 @@ def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str]) 
         with suppress(OSError):
             Path(name).unlink()
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSet:
@@ -114,7 +114,8 @@ def _write_batch(descriptor: int, batch: list[bytes | memoryview]) -> None:
             batch[0] = memoryview(batch[0])[written:]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush the names of the files in ``folder`` to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

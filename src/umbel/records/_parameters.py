@@ -12,7 +12,7 @@ from umbel.records._array import Array, array_from_numpy, plain, read_only, unch
 from umbel.records._brief import brief
 from umbel.records._dtypes import name_of, portable
 from umbel.records._mapping import TypedMapping, drain
-from umbel.records._stypes import RAW, carries, place_raw
+from umbel.records._stypes import RAW, carries, decode_raw, place_raw
 
 P = TypeVar("P", bound="ParametersRecord")
 _SHOWN = 6
@@ -95,14 +95,19 @@ class ParametersRecord(TypedMapping[Array]):
 
         """
         taken = _named(arrays)
+        if stype == RAW and not copy:
+            record = record_of({name: _view(name, array) for name, array in taken.items()}, cls)
+            if not keep_input:
+                drain(arrays)
+            return record
         places, size = _plan(taken)
         certain = carries(stype, {dtype for _, dtype, _ in places})
-        buffer = _buffer(arena, size) if copy and stype == RAW else None
+        buffer = _buffer(arena, size) if stype == RAW else None
         if certain and not keep_input:
             drain(arrays)
         if buffer is not None:
             return record_of(_snapshot(taken, places, buffer), cls)
-        record = record_of({name: _serialise(taken.pop(name), stype, dtype) for name, dtype, _ in places}, cls)
+        record = record_of({name: array_from_numpy(taken.pop(name), stype) for name, _, _ in places}, cls)
         if not certain and not keep_input:
             # A codec registered by others may refuse the last array, so the caller keeps all until it has not.
             drain(arrays)
@@ -121,7 +126,10 @@ class ParametersRecord(TypedMapping[Array]):
         arrays = {}
         for name, array in self._data.items():
             try:
-                arrays[name] = array.numpy(copy=copy)
+                if copy or array.stype != RAW:
+                    arrays[name] = array.numpy(copy=copy)
+                else:  # as numpy() does, without its detours: the path of every message
+                    arrays[name] = decode_raw(array.data, array.dtype, array.shape)
             except (RecordError, RecordTypeError) as error:
                 raise type(error)(error.message, at=f"ParametersRecord[{brief(name)}]") from error
         return arrays
@@ -151,15 +159,17 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     """Check every name and array before the first byte is copied; lay the arrays out one after the other."""
     places, end = [], 0
     for name, value in arrays.items():
-        if type(name) is not str:
-            msg = f"expected a str as name, got {type(name).__name__} {brief(name)}"
-            raise RecordTypeError(msg)
-        array = value
-        if type(value) is not np.ndarray:
-            array = arrays[name] = plain(value, at=f"arrays[{brief(name)}]")
+        array = arrays[name] = _checked(name, value)
         places.append((name, name_of(array.dtype), end))
         end = align(end + array.nbytes)
     return places, end
+
+
+def _checked(name: object, value: object) -> NDArray[Any]:
+    if type(name) is not str:
+        msg = f"expected a str as name, got {type(name).__name__} {brief(name)}"
+        raise RecordTypeError(msg)
+    return value if type(value) is np.ndarray else plain(value, at=f"arrays[{brief(name)}]")
 
 
 def _buffer(arena: Arena | None, size: int) -> np.ndarray:
@@ -177,16 +187,17 @@ def _snapshot(arrays: dict[str, NDArray[Any]], places: list[_Place], buffer: np.
     return serialised
 
 
-def _serialise(array: NDArray[Any], stype: str, dtype: str) -> Array:
-    """Serialise one array by itself; ``raw`` then means a view of it, if it is as ``raw`` wants it."""
-    if stype != RAW:
-        return array_from_numpy(array, stype)
-    if array.dtype != portable(dtype) or not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array, portable(dtype)).reshape(array.shape)
+def _view(name: object, value: object) -> Array:
+    """Return a view of an array as ``raw`` wants it; of one that is not, a view of a copy that is."""
+    array = _checked(name, value)
+    dtype = name_of(array.dtype)
+    kind = portable(dtype)
     try:
-        data = array.data.cast("B").toreadonly()
-    except (TypeError, ValueError):  # no buffer of Python's: no elements, or a dtype that it has no letter for
-        data = read_only(array.reshape(-1).view(np.uint8))
+        data = array.data.cast("B").toreadonly() if array.dtype == kind else None
+    except (TypeError, ValueError):  # not C-order, no elements, or a dtype that Python's buffers have no letter for
+        data = None
+    if data is None:
+        data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
     return unchecked(dtype, list(array.shape), RAW, data)
 
 

@@ -101,7 +101,7 @@ def _encode_raw(array: np.ndarray) -> memoryview:
     return buffer.data.toreadonly()
 
 
-def _decode_raw(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.ndarray:
+def decode_raw(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.ndarray:
     kind = PORTABLE.get(dtype) or portable(dtype)
     try:
         array: np.ndarray = np.ndarray(shape, kind, data)
@@ -117,4 +117,4 @@ def _decode_raw(data: bytes | memoryview, dtype: str, shape: list[int]) -> np.nd
 
 
 register_stype(NPY, _npy.encode, _npy.decode)
-register_stype(RAW, _encode_raw, _decode_raw)
+register_stype(RAW, _encode_raw, decode_raw)
