@@ -111,8 +111,8 @@ def _normaliser(metrics: Mapping[str, MetricsRecord]) -> float:
     found = metrics["metrics"].get("normaliser") if "metrics" in metrics else None
     if not isinstance(found, int | float) or not 0 < found <= _FURTHEST:
         raise UpdateRejected(
-            f"expected how far the local steps went, above 0 and at most {_FURTHEST:g}, got {found!r:.40}; report it as "
-            "the metric 'normaliser', with umbel.drift.normaliser(steps)",
+            f"expected how far the local steps went, above 0 and at most {_FURTHEST:g}, got {found!r:.40}; report it "
+            "as the metric 'normaliser', with umbel.drift.normaliser(steps)",
             at="metrics_records['metrics']['normaliser']",
         )
     return found
