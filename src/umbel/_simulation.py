@@ -100,16 +100,16 @@ class _Recorder:
         """Keep what the event leaves behind."""
         if isinstance(event, RoundCompleted):
             self._reports.append(event.report)
-        if isinstance(event, RoundCompleted | StatisticsCollected) and self._folder is not None:
-            checkpoints.write(
-                self._folder,
-                event.state,
-                self._reports,
-                nodes=self._states.kept,
-                changed=self._states.take_changes(),
-            )
-        if isinstance(event, RunCompleted):
+            self._save(event.state)
+        elif isinstance(event, StatisticsCollected):
+            self._save(event.state)
+        elif isinstance(event, RunCompleted):
             self._end = event
+
+    def _save(self, state: RecordSet) -> None:
+        if self._folder is not None:
+            changed = self._states.take_changes()
+            checkpoints.write(self._folder, state, self._reports, nodes=self._states.kept, changed=changed)
 
     def history(self) -> History:
         """Return the history of the completed run."""

@@ -97,10 +97,15 @@ class Gate:
 _Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
 
 
+@lru_cache(maxsize=256)
+def _dtype_of(name: str) -> np.dtype[Any]:
+    return Array(name, [0], _RAW, b"").numpy(copy=False).dtype
+
+
 def _slots(template: ParametersRecord, *, finite: bool) -> list[_Slot]:
     slots = []
     for name, array in template.items():
-        kind = Array(array.dtype, [0], _RAW, b"").numpy(copy=False).dtype
+        kind = _dtype_of(array.dtype)
         size = prod(array.shape) * kind.itemsize
         slots.append((name, array.dtype, list(array.shape), size, kind, _check_of(kind, finite)))
     return slots

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from umbel.errors import BadDtype, DuplicateName, RecordError, RecordTypeError, Truncated, UnknownStype
+from umbel.errors import BadDtype, DuplicateName, Mismatch, RecordError, RecordTypeError, Truncated, UnknownStype
 from umbel.records import Arena, Array, ParametersRecord, array_from_numpy, register_stype
 from umbel.records._stypes import _CODECS
 
@@ -347,6 +347,17 @@ class TestStypes:
         del given["b"]
         ParametersRecord.from_numpy(given, stype=name, keep_input=False)
         assert given == {}
+
+    @pytest.mark.parametrize("made", [np.zeros(4, np.float32), np.zeros((2, 2)), [0.0] * 4, None])
+    def test_a_codec_that_returns_another_array_is_found_out(self, stype, made):
+        name = stype("careless", self.encode, lambda data, dtype, shape: made)
+        with pytest.raises(Mismatch, match=r"declared 'float32' \[2, 2\], but the payload was decoded to"):
+            Array("float32", [2, 2], name, b"").numpy()
+
+    @pytest.mark.parametrize("codec", [(1, bytes, bytes), ("x", None, bytes), ("x", bytes, b"")])
+    def test_a_codec_is_a_name_and_two_functions(self, codec):
+        with pytest.raises(RecordTypeError, match="expected a str and two functions"):
+            register_stype(*codec)
 
     def test_nothing_in_a_record_can_add_one(self):
         before = dict(_CODECS)

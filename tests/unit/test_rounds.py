@@ -6,7 +6,7 @@ import pytest
 from umbel.aggregation import Aggregator, uniform
 from umbel.app import ClientApp
 from umbel.engines import LocalGrid, Population
-from umbel.errors import RoundFailed
+from umbel.errors import RoundFailed, StrategyError
 from umbel.gate import Gate
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
@@ -20,7 +20,7 @@ from umbel.rounds import (
     begin,
     train,
 )
-from umbel.strategy import fedavg, strategy
+from umbel.strategy import Selector, fedavg, strategy
 
 MODEL = ParametersRecord.from_numpy({"w": np.zeros(3)})
 
@@ -205,3 +205,21 @@ def test_message_ids_are_never_used_twice():
     run(app, fedavg(), rounds=4)
     assert len(ids) == len(set(ids)) == 4 * 2 * 4
     assert min(ids) > 0
+
+
+@pytest.mark.parametrize("positions", [[0, 4], [-1, 2]])
+def test_a_selector_that_points_beside_the_nodes_is_named(positions):
+    plan = strategy(select=Selector("mine()", lambda count, seed: positions))
+    with pytest.raises(StrategyError, match=r"expected positions among 4 nodes from mine\(\)"):
+        run(app_with(echo), plan)
+
+
+def test_a_selector_may_name_a_node_twice_and_in_any_order():
+    plan = strategy(select=Selector("mine()", lambda count, seed: [3, 1, 3]))
+    accepted = of_kind(run(app_with(echo), plan), UpdateAccepted)
+    assert [event.node for event in accepted] == ["node-1", "node-3"]
+
+
+def test_a_cohort_of_nobody_fails_the_round():
+    with pytest.raises(RoundFailed, match="got 0 from a cohort of 0"):
+        run(app_with(echo), strategy(select=Selector("nobody()", lambda count, seed: [])))

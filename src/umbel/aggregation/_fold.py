@@ -17,6 +17,7 @@ from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
 
+_RAW: Final = "raw"
 _SPENT: Final = "this accumulator is finished, or was left half done by an error; begin another with start()"
 
 
@@ -171,14 +172,20 @@ def _add_all(acc: _Accumulator, updates: Sequence[Update], batches: Mapping[np.d
 
 def _add_one(acc: _Accumulator, update: Update, batches: Mapping[np.dtype[Any], Batch]) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add = np.multiply, np.add
+    multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
+    arrays = dict(update.record.items())
     for dtype, simple in acc.simple.items():
         ((rescale, weight),) = batches[dtype].steps
         for slot, total, room in simple:
-            array = view(slot, dtype, update)
+            name, declared, shape, _, _, nbytes = slot
+            array = arrays.get(name)
+            if array is None or (array.dtype, array.stype, len(array.data)) != (declared, _RAW, nbytes):
+                values = view(slot, dtype, update)
+            else:
+                values = frombuffer(array.data, dtype) if array.shape == shape else view(slot, dtype, update)
             if rescale is not None:
                 multiply(total, rescale, total)
-            add(total, array if weight is None else multiply(array, weight, room), total)
+            add(total, values if weight is None else multiply(values, weight, room), total)
     for slot, place in acc.others:
         fold(place, [view(slot, place.kind.view, update)], batches[place.kind.total])
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from umbel.errors import RecordError, RecordTypeError
 from umbel.records._brief import brief
 from umbel.records._dtypes import name_of
-from umbel.records._stypes import NPY, codec
+from umbel.records._stypes import BUILT_IN, NPY, check_decoded, codec
 
 _new = object.__new__
 _SHOWN = 8
@@ -83,6 +83,8 @@ class Array:
 
         """
         array = codec(self.stype).decode(self.data, self.dtype, self.shape)
+        if self.stype not in BUILT_IN:
+            check_decoded(array, self.dtype, self.shape)
         if not copy:
             array.setflags(write=False)
         elif not array.flags.writeable:

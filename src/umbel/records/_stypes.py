@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from umbel.errors import BadShape, DuplicateName, UnknownStype
+from umbel.errors import BadShape, DuplicateName, Mismatch, RecordTypeError, UnknownStype
 from umbel.records import _npy
 from umbel.records._brief import brief
 from umbel.records._dtypes import PORTABLE, name_of, portable
@@ -17,6 +17,8 @@ from umbel.records._shapes import MAX_RANK, check_size, count_bytes
 
 NPY = "numpy.ndarray"
 RAW = "raw"
+#: The stypes whose codecs compare what they find with what is declared by themselves.
+BUILT_IN = frozenset((NPY, RAW))
 
 
 class Codec(NamedTuple):
@@ -49,8 +51,13 @@ def register_stype(
 
     Raises:
         DuplicateName: if another codec has the name.
+        RecordTypeError: if the name is no str, or a codec no function.
 
     """
+    given: tuple[object, ...] = (name, encode, decode)
+    if not isinstance(given[0], str) or not all(map(callable, given[1:])):
+        kinds = ", ".join(type(value).__name__ for value in given)
+        raise RecordTypeError(f"expected a str and two functions, got {kinds}", at="register_stype")
     codec = Codec(encode, decode)
     if _CODECS.setdefault(name, codec) != codec:
         msg = f"the stype {brief(name)} is registered already; choose another name"
@@ -72,6 +79,17 @@ def codec(stype: str) -> Codec:
         )
         raise UnknownStype(msg)
     return found
+
+
+def check_decoded(array: object, dtype: str, shape: list[int]) -> None:
+    """Raise Mismatch if a codec of somebody's own returned another array than was declared."""
+    if (
+        not isinstance(array, np.ndarray)
+        or list(array.shape) != shape
+        or dtype not in (array.dtype.name, str(array.dtype))
+    ):
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise Mismatch(f"declared {brief(dtype)} {brief(shape)}, but the payload was decoded to {found}")
 
 
 def carries(stype: str, dtypes: Iterable[str]) -> bool:

@@ -46,6 +46,10 @@ class _Run(NamedTuple):
         positions = selector.choose(len(nodes), derive_seed(self.seed, number, "", f"select {phase}"))
         if not isinstance(positions, range):
             positions = sorted(set(positions))
+        if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
+            reach = f"from {positions[0]} to {positions[-1]}"
+            message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
+            raise StrategyError(message, at="select" if phase == MessageType.TRAIN else phase)
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
@@ -80,9 +84,10 @@ def train(
     yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes()))
     if strategy.statistics and STATISTICS not in state.parameters_records:
         state = yield from _collect_statistics(run, state)
+    name = None
     for number in range(completed + 1, rounds + 1):
-        state = yield from _play_round(run, state, number)
-    yield RunCompleted(max(rounds, completed), digest(state.parameters_records[MODEL]), state)
+        state, name = yield from _play_round(run, state, number)
+    yield RunCompleted(max(rounds, completed), name or digest(state.parameters_records[MODEL]), state)
 
 
 def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
@@ -98,7 +103,7 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
     return state
 
 
-def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, RecordSet]:
+def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[RecordSet, str]]:
     companions = [companion.name for companion in run.strategy.companions]
     content = run.instruct(state, number, companions)
     question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
@@ -115,7 +120,7 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, No
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name), state)
-    return state
+    return state, name
 
 
 def _evaluate_on_nodes(
