@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import fsum, inf, isfinite, prod, sqrt
+from math import inf, isfinite, prod, sqrt
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation import Update, flat
+from umbel.aggregation import Update, flat, squared_distance
 from umbel.errors import StrategyError, UpdateRejected
 from umbel.records import Array, ParametersRecord
 
@@ -20,7 +20,6 @@ _Block: TypeAlias = NDArray[Any]
 # A node that counts more examples than this is mistaken, or greedy.
 _MAX_WEIGHT: Final = 1e9
 _BLOCK: Final = 2**16  # elements
-_LANES: Final = 2**12
 _SHOWN: Final = 3
 _RAW: Final = "raw"
 _AT: Final = "parameters_records.model"
@@ -81,15 +80,14 @@ class Gate:
             with np.errstate(all="ignore"):
                 for slot in slots:
                     _check_array(slot, arrays[slot[0]])
-                return Verdict(update.node, self._check_norm(template, arrays))
+                return Verdict(update.node, self._check_norm(template, update.record))
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
 
-    def _check_norm(self, template: ParametersRecord, arrays: dict[str, Array]) -> float | None:
+    def _check_norm(self, template: ParametersRecord, record: ParametersRecord) -> float | None:
         if self.max_norm is None:
             return None
-        squares = [_squared_distance(flat(arrays[name]), flat(declared)) for name, declared in template.items()]
-        norm = sqrt(fsum(squares))
+        norm = sqrt(squared_distance(template, record))
         if not norm <= self.max_norm:
             raise _Fault(f"expected a norm of at most {self.max_norm!r} from the model, got {norm:.6g}", _AT)
         return norm
@@ -237,24 +235,3 @@ def _check_any(elements: _Block) -> str:
     if not nan and not infinite:
         return ""
     return f"expected finite numbers, got {nan} NaN and {infinite} infinite among {elements.size}"
-
-
-# Norms.
-
-
-def _squared_distance(elements: _Block, template: _Block) -> float:
-    """Return the sum of |x - t|**2 of float and complex arrays, 0 for others.
-
-    Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
-    """
-    if elements.dtype.kind not in "fc" and "float" not in elements.dtype.name:
-        return 0.0
-    kind = np.complex128 if elements.dtype.kind == "c" else np.float64
-    lanes = np.zeros(_LANES)
-    for ours, theirs in zip(_blocks(elements), _blocks(template), strict=True):
-        difference = (ours.astype(kind) - theirs.astype(kind)).view(np.float64)
-        np.multiply(difference, difference, out=difference)
-        whole = difference.size // _LANES * _LANES
-        lanes += difference[:whole].reshape(-1, _LANES).sum(axis=0)
-        lanes[: difference.size - whole] += difference[whole:]
-    return fsum(lanes) if np.isfinite(lanes).all() else float(lanes.sum())

@@ -43,7 +43,7 @@ def test_a_new_app_never_overwrites(umbel, tmp_path):
     assert not list((tmp_path / "hello").iterdir())
 
 
-@pytest.mark.parametrize("command", ["run", "inspect", "diff", "new", "version"])
+@pytest.mark.parametrize("command", ["run", "inspect", "diff", "new", "strategies", "version"])
 def test_help_teaches_by_example(umbel, command):
     result = umbel(command, "--help")
     assert result.exit_code == 0

@@ -77,3 +77,10 @@ def test_integers_pass_whatever_their_bits():
 def test_scalars_and_empty_arrays_pass():
     record = ParametersRecord.from_numpy({"w": np.float32(1), "v": np.empty((0, 3)), "b": np.empty(0, bool)})
     assert Gate(max_norm=1).check(record, Update("a", 1, record)).norm == 0.0
+
+
+def test_a_norm_beyond_the_range_of_float64_costs_one_node_its_update():
+    template = ParametersRecord.from_numpy({"w": np.zeros(100_000)})
+    far = ParametersRecord.from_numpy({"w": np.full(100_000, 1.2e154)})  # squares are finite, their sum is not
+    with pytest.raises(UpdateRejected, match=r"at most 1\.0 from the model, got inf"):
+        Gate(max_norm=1.0).check(template, Update("a", 1, far))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.errors import StrategyError
-from umbel.strategy import everyone, fixed, fraction
+from umbel.strategy import everyone, fixed, fraction, weighted
 
 seeds = st.integers(0, 2**63 - 1)
 
@@ -79,3 +79,43 @@ def test_a_selector_says_what_it_is():
     assert everyone().name == "everyone()"
     assert fraction(0.25, min_nodes=2).name == "fraction(0.25, min_nodes=2)"
     assert fixed(3).name == "fixed(3)"
+
+
+def test_weighted_draws_in_proportion():
+    selector = weighted(1, [1, 0, 3])
+    drawn = [selector.choose(3, seed)[0] for seed in range(4000)]
+    assert drawn.count(1) == 0
+    assert abs(drawn.count(2) / 4000 - 0.75) < 0.03
+
+
+def test_weighted_draws_without_replacement_and_in_order():
+    selector = weighted(3, [5.0, 0.0, 1e-12, 2.0, 1.0])
+    for seed in range(200):
+        chosen = selector.choose(5, seed)
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == 3
+        assert 1 not in chosen
+    assert weighted(2, [0, 1e100, 1e-300]).choose(3, 5) == [1, 2]
+    assert selector.choose(5, 7) == selector.choose(5, 7)
+    assert selector.most == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "weights", "message"),
+    [
+        (0, [1], "at least 1"),
+        (2, [1, 0], "at least 2 of them above 0"),
+        (1, [-1, 2], "expected weights from 0"),
+        (1, [float("nan")], "expected weights from 0"),
+        (1, [float("inf")], "expected weights from 0"),
+    ],
+)
+def test_weighted_refuses_what_cannot_be(count, weights, message):
+    with pytest.raises(StrategyError, match=message):
+        weighted(count, weights)
+
+
+def test_weighted_knows_how_many_nodes_there_are():
+    with pytest.raises(StrategyError, match="as many weights as nodes, 3, got 2"):
+        weighted(1, [1, 2]).choose(3, 0)
+    assert weighted(1, [1, 2]).name != weighted(1, [1, 3]).name

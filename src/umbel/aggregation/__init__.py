@@ -14,9 +14,10 @@ A result that is not finite, or outside its dtype, is an ``AggregationError``, n
 """
 
 from umbel.aggregation._aggregator import Aggregator, aggregate, total, weighted_mean
+from umbel.aggregation._distance import squared_distance
 from umbel.aggregation._fold import Fold
 from umbel.aggregation._layout import flat
-from umbel.aggregation._update import Update, by_examples, canonical, uniform
+from umbel.aggregation._update import Update, by_examples, by_metric, canonical, uniform
 
 __all__ = [
     "Aggregator",
@@ -24,8 +25,10 @@ __all__ = [
     "Update",
     "aggregate",
     "by_examples",
+    "by_metric",
     "canonical",
     "flat",
+    "squared_distance",
     "total",
     "uniform",
     "weighted_mean",

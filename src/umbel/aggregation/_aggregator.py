@@ -1,6 +1,7 @@
 """Aggregators: how updates are weighted, and how they become one record."""
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from umbel.aggregation._fold import Fold, LinearFold
@@ -11,11 +12,16 @@ from umbel.records import MetricsRecord, ParametersRecord
 
 
 class Aggregator(NamedTuple):
-    """A named pair: ``weigh(metrics) -> weight`` of one update, and the fold that reduces all of them to one record."""
+    """A named pair: ``weigh(metrics) -> weight`` of one update, and the fold that reduces all of them to one record.
+
+    ``measures`` are functions ``(update, model) -> number`` of accepted updates. Their sums over a round go to the
+    server optimizer by name, for algorithms that need more than a mean.
+    """
 
     name: str
     weigh: Callable[[Mapping[str, MetricsRecord]], float]
     reduce: Fold
+    measures: Mapping[str, Callable[[Update, ParametersRecord], float]] = MappingProxyType({})
 
 
 def weighted_mean(

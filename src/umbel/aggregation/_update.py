@@ -1,6 +1,7 @@
 """What goes into an aggregation: one node's arrays, its weight and its metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -37,13 +38,36 @@ def by_examples(metrics: Mapping[str, MetricsRecord]) -> float:
     """
     found = metrics["metrics"].get(_EXAMPLES) if "metrics" in metrics else None
     if not isinstance(found, int | float):
-        what = "nothing" if found is None else f"a {type(found).__name__}"
-        raise UpdateRejected(
-            f"expected the number of examples, by which the update is weighted, got {what}; put it in the reply, "
-            f'as MetricsRecord({{"{_EXAMPLES}": 60}})',
-            at=f"metrics_records['metrics']['{_EXAMPLES}']",
-        )
+        raise _no_weight(_EXAMPLES, "the number of examples", found)
     return found
+
+
+def by_metric(name: str) -> Callable[[Mapping[str, MetricsRecord]], float]:
+    """Return the function that takes the metric ``name`` of the record "metrics" as the weight.
+
+    It raises ``UpdateRejected`` if there is no such metric, or it is a list.
+
+    >>> by_metric("quality")({"metrics": MetricsRecord({"quality": 0.5})})
+    0.5
+
+    """
+    return partial(_by_metric, name)
+
+
+def _by_metric(name: str, metrics: Mapping[str, MetricsRecord]) -> float:
+    found = metrics["metrics"].get(name) if "metrics" in metrics else None
+    if not isinstance(found, int | float):
+        raise _no_weight(name, f"the metric {name!r}", found)
+    return found
+
+
+def _no_weight(name: str, what: str, found: object) -> UpdateRejected:
+    came = "nothing" if found is None else f"a {type(found).__name__}"
+    return UpdateRejected(
+        f"expected {what}, by which the update is weighted, got {came}; put it in the reply, "
+        f'as MetricsRecord({{"{name}": 60}})',
+        at=f"metrics_records['metrics']['{name}']",
+    )
 
 
 def uniform(metrics: Mapping[str, MetricsRecord]) -> float:

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import importlib.util
-import inspect
 import os
 import re
 import sys
@@ -16,14 +15,14 @@ from umbel.app import ClientApp
 from umbel.cli._failure import blame
 from umbel.cli._opened import open_model
 from umbel.cli._settings import Scalar, Settings
+from umbel.cli._strategies import STRATEGIES, settings_of
 from umbel.cli._text import nearest, safe
 from umbel.errors import AppError, StrategyError, UmbelError, UsageError
 from umbel.records import ParametersRecord
-from umbel.strategy import Strategy, fedavg
+from umbel.strategy import Strategy
 
 _SETTINGS = "pyproject.toml"
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-_STRATEGIES: dict[str, Callable[..., Strategy]] = {"fedavg": fedavg}
 _SHOWN = 80
 
 Nodes: TypeAlias = int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]
@@ -187,28 +186,29 @@ def _strategy(settings: Settings) -> Strategy:
         return made
     options = {} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"}
     name = given if isinstance(given, str) else given["name"]
-    if name not in _STRATEGIES:
-        msg = f'there is no strategy "{safe(name)}"{nearest(name, _STRATEGIES)}'
+    if name not in STRATEGIES:
+        msg = f'there is no strategy "{safe(name)}"{nearest(name, STRATEGIES)}'
         raise UsageError(msg, at=_place(settings, "strategy"))
     return _compose(settings, name, options)
 
 
 def _compose(settings: Settings, name: str, options: Mapping[str, Any]) -> Strategy:
-    compose = _STRATEGIES[name]
-    # What TOML can write are plain values; parts of a strategy are for a function of the app's own.
-    known = [name for name, option in inspect.signature(compose).parameters.items() if _is_scalar(option.default)]
-    for option in options:
+    known = {setting.name: setting for setting in settings_of(name)}
+    for option, value in options.items():
         if option not in known:
             msg = f'the strategy "{name}" has no setting "{safe(option)}"{nearest(option, known)}'
             raise UsageError(msg, at=_place(settings, "strategy"))
+        if not known[option].takes(value):
+            msg = f"expected {known[option].expected} for {option} of {name}, got {safe(repr(value)[:_SHOWN])}"
+            raise UsageError(msg, at=_place(settings, "strategy"))
+    missing = [option for option, setting in known.items() if setting.required and option not in options]
+    if missing:
+        msg = f'the strategy "{name}" needs {" and ".join(missing)}; umbel strategies {name} says what it takes'
+        raise UsageError(msg, at=_place(settings, "strategy"))
     try:
-        return compose(**options)
-    except (StrategyError, TypeError) as error:
+        return STRATEGIES[name](**options)
+    except StrategyError as error:
         raise UsageError(f"strategy {name}: {error}", at=_place(settings, "strategy")) from error
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | float | str)
 
 
 def _initial(settings: Settings) -> ParametersRecord:

@@ -18,6 +18,7 @@ from umbel.cli._new import new
 from umbel.cli._options import Json
 from umbel.cli._run import run
 from umbel.cli._screen import open_screen
+from umbel.cli._strategies import strategies
 
 _HELP = """Federated learning built on one idea: the parameter record.
 
@@ -113,6 +114,7 @@ app.command()(new)
 app.command()(run)
 app.command()(inspect)
 app.command()(diff)
+app.command()(strategies)
 
 
 @app.command()

@@ -22,7 +22,7 @@ except ImportError as error:
 
 from umbel.interop._sharing import find_tied
 
-__all__ = ["to_record", "to_state_dict"]
+__all__ = ["add_proximal", "to_record", "to_state_dict"]
 
 _ARROW = " -> "
 
@@ -107,6 +107,38 @@ def to_state_dict(record: Mapping[str, object]) -> dict[str, torch.Tensor]:
             raise DuplicateName(msg, at=f"ParametersRecord[{name!r:.80}]")
         tensors[own] = owners[name] if own == name else _tied(name, array, owners)
     return tensors
+
+
+def add_proximal(module: torch.nn.Module, received: Mapping[str, torch.Tensor], mu: float) -> None:
+    """Add ``mu*(parameter - received)`` to every gradient: FedProx, Li et al. 2020, arXiv:1812.06127.
+
+    Call it between ``loss.backward()`` and ``optimizer.step()``. Parameters without a gradient are left alone.
+
+    Args:
+        module: what is trained; only its gradients change.
+        received: the parameters that the node received, by name, for example from ``to_state_dict``.
+        mu: weight of the proximal term, 0 or more.
+
+    Raises:
+        BadName: if ``received`` lacks a parameter that has a gradient.
+
+    >>> import torch
+    >>> module = torch.nn.Linear(1, 1, bias=False)
+    >>> received = {"weight": module.weight.detach() - 2.0}
+    >>> module(torch.ones(1, 1)).sum().backward()
+    >>> add_proximal(module, received, mu=0.5)
+    >>> module.weight.grad
+    tensor([[2.]])
+
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.grad is None:
+            continue
+        if name not in received:
+            msg = f"expected the parameter {name!r} among those that were received: pass all of the model"
+            raise BadName(msg, at=f"received[{name!r:.80}]")
+        with torch.no_grad():
+            parameter.grad.add_(parameter - received[name].to(parameter), alpha=mu)
 
 
 def _tensors(state_dict: object) -> dict[str, torch.Tensor]:

@@ -1,13 +1,15 @@
 """The state of a run: one record set, so that whatever stores records stores runs.
 
-parameters_records   "model", "statistics" if there are any, and "optimizer.<name>", what the server optimizer keeps
+parameters_records   "model", "statistics" if there are any, the strategy's companions by name; "optimizer.<name>", what
+                     the server optimizer keeps, and "<companion>.optimizer.<name>", what those of companions keep
 configs_records      "run": round and seed; "strategy": the names of its parts; "config": the run's config
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from umbel.errors import UsageError
 from umbel.optimizers import OptimizerState
+from umbel.personal import split
 from umbel.records import ConfigsRecord, ParametersRecord, RecordSet, dumps
 from umbel.strategy import Strategy
 
@@ -33,8 +35,9 @@ def begin(
     """Return the state of a run before its first round.
 
     ``run_config`` goes to every node with every instruction. Raises ``UsageError`` when it has a key "round", which
-    the loop writes, and for a seed outside 0 to 2**63 - 1; ``RecordError`` for what no checkpoint can hold, such as
-    the name of an array that is not NFC.
+    the loop writes, and for a seed outside 0 to 2**63 - 1; ``StrategyError`` when the strategy keeps arrays local that
+    the model does not have; ``RecordError`` for what no checkpoint can hold, such as the name of an array that is not
+    NFC.
     """
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"expected a seed from 0 to 2**63 - 1, got {seed!r}", at="seed")
@@ -43,8 +46,13 @@ def begin(
         raise UsageError(
             f"expected a run config without {ROUND!r}, which the loop sets itself: rename it", at="run_config"
         )
+    model = split(initial, strategy.local)[0]
+    records = {MODEL: model, **as_records(strategy.optimizer.init(model))}
+    for companion in strategy.companions:
+        first = companion.init(model)
+        records |= {companion.name: first, **as_records(companion.optimizer.init(first), companion.name)}
     state = RecordSet(
-        {MODEL: initial.copy(), **as_records(strategy.optimizer.init(initial))},
+        records,
         configs_records={
             RUN: ConfigsRecord({ROUND: 0, SEED: seed}),
             STRATEGY: ConfigsRecord(strategy.describe()),
@@ -91,21 +99,26 @@ def with_parameters(state: RecordSet, records: Mapping[str, ParametersRecord], *
     return following
 
 
-def optimizer_state(state: RecordSet) -> OptimizerState:
-    """Return what the server optimizer keeps, under the names that it knows."""
-    records = state.parameters_records.items()
-    return {name.removeprefix(_OPTIMIZER): record for name, record in records if name.startswith(_OPTIMIZER)}
+def optimizer_state(state: RecordSet, companion: str = "") -> OptimizerState:
+    """Return what the optimizer of the model, or of a companion, keeps, under the names that it knows."""
+    prefix, records = _prefix(companion), state.parameters_records.items()
+    return {name.removeprefix(prefix): record for name, record in records if name.startswith(prefix)}
 
 
-def as_records(kept: OptimizerState) -> dict[str, ParametersRecord]:
+def as_records(kept: OptimizerState, companion: str = "") -> dict[str, ParametersRecord]:
     """Return the same under names that cannot clash with the loop's."""
-    return {_OPTIMIZER + name: record for name, record in kept.items()}
+    return {_prefix(companion) + name: record for name, record in kept.items()}
 
 
-def instruction(state: RecordSet, number: int) -> RecordSet:
-    """Return what every node of a round is sent: the model, statistics if there are any, the config and the round."""
+def _prefix(companion: str) -> str:
+    return f"{companion}.{_OPTIMIZER}" if companion else _OPTIMIZER
+
+
+def instruction(state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
+    """Return what every node of a round is sent: the model, what there is beside it, the config and the round."""
+    names = (MODEL, STATISTICS, *companions)
     records = state.parameters_records
-    shared = {name: records[name].copy() for name in (MODEL, STATISTICS) if name in records}
+    shared = {name: records[name].copy() for name in names if name in records}
     config = ConfigsRecord({**state.configs_records[CONFIG], ROUND: number})
     return RecordSet(shared, configs_records={CONFIG: config})
 

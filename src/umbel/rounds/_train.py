@@ -1,12 +1,10 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from umbel.aggregation import Update
 from umbel.context import derive_seed
-from umbel.errors import AggregationError, RoundFailed, StrategyError, UmbelError, UpdateRejected
+from umbel.errors import StrategyError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -22,16 +20,9 @@ from umbel.rounds._events import (
 from umbel.rounds._gather import Question, gather
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._report import Tally
-from umbel.rounds._state import (
-    MODEL,
-    STATISTICS,
-    as_records,
-    instruction,
-    optimizer_state,
-    round_and_seed,
-    with_parameters,
-)
+from umbel.rounds._state import MODEL, STATISTICS, instruction, round_and_seed, with_parameters
 from umbel.rounds._statistics import Totals, judge_statistics
+from umbel.rounds._training import Training
 from umbel.strategy import Selector, Strategy, everyone
 
 Evaluate: TypeAlias = Callable[[int, ParametersRecord], Mapping[str, Any]]
@@ -62,9 +53,9 @@ class _Run(NamedTuple):
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
-    def instruct(self, state: RecordSet, number: int) -> RecordSet:
+    def instruct(self, state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
         """Return what a cohort of a round is sent."""
-        content: object = self.strategy.instruct(instruction(state, number), number)
+        content: object = self.strategy.instruct(instruction(state, number, companions), number)
         if not isinstance(content, RecordSet):
             message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
             raise StrategyError(message, at="instruct")
@@ -113,14 +104,16 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
 
 
 def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[RecordSet, str]]:
-    question = run.question(number, MessageType.TRAIN, run.strategy.select, run.instruct(state, number))
+    companions = [companion.name for companion in run.strategy.companions]
+    content = run.instruct(state, number, companions)
+    question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
     yield RoundStarted(number, question.size)
-    tally, training = Tally(), _Training(run.strategy, state.parameters_records[MODEL])
+    tally, training = Tally(), Training(run.strategy, state, len(question.nodes))
     tally.sent(question)
     yield from tally.watch(gather(run.grid, question, training.judge, training.add))
     tally.lap("train")
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
-    state = with_parameters(state, training.finish(state), completed=number)
+    state = with_parameters(state, training.finish(), completed=number)
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
     metrics: dict[str, Any] = training.metrics.result("train.")
@@ -128,60 +121,6 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, No
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name), state)
     return state, name
-
-
-class _Training:
-    """The updates of one round, on their way into one."""
-
-    def __init__(self, strategy: Strategy, model: ParametersRecord) -> None:
-        self._strategy = strategy
-        self._model = model
-        self._check = strategy.gate.against(model)
-        self._sum = strategy.aggregator.reduce.start(model)
-        self.metrics = MetricMeans()
-
-    def judge(self, node: str, content: RecordSet) -> Update:
-        """Return what a reply contributes, or raise ``UpdateRejected``."""
-        record = content.parameters_records.get(MODEL)
-        if record is None:
-            names = ", ".join(map(repr, content.parameters_records)) or "none"
-            raise UpdateRejected(
-                f"expected a parameters record {MODEL!r}, got {names}: reply with the trained model under that name",
-                at=f"parameters_records[{MODEL!r}]",
-            )
-        metrics = content.metrics_records
-        update = Update(node, self._weigh(metrics), record, metrics)
-        self._check(update)
-        check_weights(metrics)
-        return update
-
-    def _weigh(self, metrics: Mapping[str, MetricsRecord]) -> float:
-        try:
-            return self._strategy.aggregator.weigh(metrics)
-        except UmbelError:
-            raise
-        except Exception as error:  # a weight of the user's own meets metrics that a node made up
-            raise UpdateRejected(
-                f"expected metrics that have a weight, got {type(error).__name__}: {error!s:.200}", at="metrics_records"
-            ) from error
-
-    def add(self, updates: list[Update]) -> None:
-        """Add updates, which come in canonical order over all calls."""
-        fold = self._strategy.aggregator.reduce
-        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
-        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
-        self._sum = fold.add(self._sum, kept)
-        for update in updates:
-            self.metrics.add(update.metrics)
-
-    def finish(self, state: RecordSet) -> Mapping[str, ParametersRecord]:
-        """Return the next model and whatever else the server optimizer keeps, by record name."""
-        try:
-            mean = self._strategy.aggregator.reduce.finish(self._sum)
-        except AggregationError as error:
-            raise RoundFailed(f"the accepted updates do not make a model: {error}") from error
-        kept, model = self._strategy.optimizer.update(optimizer_state(state), self._model, mean)
-        return {MODEL: model, **as_records(kept)}
 
 
 def _evaluate_on_nodes(

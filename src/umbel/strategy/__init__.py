@@ -1,7 +1,35 @@
 """Strategies are values: who is asked, what they are told, how their answers become the next model."""
 
+from umbel.strategy._companion import Companion
+from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
+from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
-from umbel.strategy._selectors import Selector, everyone, fixed, fraction
-from umbel.strategy._strategy import Strategy, strategy
+from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
+from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._selectors import Selector, everyone, fixed, fraction, weighted
+from umbel.strategy._strategy import Strategy, strategy, tell
 
-__all__ = ["Selector", "Strategy", "everyone", "fedavg", "fixed", "fraction", "strategy"]
+__all__ = [
+    "Companion",
+    "Selector",
+    "Strategy",
+    "diloco",
+    "everyone",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "fedbn",
+    "feddyn",
+    "fednova",
+    "fedper",
+    "fedprox",
+    "fedyogi",
+    "fixed",
+    "fraction",
+    "qfedavg",
+    "scaffold",
+    "strategy",
+    "tell",
+    "weighted",
+]

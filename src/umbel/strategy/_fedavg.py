@@ -1,4 +1,6 @@
-"""Federated averaging, the strategy to begin with."""
+"""Federated averaging, the strategy to begin with and the one that the others are made of."""
+
+from typing import Any, TypedDict
 
 from umbel.aggregation import Aggregator, weighted_mean
 from umbel.errors import StrategyError
@@ -6,6 +8,20 @@ from umbel.gate import Gate
 from umbel.optimizers import Optimizer, replace
 from umbel.strategy import _selectors as selectors
 from umbel.strategy._strategy import Strategy, strategy
+
+
+class Options(TypedDict, total=False):
+    """What ``fedavg`` takes, and every strategy that is made of it; a part that makes the strategy cannot be given."""
+
+    fraction: float
+    min_nodes: int
+    min_updates: int
+    evaluate_fraction: float
+    aggregator: Aggregator
+    optimizer: Optimizer
+    gate: Gate
+    statistics: bool
+    name: str
 
 
 def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a default
@@ -60,3 +76,16 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     return (
         selectors.everyone() if fraction == 1 and min_nodes == 1 else selectors.fraction(fraction, min_nodes=min_nodes)
     )
+
+
+def averaged(name: str, options: Options, **parts: Any) -> Strategy:
+    """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
+
+    Raises ``StrategyError`` for an option that is one of these parts.
+    """
+    taken = sorted(parts.keys() & options.keys())
+    if taken:
+        raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
+    own: Any = {key: parts.pop(key) for key in parts.keys() & Options.__annotations__.keys()}
+    base = fedavg(**{"name": name, **options, **own})
+    return strategy(**{**base._asdict(), **parts})

@@ -10,6 +10,7 @@ from blake3 import blake3
 from umbel.errors import StrategyError
 
 _DOMAIN: Final = b"umbel cohort 1\0"
+_MOST: Final = 1e100  # sums of weights stay finite
 
 
 class Selector(NamedTuple):
@@ -51,6 +52,26 @@ def fixed(count: int) -> Selector:
     return Selector(f"fixed({count})", partial(_fixed, count), most=count)
 
 
+def weighted(count: int, weights: Sequence[float]) -> Selector:
+    """Select ``count`` nodes in every round, drawn anew, one after the other, each in proportion to its weight.
+
+    Args:
+        count: how many nodes, at least 1.
+        weights: one for each node in the order of node names, 0 or more; a node of weight 0 is never selected.
+
+    Raises ``StrategyError`` for a number below 1, weights that are none, or fewer than ``count`` above 0; and in a
+    round whose number of nodes is not that of the weights.
+    """
+    _require_positive(count, "count")
+    exact = tuple(float(weight) for weight in weights)
+    if not all(0 <= weight <= _MOST for weight in exact) or sum(weight > 0 for weight in exact) < count:
+        raise StrategyError(
+            f"expected weights from 0 to {_MOST:g}, at least {count} of them above 0, got {weights!r:.80}", at="weights"
+        )
+    named = blake3(np.array(exact, "<f8").tobytes()).hexdigest()[:16]
+    return Selector(f"weighted({count}, {len(exact)} weights {named})", partial(_weighted, count, exact), most=count)
+
+
 def _everyone(count: int, seed: int) -> Sequence[int]:
     del seed
     return range(count)
@@ -70,19 +91,36 @@ def _fixed(wanted: int, count: int, seed: int) -> Sequence[int]:
     return range(count) if wanted == count else _sample(wanted, count, seed)
 
 
+def _weighted(wanted: int, weights: tuple[float, ...], count: int, seed: int) -> Sequence[int]:
+    if len(weights) != count:
+        raise StrategyError(f"expected as many weights as nodes, {count}, got {len(weights)}", at="weights")
+    left = np.array(weights)
+    chosen: list[int] = []
+    for word in _words(wanted, seed):
+        sums = np.cumsum(left)  # one after the other, so the same on every machine
+        position = int(np.searchsorted(sums, (word >> 11) * 2.0**-53 * sums[-1], side="right"))
+        chosen.append(position)
+        left[position] = 0.0
+    return sorted(chosen)
+
+
 def _sample(wanted: int, count: int, seed: int) -> list[int]:
     """Draw without replacement (Floyd's method): ``wanted`` steps and as much memory, whatever ``count`` is.
 
     The randomness is the output stream of BLAKE3, because a library's generators may change from version to version.
     A 64-bit word scaled to a range below 2**31 is uniform to within 2**-33.
     """
-    stream = blake3(_DOMAIN + seed.to_bytes(8, "little")).digest(8 * wanted)
-    words = np.frombuffer(stream, "<u8").tolist()
     chosen: set[int] = set()
-    for top, word in zip(range(count - wanted, count), words, strict=True):
+    for top, word in zip(range(count - wanted, count), _words(wanted, seed), strict=True):
         position = word * (top + 1) >> 64
         chosen.add(top if position in chosen else position)
     return sorted(chosen)
+
+
+def _words(wanted: int, seed: int) -> list[int]:
+    stream = blake3(_DOMAIN + seed.to_bytes(8, "little")).digest(8 * wanted)
+    words: list[int] = np.frombuffer(stream, "<u8").tolist()
+    return words
 
 
 def _require_positive(value: int, name: str) -> None:

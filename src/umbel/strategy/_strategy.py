@@ -1,18 +1,22 @@
 """A strategy: the parts of a round, each of them replaceable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FunctionType
-from typing import NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.aggregation import Aggregator, weighted_mean
 from umbel.errors import StrategyError
 from umbel.gate import Gate
 from umbel.optimizers import Optimizer, replace
-from umbel.records import RecordSet
+from umbel.records import ConfigsRecord, RecordSet
+from umbel.strategy._companion import Companion, aggregator_name, function_name
 from umbel.strategy._selectors import Selector, everyone
 
 Instruct: TypeAlias = Callable[[RecordSet, int], RecordSet]
+
+# Records that instructions and states have already.
+_TAKEN: Final = ("model", "statistics", "optimizer")
 
 
 class Strategy(NamedTuple):
@@ -22,7 +26,8 @@ class Strategy(NamedTuple):
     ``instruct(content, round)`` returns what the cohort is sent, given what it would be sent. ``gate`` decides which
     updates count; the ``aggregator`` makes one of them, from which the ``optimizer`` makes the next model. With
     ``statistics``, every node is asked for sums before the first round, and every instruction carries their total.
-    A round with fewer accepted updates than ``min_updates`` fails.
+    A round with fewer accepted updates than ``min_updates`` fails. ``companions`` are records that are trained beside
+    the model; arrays whose names match a pattern of ``local`` stay on the nodes and are no part of the server's model.
 
     Make one with ``strategy(...)``, which refuses parts that do not go together.
     """
@@ -36,28 +41,27 @@ class Strategy(NamedTuple):
     evaluate: Selector | None
     statistics: bool
     min_updates: int
+    companions: tuple[Companion, ...] = ()
+    local: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, str]:
         """Return the names of the parts: two strategies that differ in a number differ here."""
-        return {
+        described = {
             "name": self.name,
             "select": self.select.name,
-            "instruct": _name_of(self.instruct),
-            "aggregator": f"{self.aggregator.name} by {_name_of(self.aggregator.weigh)}",
+            "instruct": function_name(self.instruct),
+            "aggregator": aggregator_name(self.aggregator),
             "optimizer": self.optimizer.name,
             "gate": repr(self.gate),
             "evaluate": "nobody" if self.evaluate is None else self.evaluate.name,
             "statistics": str(self.statistics),
             "min_updates": str(self.min_updates),
         }
-
-
-def _name_of(function: Callable[..., object]) -> str:
-    """Return the name of a function, with what is bound to it; of any other callable, that of its class."""
-    if isinstance(function, partial):
-        bound = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
-        return f"{_name_of(function.func)}({', '.join(bound)})"
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
+        if self.companions:
+            described["companions"] = "; ".join(companion.describe() for companion in self.companions)
+        if self.local:
+            described["local"] = ", ".join(map(repr, self.local))
+        return described
 
 
 def as_is(content: RecordSet, round: int) -> RecordSet:  # noqa: A002 - the field's word
@@ -76,9 +80,11 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     evaluate: Selector | None = None,
     statistics: bool = False,
     min_updates: int = 1,
+    companions: Sequence[Companion] = (),
+    local: Sequence[str] = (),
     name: str = "strategy",
 ) -> Strategy:
-    """Put a strategy together: select x instruct x gate x aggregate x optimize.
+    """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
 
     What is left out is FedAvg's: everyone, the model as it is, the mean by examples, which replaces the model; nobody
     evaluates. See ``Strategy`` for what each part does.
@@ -95,30 +101,51 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         evaluate=evaluate,
         statistics=statistics,
         min_updates=min_updates,
+        companions=tuple(companions),
+        local=(local,) if isinstance(local, str) else tuple(local),
     )
     _require_kinds(whole)
     _require_sense(whole)
     return whole
 
 
+def tell(**values: bool | float | str | list[str]) -> Instruct:
+    """Return the instruction that adds values to the config that a cohort is sent; "_" in a name becomes "-"."""
+    return partial(_tell, tuple((name.replace("_", "-"), value) for name, value in values.items()))
+
+
+def _tell(
+    values: tuple[tuple[str, bool | float | str | list[str]], ...],
+    content: RecordSet,
+    round: int,  # noqa: A002 - the field's word
+) -> RecordSet:
+    del round
+    told = RecordSet(content.parameters_records, content.metrics_records, content.configs_records)
+    told.configs_records["config"] = ConfigsRecord({**content.configs_records["config"], **dict(values)})
+    return told
+
+
 def _require_kinds(whole: Strategy) -> None:
-    for part, kind in (
-        ("name", str),
-        ("select", Selector),
-        ("aggregator", Aggregator),
-        ("optimizer", Optimizer),
-        ("gate", Gate),
-        ("evaluate", Selector | None),
-        ("statistics", bool),
-        ("min_updates", int),
-    ):
-        value = getattr(whole, part)
+    for part, value, kind in _kinds(whole):
         if not isinstance(value, kind):
             expected = getattr(kind, "__name__", str(kind))
             hint = f": call it, {part}={value.__name__}(...)" if isinstance(value, FunctionType) else ""
             raise StrategyError(f"expected {expected}, got {type(value).__name__} {value!r:.80}{hint}", at=part)
     if not callable(whole.instruct):
         raise StrategyError(f"expected a function (content, round) -> content, got {whole.instruct!r}", at="instruct")
+
+
+def _kinds(whole: Strategy) -> Iterator[tuple[str, Any, Any]]:
+    yield "name", whole.name, str
+    yield "select", whole.select, Selector
+    yield "aggregator", whole.aggregator, Aggregator
+    yield "optimizer", whole.optimizer, Optimizer
+    yield "gate", whole.gate, Gate
+    yield "evaluate", whole.evaluate, Selector | None
+    yield "statistics", whole.statistics, bool
+    yield "min_updates", whole.min_updates, int
+    yield from (("companions", companion, Companion) for companion in whole.companions)
+    yield from (("local", pattern, str) for pattern in whole.local)
 
 
 def _require_sense(whole: Strategy) -> None:
@@ -135,4 +162,23 @@ def _require_sense(whole: Strategy) -> None:
         raise StrategyError(
             f"every round would fail: {whole.min_updates} updates are required of a cohort of {whole.select.most}",
             at="min_updates",
+        )
+    names = [companion.name for companion in whole.companions]
+    for name in names:
+        if name in _TAKEN or not name or "." in name or names.count(name) > 1:
+            raise StrategyError(
+                f"expected companions with names of their own, not {', '.join(_TAKEN)} and without a dot, got {name!r}",
+                at="companions",
+            )
+    for optimizer in (whole.optimizer, *(companion.optimizer for companion in whole.companions)):
+        _require_sums(whole.aggregator, optimizer)
+
+
+def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:
+    missing = [name for name in optimizer.needs if name not in aggregator.measures]
+    if missing:
+        raise StrategyError(
+            f"the optimizer {optimizer.name} works with the sums of {', '.join(map(repr, missing))} over a round, "
+            f"which the aggregator {aggregator.name} does not measure: use both parts of one strategy",
+            at="optimizer",
         )

@@ -1,0 +1,157 @@
+"""The one driver of all optimizers that work element by element: an algorithm is a function of blocks."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.aggregation import flat
+from umbel.errors import AggregationError, StrategyError
+from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
+from umbel.records import ParametersRecord
+
+Block: TypeAlias = NDArray[Any]
+# step(cohort, model, aggregate, *state) -> (model, *state), on blocks of one dtype, none of which it changes.
+Step: TypeAlias = Callable[..., tuple[Block, ...]]
+
+_FLOAT32: Final = np.dtype(np.float32)
+_WIDE: Final = {name: np.dtype(name) for name in ("float64", "complex64", "complex128")}
+_SIZE: Final = 2**14  # elements; the handful of blocks in use fit in a core's cache
+
+
+def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial: float) -> Optimizer:
+    """Return the optimizer that applies ``step`` to every element of the model.
+
+    ``step(cohort, model, aggregate, *state) -> (model, *state)`` works on blocks of floats of one dtype, of up to 2**14
+    elements, and changes none of them.
+
+    Args:
+        name: what checkpoints call the optimizer; it holds the numbers, so that another number is another optimizer.
+        step: the algorithm.
+        needs: the sums that ``cohort.sums`` must have.
+        initial: what every element of each state begins at, by name; "_" in a name becomes "-".
+
+    Its ``update`` raises ``AggregationError`` if the model, the aggregate and the state have different layouts, or the
+    next model or state is not finite.
+    """
+    whole = _Elementwise(step, {key.replace("_", "-"): value for key, value in initial.items()})
+    return Optimizer(name, whole.init, whole.update, needs)
+
+
+def require(at: str, condition: bool, what: str) -> None:  # noqa: FBT001 - a condition
+    """Raise ``StrategyError`` unless the condition holds."""
+    if not condition:
+        raise StrategyError(f"expected {what}", at=at)
+
+
+def require_rate(at: str, name: str, value: float) -> None:
+    """Raise ``StrategyError`` for a rate that is not a number above 0."""
+    require(at, 0 < value < float("inf"), f"{name} above 0, got {value!r}")
+
+
+def require_share(at: str, name: str, value: float) -> None:
+    """Raise ``StrategyError`` for a share that is not from 0 to below 1."""
+    require(at, 0 <= value < 1, f"{name} from 0 to below 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class _Elementwise:
+    step: Step
+    initial: Mapping[str, float]
+
+    def init(self, model: ParametersRecord) -> OptimizerState:
+        """Return the state before the first update, each record with an array for every float of the model."""
+        kinds = {name: _kind(array.dtype) for name, array in model.items()}
+        return {key: _filled(model, kinds, value) for key, value in self.initial.items()}
+
+    def update(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        """Return the next state and model."""
+        slots = [state.get(key, ParametersRecord()) for key in self.initial]
+        _check_layout(model, aggregate, slots)
+        models: dict[str, Block] = {}
+        moved: list[dict[str, Block]] = [{} for _ in slots]
+        for name, array in aggregate.items():
+            mean, kind = flat(array), _kind(array.dtype)
+            if kind is None:
+                models[name] = mean.reshape(array.shape)
+                continue
+            given = (flat(model[name]), mean, *(flat(slot[name]) for slot in slots))
+            after, *states = self._array(cohort, name, kind, given)
+            models[name] = after.reshape(array.shape)
+            for slot, new in zip(moved, states, strict=True):
+                slot[name] = new.reshape(array.shape)
+        records = (ParametersRecord.from_numpy(slot, copy=False) for slot in moved)
+        return dict(zip(self.initial, records, strict=True)), ParametersRecord.from_numpy(models, copy=False)
+
+    def _array(self, cohort: Cohort, name: str, kind: np.dtype[Any], given: Sequence[Block]) -> list[Block]:
+        """Step one array, a block at a time, in the dtype of its state."""
+        before, _, *states = given
+        out = [np.empty_like(before), *(np.empty(before.size, kind) for _ in states)]
+        sources, rooms = [_parts(array) for array in given], [_parts(array) for array in out]
+        real = rooms[0].dtype if kind.kind == "c" else kind
+        with np.errstate(all="ignore"):
+            for part in _blocks(sources[0].size):
+                blocks = (array[part].astype(real, copy=False) for array in sources)
+                for room, result in zip(rooms, self.step(cohort, *blocks), strict=True):
+                    np.copyto(room[part], result, casting="unsafe")
+                    if not _is_finite(room[part]):
+                        raise _not_finite(name)
+        return out
+
+
+def _parts(array: Block) -> Block:
+    """Return the real and imaginary parts of complex numbers one by one, and anything else as it is."""
+    return array.view(array.real.dtype) if array.dtype.kind == "c" else array
+
+
+def _is_finite(block: Block) -> bool:
+    """Say whether all elements are finite: a sum of squares that is finite clears a block at the price of one pass."""
+    if block.dtype.char in "fd" and isfinite(block.dot(block)):
+        return True
+    return bool(np.isfinite(block).all())
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + _SIZE) for start in range(0, size, _SIZE))
+
+
+def _kind(dtype: str) -> np.dtype[Any] | None:
+    """Return the dtype of the state of an array of ``dtype``; None if it has none."""
+    if dtype in _WIDE:
+        return _WIDE[dtype]
+    return _FLOAT32 if "float" in dtype else None
+
+
+def _filled(model: ParametersRecord, kinds: Mapping[str, np.dtype[Any] | None], value: float) -> ParametersRecord:
+    arrays = {name: np.empty(model[name].shape, kind) for name, kind in kinds.items() if kind is not None}
+    for array in arrays.values():
+        _parts(array.reshape(-1)).fill(value)
+    return ParametersRecord.from_numpy(arrays, copy=False)
+
+
+def _not_finite(name: str) -> AggregationError:
+    return AggregationError(
+        "the next model, or the state, is not finite; lower the learning rate or beta, or use replace() for a model "
+        "that holds infinite numbers on purpose",
+        at=f"array {name!r}",
+    )
+
+
+def _check_layout(model: ParametersRecord, aggregate: ParametersRecord, slots: list[ParametersRecord]) -> None:
+    dtypes = {name: array.dtype for name, array in model.items()}
+    states = {name: kind.name for name, array in model.items() if (kind := _kind(array.dtype)) is not None}
+    if not _fits(aggregate, dtypes, model) or not all(_fits(slot, states, model) for slot in slots):
+        raise AggregationError(
+            "expected a model, an aggregate and a state of one layout; begin the state again with init(model)"
+        )
+
+
+def _fits(record: ParametersRecord, dtypes: Mapping[str, str], model: ParametersRecord) -> bool:
+    return record.keys() == dtypes.keys() and all(
+        (array.dtype, array.shape) == (dtypes[name], model[name].shape) for name, array in record.items()
+    )

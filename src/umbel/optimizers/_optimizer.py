@@ -1,0 +1,66 @@
+"""The seam: what an optimizer is, what it learns of a round, and the one that does nothing."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from umbel.records import ParametersRecord
+
+OptimizerState: TypeAlias = Mapping[str, ParametersRecord]
+
+
+class Cohort(NamedTuple):
+    """What a round is besides records: its updates, the nodes there are, and the sums of what was measured.
+
+    ``sums`` are over the accepted updates, by the names that the aggregator measures them under.
+    """
+
+    accepted: int = 1
+    population: int = 1
+    sums: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def share(self) -> float:
+        """The share of all nodes whose update was accepted."""
+        return self.accepted / self.population
+
+
+ALONE: Final = Cohort()
+
+
+class Update(Protocol):
+    """``update(state, model, aggregate) -> (state, model)``, with a cohort where it matters."""
+
+    def __call__(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        """Return the next state and the next model; nothing that is given changes."""
+
+
+class Optimizer(NamedTuple):
+    """``init(model) -> state`` and ``update(state, model, aggregate, cohort) -> (state, model)``, both pure.
+
+    ``needs`` names the sums without which it cannot work: only an aggregator that measures them goes with it.
+    """
+
+    name: str
+    init: Callable[[ParametersRecord], OptimizerState]
+    update: Update
+    needs: tuple[str, ...] = ()
+
+
+def replace() -> Optimizer:
+    """Return the optimizer whose next model is the aggregate: FedAvg, McMahan et al. 2017, arXiv:1602.05629."""
+    return Optimizer("replace()", _no_state, _replace)
+
+
+def _no_state(model: ParametersRecord) -> OptimizerState:
+    del model
+    return {}
+
+
+def _replace(
+    state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+) -> tuple[OptimizerState, ParametersRecord]:
+    del model, cohort
+    return state, aggregate
