@@ -12,7 +12,6 @@ from umbel.errors import (
     BadHeader,
     BadOffsets,
     BadShape,
-    BadValue,
     HeaderTooLarge,
     LimitExceeded,
     TooDeep,
@@ -76,7 +75,7 @@ def test_a03_200_000_arrays_of_nothing():
         (BadShape, lambda: model(W.replace("2,3", "10," * (FULL // 3 - 200)))),
         (BadHeader, lambda: container(meta("[[" + "[]," * (FULL // 3 - 100)))),
         (BadHeader, lambda: container(meta(metrics='[["m",[["a",[' + "{}," * (FULL // 3 - 100)))),
-        (BadValue, lambda: container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]'))),
+        (LimitExceeded, lambda: container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]'))),
     ],
     ids=range(15),
 )
@@ -167,7 +166,7 @@ def test_bombs_under_a_hard_limit_of_memory(tmp_path):
         ("BadOffsets", arrays(ARRAYS, entry("ffff", stop=1))),
         ("BadShape", model(W.replace("2,3", "10," * (FULL // 3 - 200)))),
         ("BadHeader", container(meta(metrics='[["m",[["a",[' + "[]," * (FULL // 3 - 100)))),
-        ("BadValue", container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]'))),
+        ("LimitExceeded", container(meta(metrics='[["m",[["a","' + "a" * (FULL - 400) + '"]]]]'))),
         ("Truncated", container(ONE_ARRAY, entry("w", "U8", f"{2**52}", 0, 2**52))),
     ]
     valid = tmp_path / "valid"

@@ -3,6 +3,7 @@
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -41,7 +42,7 @@ class Meta(NamedTuple):
 
 class _Json(msgspec.Struct, forbid_unknown_fields=True):
     version: int
-    parameters: list[tuple[str, list[str | tuple[str, str, str, list[int]]]]]
+    parameters: list[tuple[str, list[str | tuple[str, str, str, tuple[int, ...]]]]]
     metrics: list[tuple[str, list[tuple[str, Any]]]]
     configs: list[tuple[str, list[tuple[str, Any]]]]
 
@@ -110,19 +111,23 @@ def _parse(text: bytes) -> _Json:
         raise BadHeader(f"expected META as the specification has it: {error}", at=_AT) from error
 
 
-def _read_arrays(record: str, entries: list[str | tuple[str, str, str, list[int]]]) -> Arrays:
-    names = [entry if isinstance(entry, str) else entry[0] for entry in entries]
-    opaque = {place: _spec(entry) for place, entry in enumerate(entries) if not isinstance(entry, str)}
-    if len(set(names)) < len(names):
-        _unique([(name, None) for name in names], f"parameters_records[{brief(record)}]")
-    return Arrays(record, names, opaque)
+def _read_arrays(record: str, entries: list[Any]) -> Arrays:
+    """Return the arrays of a record; ``entries`` becomes the list of their names."""
+    opaque = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            entries[place], *said = entry
+            opaque[place] = _spec(*said)
+    if len(set(entries)) < len(entries):
+        _unique([(name, None) for name in entries], f"parameters_records[{brief(record)}]")
+    return Arrays(record, entries, opaque)
 
 
-def _spec(entry: tuple[str, str, str, list[int]]) -> Spec:
-    name, stype, dtype, shape = entry
-    spec = Spec(stype, dtype, tuple(shape))
+@lru_cache(maxsize=1024)
+def _spec(stype: str, dtype: str, shape: tuple[int, ...]) -> Spec:
+    spec = Spec(stype, dtype, shape)
     if spec.native:
-        raise BadHeader(f"array {brief(name)} ({stype}, {dtype}) must not be opaque")
+        raise BadHeader(f"arrays of {dtype} serialised as {stype} must not be opaque", at=_AT)
     count_bytes(shape, 1)
     return spec
 
