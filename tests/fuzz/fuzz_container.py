@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """`loads` of any bytes ends in a value that `dumps` writes as the same bytes, or in a RecordError.
 
 The first byte of an input says how much of a container is made around the rest: nothing, length and padding, or these

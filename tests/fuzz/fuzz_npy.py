@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A `.npy` payload of any bytes is an array that NumPy reads too, and reads as the same, or ends in a RecordError.
 
 The first byte of an input says what is declared: for 0 what the header itself says, else a dtype and a shape that may

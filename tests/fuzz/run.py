@@ -3,7 +3,7 @@
 A target is a file ``fuzz_<name>.py`` that hands its arguments to atheris and starts from the inputs in
 ``corpus/<name>/``. What reaches new code goes to ``.bench/fuzz/<name>/``, what breaks a promise to
 ``.bench/fuzz/<name>-...``. To keep the former:
-``python tests/fuzz/fuzz_<name>.py -merge=1 tests/fuzz/corpus/<name> .bench/fuzz/<name>``.
+``PATH=.venv/bin:$PATH tests/fuzz/fuzz_<name>.py -merge=1 tests/fuzz/corpus/<name> .bench/fuzz/<name>``.
 """
 
 import re

@@ -81,9 +81,17 @@ configs = _lists(st.booleans(), integers, st.floats(), texts, st.binary(max_size
 parameters_records = st.dictionaries(names, arrays, max_size=5).map(ParametersRecord)
 metrics_records = st.dictionaries(names, metrics, max_size=4).map(MetricsRecord)
 configs_records = st.dictionaries(names, configs, max_size=4).map(ConfigsRecord)
-record_sets = st.builds(
-    RecordSet,
-    st.dictionaries(names, parameters_records, max_size=3),
-    st.dictionaries(names, metrics_records, max_size=3),
-    st.dictionaries(names, configs_records, max_size=3),
-)
+
+
+def _sets(most):
+    return st.builds(
+        RecordSet,
+        st.dictionaries(names, parameters_records, max_size=most),
+        st.dictionaries(names, metrics_records, max_size=most),
+        st.dictionaries(names, configs_records, max_size=most),
+    )
+
+
+record_sets = _sets(3)
+#: At most one record of each kind: ten thousand of these are made in minutes.
+small_record_sets = _sets(1)

@@ -193,14 +193,14 @@ MANY = settings(max_examples=10_000)
 
 @pytest.mark.slow
 @MANY
-@given(some.record_sets)
+@given(some.small_record_sets)
 def test_10000_record_sets_come_back(records):
     check_roundtrip(records)
 
 
 @pytest.mark.slow
 @MANY
-@given(some.record_sets, *changes)
+@given(some.small_record_sets, *changes)
 def test_10000_changes_of_containers(records, place, change, byte):
     check_one_change(joined(records), place, change, byte)
 
