@@ -98,10 +98,8 @@ class _Recorder:
 
     def record(self, event: Event) -> None:
         """Keep what the event leaves behind."""
-        if isinstance(event, RoundCompleted):
+        if isinstance(event, StatisticsCollected | RoundCompleted):
             self._reports.append(event.report)
-            self._save(event.state)
-        elif isinstance(event, StatisticsCollected):
             self._save(event.state)
         elif isinstance(event, RunCompleted):
             self._end = event
@@ -116,7 +114,9 @@ class _Recorder:
         if self._end is None:
             raise RuntimeError("the loop ended before the run was complete: it always ends with RunCompleted or raises")
         model = self._end.state.parameters_records["model"]
-        return History(tuple(self._reports), self._end.digest, model)
+        statistics = next((report for report in self._reports if report.round == 0), None)
+        rounds = tuple(report for report in self._reports if report.round)
+        return History(rounds, self._end.digest, model, statistics=statistics)
 
 
 def _start(begun: RecordSet, folder: str | Path | None, *, resume: bool) -> Checkpoint:

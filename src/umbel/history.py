@@ -16,7 +16,7 @@ _FORM: Final = 1
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What happened in one round.
+    """What happened in one round; round 0 is the phase that sums statistics before training.
 
     ``refused`` and ``lost`` are pairs of a node's name and the reason: an update or evaluation that did not pass, and
     a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
@@ -89,6 +89,8 @@ class MetricColumns(Mapping[str, list[Any]]):
 class History:
     """A finished run: ``rounds`` in order, and the ``digest`` of the model it ended with.
 
+    ``statistics`` reports, as round 0, on the phase before training in which statistics were summed; None without one.
+
     >>> report = RoundReport(1, 2, 2, (), (), {"train.loss": 0.5}, {}, {}, "blake3:00")
     >>> history = History((report,), "blake3:00")
     >>> history.metrics.to_dict()
@@ -100,6 +102,7 @@ class History:
     rounds: tuple[RoundReport, ...]
     digest: str
     _model: ParametersRecord | None = field(default=None, repr=False, compare=False)
+    statistics: RoundReport | None = field(default=None, kw_only=True)
 
     @property
     def model(self) -> ParametersRecord:
@@ -119,7 +122,7 @@ class History:
 
     def to_json(self) -> str:
         """Return everything but the model."""
-        form = _Form(_FORM, self.digest, self.rounds)
+        form = _Form(_FORM, self.digest, self.rounds, self.statistics)
         return msgspec.json.format(msgspec.json.encode(form), indent=2).decode()
 
     @classmethod
@@ -130,7 +133,7 @@ class History:
             raise CheckpointError(
                 f"expected a history of form {_FORM}, got form {form.form}: read it with the version that wrote it"
             )
-        return cls(form.rounds, form.digest, model)
+        return cls(form.rounds, form.digest, model, statistics=form.statistics)
 
 
 class _Form(msgspec.Struct, forbid_unknown_fields=True):
@@ -139,6 +142,7 @@ class _Form(msgspec.Struct, forbid_unknown_fields=True):
     form: int = msgspec.field(name="umbel-history")
     digest: str
     rounds: tuple[RoundReport, ...]
+    statistics: RoundReport | None = None
 
 
 def _decode(text: str, kind: Any) -> Any:

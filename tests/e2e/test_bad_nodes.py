@@ -263,3 +263,24 @@ def test_a_state_that_no_file_can_hold_loses_the_node(tmp_path, folder):
     ((node, why),) = history.rounds[0].lost
     assert node == BAD
     assert "context.state" in why
+
+
+def test_who_was_lost_in_the_statistics_is_in_the_history(tmp_path):
+    def simulate(**options):
+        return umbel.simulate(app, fedavg(statistics=True), INITIAL, nodes=NAMES, **options)
+
+    app = ClientApp()
+
+    @app.query()
+    def count(message, context):
+        if context.node_name == BAD:
+            raise ValueError("the disk is full")
+        return message.create_reply(RecordSet({"statistics": ParametersRecord.from_numpy({"rows": np.ones(1)})}))
+
+    app.train()(reply(lambda context: content_of(trained(context))))
+    report = simulate(rounds=1, checkpoint=tmp_path).statistics
+    assert report.lost == ((BAD, "in query: ValueError: the disk is full"),)
+    assert (report.round, report.cohort, report.accepted) == (0, 4, 3)
+    again = simulate(rounds=2, checkpoint=tmp_path, resume=True)
+    assert again.statistics == report
+    assert [each.round for each in again.rounds] == [1, 2]

@@ -62,7 +62,7 @@ def run(plan=PLAN, initial=INITIAL, **options):
 
 
 def timeless(history):
-    return [dataclasses.replace(report, seconds={}) for report in history.rounds]
+    return [dataclasses.replace(report, seconds={}) for report in (history.statistics, *history.rounds)]
 
 
 class Stop(Exception):
@@ -143,7 +143,7 @@ def test_a_killed_process_goes_on(tmp_path, whole):
     environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120 - a path for another process
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert len(checkpoint.read(tmp_path).reports) == 2
+    assert [report.round for report in checkpoint.read(tmp_path).reports] == [0, 1, 2]
     history = run(checkpoint=tmp_path, resume=True)
     assert history.digest == whole.digest
     assert timeless(history) == timeless(whole)

@@ -1,5 +1,7 @@
 """Checkpoints: the folder holds the last complete round, whatever an interrupted one left in it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -164,6 +166,13 @@ def test_missing_reports_are_refused(tmp_path):
     checkpoint.write(tmp_path, state_of(3), reports(2))
     with pytest.raises(CheckpointError, match="rounds 1 to 3"):
         checkpoint.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_statistics_are_reported_as_round_0(tmp_path, number):
+    zeroth = dataclasses.replace(reports(1)[0], round=0)
+    checkpoint.write(tmp_path, state_of(number), [zeroth, *reports(number)])
+    assert checkpoint.read(tmp_path).reports == (zeroth, *reports(number))
 
 
 def test_a_file_of_another_kind_is_no_state_of_nodes(tmp_path):

@@ -35,9 +35,20 @@ REPORT = RoundReport(
     seconds={"train": 0.25, "evaluate": 0.17},
     digest="blake3:00",
 )
+STATISTICS = RoundReport(
+    round=0,
+    cohort=4,
+    accepted=3,
+    refused=(),
+    lost=(("b", "in query: no reply"),),
+    metrics={},
+    bytes={"sent": 90, "received": 10},
+    seconds={"query": 0.1},
+    digest="blake3:00",
+)
 EVENTS = [
     RunStarted(run_id=1, strategy="fedavg", seed=7, rounds=2, completed=0, nodes=4),
-    StatisticsCollected(nodes=4, state=STATE),
+    StatisticsCollected(report=STATISTICS, state=STATE),
     RoundStarted(round=1, cohort=4),
     UpdateAccepted(round=1, phase="train", node="c", received=117),
     UpdateAccepted(round=1, phase="train", node="d", received=117),
@@ -66,7 +77,8 @@ def test_lines_of_a_run():
         show(event)
     assert written(screen).splitlines() == [
         "fedavg over 4 nodes, 2 rounds, seed 7",
-        "statistics of 4 nodes summed; no row left its node",
+        "statistics: b lost: in query: no reply",
+        "statistics of 3 nodes summed; no row left its node",
         r"round 1: a\x1b[31m refused: NaN in w",
         "round 1: b lost: no reply",
         "round 1/2  2/4 nodes    1.2 kB  0.42 s  train.loss 0.1235  evaluate.per-class [0.5, 1]",
@@ -126,9 +138,10 @@ def test_the_bar_moves_with_every_reply():
         (task,) = progress.tasks
         seen.append((round(task.completed, 3), task.description, task.fields["bytes"]))
     assert seen[0] == (0, "round 0/2", "0 B")
-    assert seen[4] == (0.5, "round 1/2 training 2/4", "0 B")
-    assert seen[8] == (0.833, "round 1/2 evaluating 1/2", "0 B")
-    assert seen[-1] == (1, "round 1/2", "1.2 kB")
+    assert seen[1] == (0, "round 0/2", "100 B")
+    assert seen[4] == (0.5, "round 1/2 training 2/4", "100 B")
+    assert seen[8] == (0.833, "round 1/2 evaluating 1/2", "100 B")
+    assert seen[-1] == (1, "round 1/2", "1.3 kB")
 
 
 def test_a_narrow_terminal_cuts_the_metrics_not_the_round():

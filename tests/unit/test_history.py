@@ -1,5 +1,6 @@
 """Histories: columns, JSON that loses nothing but the model, and errors that say what came."""
 
+import dataclasses
 import json
 import sys
 
@@ -75,6 +76,12 @@ def test_json_keeps_everything_but_the_model():
     with pytest.raises(RecordError, match=rf"{digest(MODEL)}.*umbel\.records\.load"):
         _ = read.model
     assert History.from_json(history().to_json(), MODEL).model is MODEL
+
+
+def test_json_keeps_the_report_of_the_statistics():
+    first = dataclasses.replace(history(), statistics=report(0))
+    assert History.from_json(first.to_json()) == first
+    assert first != history()
 
 
 def test_json_is_strict_and_readable():

@@ -68,7 +68,7 @@ def test_statistics_are_summed_over_every_node_and_sent_along():
 
     events = run(app_with(look, count), fedavg(fraction=0.5, statistics=True), rounds=2)
     (collected,) = of_kind(events, StatisticsCollected)
-    assert collected.nodes == 4
+    assert collected.report.accepted == 4
     assert len(seen) == 4
     for statistics in seen:
         assert statistics["rows"].tolist() == [10]
@@ -84,7 +84,10 @@ def test_statistics_of_another_layout_than_most_nodes_have_do_not_count():
 
     events = run(app_with(echo, count), fedavg(statistics=True))
     (collected,) = of_kind(events, StatisticsCollected)
-    assert collected.nodes == 3
+    assert (collected.report.round, collected.report.cohort, collected.report.accepted) == (0, 4, 3)
+    assert [node for node, _ in collected.report.refused] == ["node-0"]
+    assert min(collected.report.bytes.values()) > 0
+    assert list(collected.report.seconds) == ["query"]
     assert collected.state.parameters_records["statistics"].to_numpy()["rows"].tolist() == [3, 3]
     (refused,) = of_kind(events, UpdateRefused)
     assert (refused.node, refused.phase, refused.round) == ("node-0", "query", 0)

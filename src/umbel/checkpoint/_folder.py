@@ -1,7 +1,8 @@
 """The folder of a run.
 
     state.safetensors                    the run's state; renaming it into place completes a round
-    rounds.jsonl                         a line of JSON for each round; lines beyond the state's round do not count
+    rounds.jsonl                         a line of JSON for each round; lines beyond the state's round do not count. The
+                                         first is of round 0 if statistics were collected
     nodes-<round>-<all|new>-<part>.safetensors   what nodes keep, see `_nodes`
 
 Everything a state refers to is on disk before the state is. So a crash at any instant leaves the round before it or
@@ -24,7 +25,10 @@ _ROUNDS = "rounds.jsonl"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds: the run's state, the reports of its rounds, and what nodes keep, by node name."""
+    """What a folder holds: the run's state, the reports of its rounds, and what nodes keep, by node name.
+
+    The first report is of round 0 if statistics were collected before training.
+    """
 
     state: RecordSet
     reports: tuple[RoundReport, ...]

@@ -1,4 +1,4 @@
-"""The reports of a run, on disk: a line of JSON for each round."""
+"""The reports of a run, on disk: a line of JSON for each round, which begin with 0 if statistics were collected."""
 
 import os
 from collections.abc import Sequence
@@ -27,9 +27,10 @@ def append(path: Path, reports: Sequence[RoundReport]) -> None:
 
 
 def read(path: Path, number: int) -> tuple[RoundReport, ...]:
-    """Return the reports of the first ``number`` rounds; raises ``CheckpointError`` when they are not all there."""
-    lines = path.read_text("utf-8").split("\n")[:-1][:number] if path.exists() else []
-    reports = tuple(RoundReport.from_json(line) for line in lines)
-    if [report.round for report in reports] != list(range(1, number + 1)):
-        raise CheckpointError(f"expected the reports of rounds 1 to {number}, got {len(reports)}", at=str(path))
+    """Return the reports up to round ``number``; raises ``CheckpointError`` when they are not all there."""
+    lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+    first = 0 if lines and RoundReport.from_json(lines[0]).round == 0 else 1
+    reports = tuple(RoundReport.from_json(line) for line in lines[: number + 1 - first])
+    if [report.round for report in reports] != list(range(first, number + 1)):
+        raise CheckpointError(f"expected the reports of rounds {first} to {number}, got {len(reports)}", at=str(path))
     return reports

@@ -73,11 +73,16 @@ class Lines:
                 self._rounds = event.rounds
                 self._screen.say(_opening(event))
             case StatisticsCollected():
-                self._screen.say(f"statistics of {counted(event.nodes, 'node')} summed; no row left its node")
+                self._name_absent(event.report)
+                summed = counted(event.report.accepted, "node")
+                self._screen.say(f"statistics of {summed} summed; no row left its node")
             case RoundCompleted():
-                for line in _absent(event.report):
-                    self._screen.say(line, style="yellow")
+                self._name_absent(event.report)
                 self._screen.say(round_line(event.report, self._rounds))
+
+    def _name_absent(self, report: RoundReport) -> None:
+        for line in _absent(report):
+            self._screen.say(line, style="yellow")
 
 
 class Live:
@@ -103,6 +108,8 @@ class Live:
                 self._round = dataclasses.replace(self._round, evaluators=event.cohort, evaluating=True)
             case UpdateAccepted() | UpdateRefused() | NodeLost():
                 self._round = dataclasses.replace(self._round, answered=self._round.answered + 1)
+            case StatisticsCollected():
+                self._bytes += sum(event.report.bytes.values())
             case RoundCompleted():
                 self._bytes += sum(event.report.bytes.values())
                 self._round = dataclasses.replace(self._round, number=event.report.round, answered=0, asked=0)
@@ -163,11 +170,12 @@ def _absent(report: RoundReport) -> Iterator[str]:
     reasons = [(node, "refused", why) for node, why in report.refused] + [
         (node, "lost", why) for node, why in report.lost
     ]
+    where = f"round {report.round}" if report.round else "statistics"
     for node, how, why in reasons[:_REASONS_SHOWN]:
         # Further lines, such as those of a traceback, are set in: none can pass for a line of this command.
-        yield f"round {report.round}: {safe(node)} {how}: " + "\n      ".join(map(safe, why.split("\n")))
+        yield f"{where}: {safe(node)} {how}: " + "\n      ".join(map(safe, why.split("\n")))
     if len(reasons) > _REASONS_SHOWN:
-        yield f"round {report.round}: {len(reasons) - _REASONS_SHOWN} more; history.json lists every reason"
+        yield f"{where}: {len(reasons) - _REASONS_SHOWN} more; history.json lists every reason"
 
 
 def round_line(report: RoundReport, rounds: int) -> Text:

@@ -140,7 +140,8 @@ def _continue(
     start = read_start(folder)
     begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])
     settings = override(begun, [], rounds=asked["rounds"])
-    done = len(checkpoint.read(folder.checkpoint).reports) if checkpoint.exists(folder.checkpoint) else 0
+    reports = checkpoint.read(folder.checkpoint).reports if checkpoint.exists(folder.checkpoint) else ()
+    done = reports[-1].round if reports else 0
     if done > settings.rounds:
         msg = f"run {folder.name} has {counted(done, 'round')} behind it, got --rounds {settings.rounds}; ask for more"
         raise UsageError(msg, at="--resume")
@@ -234,8 +235,9 @@ def _report(screen: Screen, text: object) -> None:
 
 
 def _summary(folder: RunFolder, history: History) -> Iterator[str]:
-    seconds = sum(sum(report.seconds.values()) for report in history.rounds)
-    count = sum(sum(report.bytes.values()) for report in history.rounds)
+    reports = history.rounds if history.statistics is None else (history.statistics, *history.rounds)
+    seconds = sum(sum(report.seconds.values()) for report in reports)
+    count = sum(sum(report.bytes.values()) for report in reports)
     yield ""
     yield f"{counted(len(history.rounds), 'round')} in {duration(seconds)}, {size(count)} sent and received"
     yield f"digest   {history.digest}"

@@ -21,9 +21,9 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsCollected:
-    """The statistics that every instruction will carry are summed over ``nodes`` nodes; ``state`` includes them."""
+    """The statistics that every instruction will carry are summed: the report, of round 0, and the state with them."""
 
-    nodes: int
+    report: RoundReport
     state: RecordSet
 
 

@@ -1,6 +1,7 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.context import derive_seed
@@ -97,9 +98,11 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
     yield from tally.watch(gather(run.grid, question, judge_statistics, totals.add))
     record, count, refused = totals.finish(question)
     yield from tally.watch(refused)
+    tally.lap("query")
     tally.require(max(1, run.strategy.min_updates), question, count)
     state = with_parameters(state, {STATISTICS: record}, completed=0)
-    yield StatisticsCollected(count, state)
+    report = tally.report(question, {}, digest(state.parameters_records[MODEL]))
+    yield StatisticsCollected(replace(report, accepted=count), state)
     return state
 
 
