@@ -7,7 +7,7 @@ BROKEN = [
     ([('"app:app"', '"ap:app"')], [], 64, 'did you mean "app"?'),
     ([('"app:app"', '"app"')], [], 2, '"module:name"'),
     ([('"app:app"', '"os.path;rm:app"')], [], 2, '"module:name"'),
-    ([('"app:app"', '"app:initial"')], [], 64, "a umbel.app.ClientApp"),
+    ([('"app:app"', '"app:initial"')], [], 64, "an umbel.app.ClientApp"),
     ([('"app:initial"', '"app:np"')], [], 64, "ParametersRecord"),
     ([('"app:initial"', '"gone.safetensors"')], [], 2, "there is no file"),
     ([('"app:nodes"', '"app:np"')], [], 64, "mapping of node names"),
@@ -20,6 +20,15 @@ BROKEN = [
     ([], [("import numpy as np", "import numpy as np\ndef f(:")], 64, "app.py line 2"),
     ([], [("import numpy as np", "raise SystemExit(3)")], 64, "app.py line 1"),
     ([("rate = 0.5", "rat = 0.5")], [], 70, "rate"),
+    ([], [("def initial(config)", "def initial()")], 64, "takes (config), got one that takes ()"),
+    ([], [("def nodes(config)", "def nodes(config, more)")], 64, "nodes to be a function that takes (config)"),
+    ([], [("def evaluate(round, model)", "def evaluate(model)")], 64, "(round, model), got one that takes (model)"),
+    (
+        [("rounds = 4", 'rounds = 4\nreport = "app:nodes"')],
+        [],
+        64,
+        "takes (history, config), got one that takes (config)",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import umbel
 from umbel.app import ClientApp
-from umbel.errors import BadName, RoundFailed, StrategyError, UsageError
+from umbel.errors import AppError, BadName, RoundFailed, StrategyError, UsageError
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
 from umbel.rounds import RoundCompleted, RoundStarted, RunCompleted, RunStarted, UpdateAccepted
@@ -205,6 +205,15 @@ def test_a_fault_in_central_evaluation_is_the_callers():
 
     with pytest.raises(ZeroDivisionError):
         run(evaluate=fail)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [(None, "metrics by name from evaluate, .* got NoneType"), ({"auc": "high"}, "from evaluate: .* str 'high'.*auc")],
+)
+def test_what_is_no_metric_of_central_evaluation_is_the_apps_error(returned, message):
+    with pytest.raises(AppError, match=message):
+        run(rounds=1, evaluate=lambda number, model: returned)
 
 
 def test_central_metrics_that_are_not_finite_are_none():

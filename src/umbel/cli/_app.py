@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -24,6 +25,13 @@ from umbel.strategy import Strategy
 _SETTINGS = "pyproject.toml"
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SHOWN = 80
+_CALLED_WITH = {
+    "strategy": ("config",),
+    "initial": ("config",),
+    "nodes": ("config",),
+    "evaluate": ("round", "model"),
+    "report": ("history", "config"),
+}
 
 Nodes: TypeAlias = int | Sequence[str] | Mapping[str, Mapping[str, Scalar]]
 
@@ -107,7 +115,7 @@ def load_app(settings: Settings) -> LoadedApp:
     """
     client = _resolve(settings, "client")
     if not isinstance(client, ClientApp):
-        raise _misfit(settings, "client", "a umbel.app.ClientApp", client)
+        raise _misfit(settings, "client", "an umbel.app.ClientApp", client)
     return LoadedApp(
         settings=settings,
         client=client,
@@ -171,17 +179,36 @@ def _function(settings: Settings, key: str) -> Callable[..., Any] | None:
     value = _resolve(settings, key)
     if not callable(value):
         raise _misfit(settings, key, "a function", value)
-    return value  # type: ignore[no-any-return]
+    return _fitting(settings, key, value)
+
+
+def _fitting(settings: Settings, key: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` if it takes what it will be called with."""
+    given = _CALLED_WITH[key]
+    with contextlib.suppress(ValueError):  # functions written in C may have no signature to look at
+        signature = inspect.signature(function)
+        try:
+            signature.bind(*given)
+        except TypeError as error:
+            wanted = f"({', '.join(given)})"
+            msg = f"expected {key} to be a function that takes {wanted}, got one that takes {signature}: {error}"
+            raise AppError(msg, at=_place(settings, key)) from error
+    return function
+
+
+def _made(settings: Settings, key: str) -> Any:
+    """Return what a setting names, or what the function that it names makes of the config."""
+    named = _resolve(settings, key)
+    return _fitting(settings, key, named)(settings.config) if callable(named) else named
 
 
 def _strategy(settings: Settings) -> Strategy:
     given = settings.strategy
     if isinstance(given, str) and ":" in given:
-        value = _resolve(settings, "strategy")
-        made = value if isinstance(value, Strategy) else value(settings.config) if callable(value) else value
+        made = _made(settings, "strategy")
         if not isinstance(made, Strategy):
             raise _misfit(
-                settings, "strategy", "a umbel.strategy.Strategy, or a function (config) that makes one", made
+                settings, "strategy", "an umbel.strategy.Strategy, or a function (config) that makes one", made
             )
         return made
     options = {} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"}
@@ -219,8 +246,7 @@ def _initial(settings: Settings) -> ParametersRecord:
             msg = f"expected a file with one model, got the records {', '.join(map(safe, records)) or '(none)'}"
             raise UsageError(msg, at=_place(settings, "initial"))
         return records["model"] if "model" in records else next(iter(records.values()))
-    make = _resolve(settings, "initial")
-    value = make(settings.config) if callable(make) else make
+    value = _made(settings, "initial")
     if isinstance(value, Mapping) and not isinstance(value, ParametersRecord):
         value = ParametersRecord.from_numpy(value)
     if not isinstance(value, ParametersRecord):
@@ -231,8 +257,7 @@ def _initial(settings: Settings) -> ParametersRecord:
 def _nodes(settings: Settings) -> Nodes:
     nodes: Any = settings.nodes
     if isinstance(nodes, str):
-        make = _resolve(settings, "nodes")
-        nodes = make(settings.config) if callable(make) else make
+        nodes = _made(settings, "nodes")
         if not isinstance(nodes, Mapping) or not nodes:
             raise _misfit(settings, "nodes", "(config) -> mapping of node names to what each is told", nodes)
     wanted = settings.first_nodes

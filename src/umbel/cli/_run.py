@@ -135,7 +135,7 @@ def _continue(
     given = {"--seed": asked["seed"], "--nodes": asked["first_nodes"], "--set": changes or None}
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"a run goes on with the settings it was begun with; leave {option} out", at="--resume")
+            raise UsageError(f"a run goes on with the settings it was begun with; leave {option} out", at=option)
     folder = find_run(runs, resume)
     start = read_start(folder)
     begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])

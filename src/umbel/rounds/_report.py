@@ -60,8 +60,8 @@ class Tally:
             nodes.setdefault(reason, []).append(node)
         reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in nodes.items())
         raise RoundFailed(
-            f"expected at least {wanted} usable replies to {question.phase!r}, got {accepted} from a cohort of "
-            f"{question.size}; the model is as it was before the round{reasons}",
+            f"expected at least {wanted} usable {'reply' if wanted == 1 else 'replies'} to {question.phase!r}, "
+            f"got {accepted} from a cohort of {question.size}; the model is as it was before the round{reasons}",
             at=f"round {question.round}",
         )
 

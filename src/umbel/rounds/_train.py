@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from umbel.context import derive_seed
-from umbel.errors import StrategyError
+from umbel.errors import AppError, RecordError, RecordTypeError, StrategyError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -149,6 +149,13 @@ def _judge_metrics(_node: str, content: RecordSet) -> Mapping[str, MetricsRecord
 def _evaluate_centrally(run: _Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
     if run.evaluate is None:
         return {}
-    record = MetricsRecord(dict(run.evaluate(number, state.parameters_records[MODEL].copy())))
+    returned: object = run.evaluate(number, state.parameters_records[MODEL].copy())
+    if not isinstance(returned, Mapping):
+        msg = f"expected metrics by name from evaluate, such as {{'accuracy': 0.9}}, got {type(returned).__name__}"
+        raise AppError(msg, at=f"round {number}")
+    try:
+        record = MetricsRecord(dict(returned))
+    except (RecordError, RecordTypeError) as error:
+        raise AppError(f"a metric from evaluate: {error.message}", at=f"round {number}, {error.at}") from error
     tally.lap("central")
     return {f"central.{name}": value for name, value in record.items()}
