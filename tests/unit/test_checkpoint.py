@@ -71,6 +71,15 @@ def test_what_a_later_round_left_behind_does_not_count(tmp_path):
     assert checkpoint.read(tmp_path) == checkpoint.Checkpoint(state_of(2), tuple(reports(2)), {"a": kept(5)})
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_round_is_never_written_over(tmp_path, number):
+    checkpoint.write(tmp_path, state_of(2), reports(2), nodes={"a": kept(1)})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match=f"a round after 2, which the folder holds, got round {number}: go on"):
+        checkpoint.write(tmp_path, state_of(number), reports(number), nodes={"a": kept(5)})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_only_what_changed_is_written(tmp_path):
     nodes = {f"node-{number}": kept(number, 1_000) for number in range(20)}
     checkpoint.write(tmp_path, state_of(1), nodes=nodes)

@@ -52,19 +52,40 @@ def write(
 
     ``reports`` are all reports so far; only those not yet in the folder are written. ``nodes`` are all states that
     nodes keep, ``changed`` the names of those that differ from the last call (None: all of them). ``state`` must have
-    ``configs_records["run"]["round"]``. Raises ``CheckpointError`` when the folder cannot be written.
+    ``configs_records["run"]["round"]``. Raises ``CheckpointError`` when the folder cannot be written, or holds that
+    round or a later one: files of nodes are named by rounds, and could not be replaced at one instant.
     """
     folder = Path(folder)
     kept = {} if nodes is None else nodes
+    number = round_of(state)
+    _check_follows(folder, number)
     try:
         _prepare(folder)
         _reports.append(folder / _ROUNDS, reports)
-        number = round_of(state)
         _nodes.write(folder, number, kept, kept.keys() if changed is None else changed)
         save(state, folder / _STATE)
         _nodes.forget_older(folder, number)
     except OSError as error:
         raise CheckpointError(f"expected a folder to write checkpoints to, got: {error}", at=str(folder)) from error
+
+
+def _check_follows(folder: Path, number: int) -> None:
+    if not exists(folder):
+        return
+    held = round_of(_load(folder))
+    if number <= held:
+        raise CheckpointError(
+            f"expected a round after {held}, which the folder holds, got round {number}: go on from what read(...) "
+            "returns, or write to another folder",
+            at=str(folder),
+        )
+
+
+def _load(folder: Path) -> RecordSet:
+    try:
+        return load(folder / _STATE)
+    except (OSError, RecordError) as error:
+        raise CheckpointError(f"expected a checkpoint, got: {error}", at=str(folder)) from error
 
 
 def _prepare(folder: Path) -> None:
@@ -81,9 +102,9 @@ def _prepare(folder: Path) -> None:
 def read(folder: str | Path) -> Checkpoint:
     """Return what ``folder`` holds; raises ``CheckpointError`` when that is no checkpoint or cannot be read."""
     folder = Path(folder)
+    state = _load(folder)
+    number = round_of(state)
     try:
-        state = load(folder / _STATE)
-        number = round_of(state)
         return Checkpoint(state, _reports.read(folder / _ROUNDS, number), _nodes.read(folder, number))
     except (OSError, RecordError) as error:
         raise CheckpointError(f"expected a checkpoint, got: {error}", at=str(folder)) from error
