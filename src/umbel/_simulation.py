@@ -1,6 +1,7 @@
 """Run a whole federation on this machine: an engine, the loop and a checkpoint, wired."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -62,7 +63,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
 
     Raises:
         RoundFailed: when too few updates of a round could be used; it lists every reason.
-        CheckpointError: when the checkpoint cannot be read, is of another run, or is there without ``resume``.
+        CheckpointError: when the checkpoint cannot be read, is of another run, is there without ``resume``, or is in
+            use by a run that is going on.
         UsageError: for arguments that cannot be.
 
     """
@@ -71,19 +73,18 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
     # Other nodes mean other cohorts and other parts of the data: to go on with them would be another run.
     begun.configs_records["run"]["nodes"] = population.description
-    start = _start(begun, checkpoint, resume=resume)
-    states = NodeStates(start.nodes)
-    grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)
-    recorder = _Recorder(start, states, checkpoint)
     if not client_app.handles(MessageType.EVALUATE):
         strategy = strategy._replace(evaluate=None)
-    try:
-        for event in train(grid, strategy, start.state, rounds=rounds, evaluate=evaluate):
-            recorder.record(event)
-            if on_event is not None:
-                on_event(event)
-    finally:
-        grid.close()
+    with nullcontext() if checkpoint is None else checkpoints.hold(checkpoint):
+        start = _start(begun, checkpoint, resume=resume)
+        states = NodeStates(start.nodes)
+        recorder = _Recorder(start, states, checkpoint)
+        grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)
+        with closing(grid):
+            for event in train(grid, strategy, start.state, rounds=rounds, evaluate=evaluate):
+                recorder.record(event)
+                if on_event is not None:
+                    on_event(event)
     return recorder.history()
 
 

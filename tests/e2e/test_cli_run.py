@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from umbel.cli._folder import RunFolder, held
+from umbel import checkpoint
 from umbel.history import History
 from umbel.records import load
 
@@ -212,9 +212,9 @@ def test_an_app_that_has_moved_is_named_anew(umbel, site, tmp_path, only_run):
 
 def test_two_processes_do_not_go_on_with_one_run(umbel, site, only_run):
     umbel("run", site())
-    with held(RunFolder(only_run())):
+    with checkpoint.hold(only_run()):
         result = umbel("run", "--resume", only_run().name)
-    assert result.exit_code == 2
+    assert result.exit_code == 65
     assert "another process" in result.stderr
     assert umbel("run", "--resume", only_run().name).exit_code == 0
 

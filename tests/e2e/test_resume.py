@@ -192,6 +192,16 @@ def test_a_checkpoint_is_never_overwritten_by_accident(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_two_runs_do_not_use_one_folder_at_a_time(tmp_path, whole):
+    def begin_another(event):
+        if isinstance(event, RoundCompleted) and event.report.round == 1:
+            run(checkpoint=tmp_path, resume=True)
+
+    with pytest.raises(CheckpointError, match="a folder that no other run uses"):
+        run(checkpoint=tmp_path, on_event=begin_another)
+    assert run(checkpoint=tmp_path, resume=True).digest == whole.digest
+
+
 def test_a_different_initial_model_of_one_shape_is_no_obstacle(tmp_path, whole):
     run(rounds=2, checkpoint=tmp_path)
     other = {"w": np.ones(4, np.float32), "n": np.ones((), np.int64)}

@@ -9,7 +9,10 @@ Everything a state refers to is on disk before the state is. So a crash at any i
 the round itself, and a folder is never in between.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +41,36 @@ class Checkpoint:
 def exists(folder: str | Path) -> bool:
     """Say whether ``folder`` holds a checkpoint."""
     return (Path(folder) / _STATE).is_file()
+
+
+@contextlib.contextmanager
+def hold(folder: str | Path) -> Iterator[None]:
+    """Keep other runs, of this process and of others, from using ``folder``, which is made if it is not there.
+
+    The end of the block lets go of it, and so does the end of the process, however it ends. Raises ``CheckpointError``
+    when another run holds the folder, or it cannot be made.
+    """
+    try:
+        _make(Path(folder))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise CheckpointError(f"expected a folder to write checkpoints to, got: {error}", at=str(folder)) from error
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: str | Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CheckpointError(
+            "expected a folder that no other run uses, got one in use, by another process or another call in this one: "
+            "wait for that run or stop it, or choose another folder",
+            at=str(folder),
+        ) from None
 
 
 def write(
@@ -88,12 +121,16 @@ def _load(folder: Path) -> RecordSet:
         raise CheckpointError(f"expected a checkpoint, got: {error}", at=str(folder)) from error
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder, durably, and delete what a killed process left in it under temporary names."""
+def _make(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         sync_folder(path.parent)
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, durably, and delete what a killed process left in it under temporary names."""
+    _make(folder)
     for pattern in (f".{_STATE}.*.tmp", ".nodes-*.tmp"):
         for path in folder.glob(pattern):
             path.unlink()

@@ -1,9 +1,6 @@
 """The folder of a run: ``runs/<id>/`` with the model, the history, the plot and the checkpoint."""
 
-import contextlib
-import fcntl
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -88,29 +85,6 @@ def find_run(runs: Path, given: str) -> RunFolder:
     where = safe(str(runs))
     near = nearest(given, known) if known else f"; {where} holds none (--runs FOLDER says where to look)"
     raise UsageError(f'there is no run "{safe(given)}" in {where}{near}')
-
-
-@contextlib.contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
-    """Keep other processes from going on with the same run at the same time; a crash lets go of it.
-
-    Raises:
-        UsageError: if another process holds it.
-
-    """
-    handle = os.open(folder.path, os.O_RDONLY)
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: RunFolder) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"run {folder.name} is going on in another process; wait for it, or stop it first") from None
 
 
 def write_start(folder: RunFolder, target: str, settings: Settings) -> None:

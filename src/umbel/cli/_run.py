@@ -15,7 +15,6 @@ from umbel.cli._folder import (
     RUNS,
     RunFolder,
     find_run,
-    held,
     new_run,
     read_start,
     write_results,
@@ -165,7 +164,7 @@ def _settings_of(folder: RunFolder, begun: Path, app: str | None) -> Path:
 def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, History]:
     settings = plan.settings
     folder = plan.folder or new_run(plan.runs)
-    with held(folder), _leaving(screen, plan, folder):
+    with checkpoint.hold(folder.path), _leaving(screen, plan, folder):
         write_start(folder, plan.target, settings)
         history = _simulate(screen, settings, app, folder)
         write_results(folder, history, f"{safe(settings.folder.resolve().name)}, run {folder.name}")
@@ -211,6 +210,8 @@ def _leaving(screen: Screen, plan: Plan, folder: RunFolder) -> Iterator[None]:
 def _discard(folder: RunFolder) -> None:
     with contextlib.suppress(OSError):
         folder.start.unlink(missing_ok=True)
+        if folder.checkpoint.is_dir():
+            folder.checkpoint.rmdir()
         folder.path.rmdir()
 
 
