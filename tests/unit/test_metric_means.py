@@ -85,3 +85,20 @@ def test_how_nodes_are_batched_changes_nothing(values, cut):
 def test_what_is_no_weight_is_refused(weight):
     with pytest.raises(UpdateRejected, match=r"number of examples.*metrics_records\.test"):
         check_weights({"metrics": MetricsRecord(), "test": MetricsRecord({"num-examples": weight})})
+
+
+COLLIDING = {"a": {"b.c": 1.0}, "a.b": {"c": 3.0}}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [COLLIDING, {"metrics": {"a.b": 1.0}, "a": {"b": 2.0}}, {"a": {"b.num-examples": 1}, "a.b": {"num-examples": 1}}],
+)
+def test_two_metrics_of_one_name_are_refused(records):
+    with pytest.raises(UpdateRejected, match=r"two that are called 'a\.b"):
+        check_weights({name: MetricsRecord(record) for name, record in records.items()})
+
+
+def test_a_name_from_different_records_of_two_nodes_has_no_mean():
+    nodes = [{name: record} | {"metrics": {"loss": 1.0}} for name, record in COLLIDING.items()]
+    assert means(*nodes) == {"loss": 1.0}

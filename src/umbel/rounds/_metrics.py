@@ -21,19 +21,24 @@ class MetricMeans:
     were measured on different data each have their own weight. Metrics of the record "metrics" keep their names,
     others become "record.metric"; ``num-examples`` are summed. Lists are averaged element by element. A value that is
     not finite stands for "not defined here" and is left out with its weight; a list whose length differs from that of
-    an earlier node leaves the metric without a mean.
+    an earlier node leaves the metric without a mean, and so does a name that two nodes put together from different
+    records: "a" with "b.c" and "a.b" with "c".
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, _Mean | None] = {}
         self._examples: dict[str, _Number] = {}
+        self._records: dict[str, str] = {}
+        self._ambiguous: set[str] = set()
 
     def add(self, records: Mapping[str, MetricsRecord]) -> None:
         """Add the metrics of one node, which ``check_weights`` accepted."""
         for name, record in records.items():
-            prefix = "" if name == _PLAIN else f"{name}."
+            prefix = _prefix(name)
             weight = record.get(NUM_EXAMPLES, 1)
             for metric, value in record.items():
+                if self._records.setdefault(prefix + metric, name) != name:
+                    self._ambiguous.add(prefix + metric)
                 if metric == NUM_EXAMPLES:
                     self._examples[prefix + metric] = self._examples.get(prefix + metric, 0) + value  # type: ignore[operator]
                 else:
@@ -58,6 +63,8 @@ class MetricMeans:
         for name, mean in self._sums.items():
             if mean is not None and mean.weight > 0:
                 means[prefix + name] = mean.value()
+        for name in self._ambiguous:
+            means.pop(prefix + name, None)
         return means
 
 
@@ -83,8 +90,27 @@ class _Mean:
         return means if self._is_list else means[0]
 
 
+def _prefix(name: str) -> str:
+    return "" if name == _PLAIN else f"{name}."
+
+
+def _check_unique(records: Mapping[str, MetricsRecord]) -> None:
+    seen: dict[str, str] = {}
+    for name, record in records.items():
+        for metric in record:
+            full = _prefix(name) + metric
+            if seen.setdefault(full, name) != name:
+                raise UpdateRejected(
+                    f"expected metrics of different names, got two that are called {full!r}, in the records "
+                    f"{seen[full]!r} and {name!r}: rename one",
+                    at="metrics_records",
+                )
+
+
 def check_weights(records: Mapping[str, MetricsRecord]) -> None:
-    """Refuse, with ``UpdateRejected``, metrics with a bad weight, name or list."""
+    """Refuse, with ``UpdateRejected``, metrics with a bad weight, name or list, or two of one name."""
+    if len(records) > 1:
+        _check_unique(records)
     for name, record in records.items():
         for shown in (name, *record):
             if not (shown.isprintable() and 0 < len(shown) <= _NAME_LIMIT):
