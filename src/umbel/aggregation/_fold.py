@@ -216,7 +216,4 @@ def _chosen(acc: _Accumulator, updates: Sequence[Update]) -> list[Update]:
 
 
 def _unfit(slot: Slot, problem: str) -> AggregationError:
-    return AggregationError(
-        f"{problem}; refuse updates that are not finite (Gate(finite=True)), or send a wider dtype",
-        at=f"array {slot.name!r}",
-    )
+    return AggregationError(problem, at=f"array {slot.name!r}")

@@ -133,7 +133,8 @@ def _store_float(limit: float | None, total: Block, out: Block, divisor: float, 
     for start in range(0, total.size, _PART):
         part = slice(start, start + _PART)
         lost += _store_part(limit, total[part], None if out is total else out[part], scale, finite)
-    return f"{lost} elements of the result are NaN, infinite or outside {out.dtype}" if lost else ""
+    advice = "send a wider dtype, and refuse updates that are not finite (Gate(finite=True))"
+    return f"{lost} elements of the result are NaN, infinite or outside {out.dtype}; {advice}" if lost else ""
 
 
 def _store_part(limit: float | None, total: Block, out: Block | None, divisor: Block | None, finite: bool) -> int:  # noqa: FBT001 - likewise
