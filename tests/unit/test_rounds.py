@@ -1,5 +1,7 @@
 """The loop by itself: statistics, folds that keep their updates, reused memory, and the state between rounds."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,23 @@ def test_sums_that_overflow_end_the_run_by_name():
     with pytest.raises(RoundFailed, match=r"the statistics of the nodes have no sum.*; send a wider dtype") as caught:
         run(app_with(echo, count), fedavg(statistics=True))
     assert "Gate" not in str(caught.value)
+
+
+def test_layouts_that_nodes_invent_take_bounded_memory():
+    def count(message, context):
+        honest = context.node_id > 40
+        rows = np.ones(250_000 + (0 if honest else context.node_id))
+        return message.create_reply(statistics_of({"rows": rows}))
+
+    tracemalloc.start()
+    events = run(app_with(echo, count), fedavg(statistics=True), nodes=44)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (collected,) = of_kind(events, StatisticsCollected)
+    assert collected.state.parameters_records["statistics"].to_numpy()["rows"][0] == 4
+    assert len(collected.report.refused) == 40
+    assert sum("more than 8 layouts" in reason for _, reason in collected.report.refused) == 33
+    assert peak < 40_000_000
 
 
 def test_an_app_without_a_query_handler_has_no_statistics():
