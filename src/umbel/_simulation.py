@@ -65,7 +65,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         RoundFailed: when too few updates of a round could be used; it lists every reason.
         CheckpointError: when the checkpoint cannot be read, is of another run, is there without ``resume``, or is in
             use by a run that is going on.
-        UsageError: for arguments that cannot be.
+        UsageError: for arguments that cannot be, such as fewer rounds than a resumed run has behind it.
 
     """
     _check(client_app, strategy, engine, rounds)
@@ -76,7 +76,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
     if not client_app.handles(MessageType.EVALUATE):
         strategy = strategy._replace(evaluate=None)
     with nullcontext() if checkpoint is None else checkpoints.hold(checkpoint):
-        start = _start(begun, checkpoint, resume=resume)
+        start = _start(begun, checkpoint, rounds, resume=resume)
         states = NodeStates(start.nodes)
         recorder = _Recorder(start, states, checkpoint)
         grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)
@@ -120,7 +120,7 @@ class _Recorder:
         return History(rounds, self._end.digest, model, statistics=statistics)
 
 
-def _start(begun: RecordSet, folder: str | Path | None, *, resume: bool) -> Checkpoint:
+def _start(begun: RecordSet, folder: str | Path | None, rounds: int, *, resume: bool) -> Checkpoint:
     if resume and folder is None:
         raise UsageError("expected the checkpoint to resume from, got none: pass checkpoint=FOLDER", at="resume")
     if folder is None or not checkpoints.exists(folder):
@@ -131,7 +131,7 @@ def _start(begun: RecordSet, folder: str | Path | None, *, resume: bool) -> Chec
             "the run that it holds, or choose another folder",
             at=str(folder),
         )
-    found = checkpoints.read(folder)
+    found = checkpoints.read(folder, most=rounds)
     differing = differences(found.state, begun)
     if differing:
         raise CheckpointError(

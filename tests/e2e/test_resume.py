@@ -12,7 +12,7 @@ import pytest
 import umbel
 from umbel import checkpoint
 from umbel.app import ClientApp
-from umbel.errors import CheckpointError
+from umbel.errors import CheckpointError, UsageError
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 from umbel.rounds import RoundCompleted, UpdateAccepted
@@ -124,6 +124,12 @@ def test_a_run_that_is_complete_returns_its_history(tmp_path, whole):
     assert again == first
     assert again.model == whole.model
     assert len(events) == 2
+
+
+def test_a_run_does_not_go_back(tmp_path):
+    run(rounds=3, checkpoint=tmp_path)
+    with pytest.raises(UsageError, match="at least the 3 rounds that the run has behind it, got 2"):
+        run(rounds=2, checkpoint=tmp_path, resume=True)
 
 
 KILLED = """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umbel.checkpoint import _nodes, _reports
-from umbel.errors import CheckpointError, RecordError
+from umbel.errors import CheckpointError, RecordError, UsageError
 from umbel.history import RoundReport
 from umbel.records import RecordSet, load, save
 from umbel.records._files import sync_folder
@@ -136,11 +136,20 @@ def _prepare(folder: Path) -> None:
             path.unlink()
 
 
-def read(folder: str | Path) -> Checkpoint:
-    """Return what ``folder`` holds; raises ``CheckpointError`` when that is no checkpoint or cannot be read."""
+def read(folder: str | Path, *, most: int | None = None) -> Checkpoint:
+    """Return what ``folder`` holds, to go on up to round ``most`` or just to look.
+
+    Raises ``CheckpointError`` when that is no checkpoint or cannot be read, ``UsageError`` when it is beyond ``most``.
+    """
     folder = Path(folder)
     state = _load(folder)
     number = round_of(state)
+    if most is not None and number > most:
+        raise UsageError(
+            f"expected at least the {number} rounds that the run has behind it, got {most}: ask for more rounds, or "
+            "begin another run",
+            at=str(folder),
+        )
     try:
         return Checkpoint(state, _reports.read(folder / _ROUNDS, number), _nodes.read(folder, number))
     except (OSError, RecordError) as error:

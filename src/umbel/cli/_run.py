@@ -139,11 +139,8 @@ def _continue(
     start = read_start(folder)
     begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])
     settings = override(begun, [], rounds=asked["rounds"])
-    reports = checkpoint.read(folder.checkpoint).reports if checkpoint.exists(folder.checkpoint) else ()
-    done = reports[-1].round if reports else 0
-    if done > settings.rounds:
-        msg = f"run {folder.name} has {counted(done, 'round')} behind it, got --rounds {settings.rounds}; ask for more"
-        raise UsageError(msg, at="--resume")
+    if checkpoint.exists(folder.checkpoint):
+        checkpoint.read(folder.checkpoint, most=settings.rounds)  # refused before anything is written
     return Plan(start["given"], settings, runs, folder)
 
 
