@@ -13,7 +13,7 @@ from rich.text import Text
 
 from umbel.cli._screen import as_json
 from umbel.cli._text import printable, safe
-from umbel.errors import UmbelError
+from umbel.errors import BadHeader, BadLength, DigestMismatch, RoundFailed, TrailingBytes, Truncated, UmbelError
 
 #: Exit codes that do not come from an error class of ``umbel.errors``.
 DIFFERENT = 1
@@ -22,6 +22,7 @@ INPUT_OUTPUT = 74
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
+_DAMAGED = (Truncated, TrailingBytes, BadLength, BadHeader, DigestMismatch)
 _OURS = str(Path(__file__).resolve().parent.parent)
 
 
@@ -39,7 +40,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """Return what to tell the user about ``error``."""
     if isinstance(error, UmbelError):
-        return Failure(error.code, error.message, error.at, "", error.exit_status)
+        return Failure(error.code, error.message, error.at, _next(error), error.exit_status)
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted", "interrupted", "", "", INTERRUPTED)
     place = blame(error)
@@ -50,6 +51,15 @@ def explain(error: BaseException) -> Failure:
         return Failure("failed", reason, place, "umbel ... --debug shows the whole traceback", FAILED)
     hint = "this is a fault in umbel: run again with --debug and report the traceback"
     return Failure("internal", reason, "", hint, FAILED)
+
+
+def _next(error: UmbelError) -> str:
+    """Return what to do where the message, written far from the command line, cannot say it."""
+    if isinstance(error, _DAMAGED):
+        return "the file is damaged or of another kind: restore it from a copy, or make it again"
+    if isinstance(error, RoundFailed):
+        return "mend what the reasons say, or ask more nodes; umbel run --resume goes on from the last whole round"
+    return ""
 
 
 def _os_reason(error: OSError) -> str:
