@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import Update, flat, squared_distance
+from umbel.aggregation._layout import dtype_of
 from umbel.errors import StrategyError, UpdateRejected
 from umbel.records import Array, ParametersRecord
 
@@ -97,15 +98,10 @@ class Gate:
 _Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
 
 
-@lru_cache(maxsize=256)
-def _dtype_of(name: str) -> np.dtype[Any]:
-    return Array(name, [0], _RAW, b"").numpy(copy=False).dtype
-
-
 def _slots(template: ParametersRecord, *, finite: bool) -> list[_Slot]:
     slots = []
     for name, array in template.items():
-        kind = _dtype_of(array.dtype)
+        kind = dtype_of(array.dtype)
         size = prod(array.shape) * kind.itemsize
         slots.append((name, array.dtype, list(array.shape), size, kind, _check_of(kind, finite)))
     return slots
