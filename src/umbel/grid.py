@@ -21,8 +21,12 @@ class Grid(Protocol):
     The loop promises to read ``replies()`` to its end, or to ``cancel`` what it no longer wants, before it sends again.
     """
 
-    def nodes(self) -> Sequence[Node]:
-        """Return the nodes there are, sorted by name, without listing them: a million may cost nothing."""
+    def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
+        """Return the nodes that can be asked in a phase of a round, sorted by name, without listing them.
+
+        A million may cost nothing. A grid whose nodes come and go gives those that are there and handle the type; for
+        a phase that was begun before, those that it was begun with.
+        """
         ...
 
     def send(self, messages: Iterable[Message]) -> None:

@@ -44,8 +44,8 @@ class ShufflingGrid:
         self._late = []
         self.cancelled = []
 
-    def nodes(self):
-        return self._inner.nodes()
+    def nodes(self, round=0, message_type="train"):  # noqa: A002
+        return self._inner.nodes(round, message_type)
 
     def send(self, messages):
         self._inner.send(list(messages))

@@ -47,8 +47,9 @@ class LocalGrid:
         self._cancelled: set[int] = set()
         _keep_freed_memory()
 
-    def nodes(self) -> Sequence[Node]:
-        """Return the nodes of the population, sorted by name."""
+    def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
+        """Return the nodes of the population, sorted by name, the same ones in every phase."""
+        del round, message_type
         return self._population.nodes
 
     def send(self, messages: Iterable[Message]) -> None:

@@ -43,7 +43,7 @@ class _Run(NamedTuple):
 
     def question(self, number: int, phase: str, selector: Selector, content: RecordSet) -> Question:
         """Return what a cohort, chosen by run seed, round and phase alone, is asked in one phase of a round."""
-        nodes = self.grid.nodes()
+        nodes = self.grid.nodes(number, phase)
         positions = selector.choose(len(nodes), derive_seed(self.seed, number, "", f"select {phase}"))
         if not isinstance(positions, range):
             positions = sorted(set(positions))
@@ -82,7 +82,7 @@ def train(
     """
     completed, seed = round_and_seed(state)
     run = _Run(grid, strategy, evaluate, run_id, seed)
-    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes()))
+    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes(completed + 1)))
     if strategy.statistics and STATISTICS not in state.parameters_records:
         state = yield from _collect_statistics(run, state)
     name = None
