@@ -41,7 +41,8 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── Fenced                    a message was handed out again since, under a later number
 │   ├── BlobMissing               a blob is named that the store does not have
 │   ├── WrongOffset               an upload goes on elsewhere than where its bytes on disk end
-│   └── WrongState                a run, round or message is not in a state that permits this
+│   ├── WrongState                a run, round or message is not in a state that permits this
+│   └── NodeSuperseded            another process with the node's key has called since: this one must stop
 ├── QuotaExceeded                 more than a quota allows
 ├── TokenError                    a join token that opens nothing
 │   ├── TokenUnknown              no token has that secret, or it is for another kind of member
@@ -98,6 +99,7 @@ from umbel.errors._storage import (
     LedgerInUse,
     MemberRevoked,
     NameTaken,
+    NodeSuperseded,
     NotFound,
     QuotaExceeded,
     ReplyConflict,
@@ -142,6 +144,7 @@ __all__ = [
     "Mismatch",
     "MissingExtra",
     "NameTaken",
+    "NodeSuperseded",
     "NotFound",
     "PartitionError",
     "QuotaExceeded",

@@ -106,6 +106,13 @@ class WrongState(Conflict):
     code = "conflict.state"
 
 
+class NodeSuperseded(Conflict):
+    """Another process with the node's key has called since: this one must stop."""
+
+    code = "node.superseded"
+    exit_status = 75
+
+
 class QuotaExceeded(UmbelError):
     """More than a quota allows."""
 
