@@ -76,6 +76,9 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── WrongName                 the server's certificate is for another name
 │   ├── UnknownIssuer             the server's certificate is signed by nobody whom this system trusts
 │   └── NotTls                    the other side does not speak TLS
+├── SpoolError                    the folder in which a node keeps its work cannot be used
+│   ├── SpoolInUse                another process uses the folder
+│   └── SpoolDamaged              a file in the folder is not what was written there
 ├── AppError                      an app that cannot be found, loaded or understood
 ├── UsageError                    a command line, a settings file or a path that cannot be used as given (a ValueError)
 └── MissingExtra                  an optional dependency that is not installed (an ImportError)
@@ -113,6 +116,7 @@ from umbel.errors._network import (
     WrongMediaType,
     WrongName,
 )
+from umbel.errors._node import SpoolDamaged, SpoolError, SpoolInUse
 from umbel.errors._records import (
     BadDtype,
     BadHeader,
@@ -223,6 +227,9 @@ __all__ = [
     "ServerStopping",
     "ServerUnreachable",
     "SignatureExpired",
+    "SpoolDamaged",
+    "SpoolError",
+    "SpoolInUse",
     "StorageFull",
     "StoreError",
     "StrategyError",
