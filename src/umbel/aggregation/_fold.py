@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, slots, to_record, view
-from umbel.aggregation._memory import Memory, allocate
+from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import Batch, Place, batch, fold
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
+from umbel.records._arena import allocate
 
 _RAW: Final = "raw"
 _SPENT: Final = "this accumulator is finished, or was left half done by an error; begin another with start()"
