@@ -6,19 +6,21 @@ Names are brought in on first use: the process in which handlers run needs the r
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from umbel.node._policy import Policy
     from umbel.node._spool import Spool
     from umbel.node._worker import Worker
 
-__all__ = ["Spool", "Worker"]
+__all__ = ["Policy", "Spool", "Worker"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'umbel.node' has no attribute {name!r}; it has {', '.join(__all__)}")
-    from umbel.node._spool import Spool  # noqa: PLC0415 - waits for the first use
+    from umbel.node._policy import Policy  # noqa: PLC0415 - waits for the first use
+    from umbel.node._spool import Spool  # noqa: PLC0415 - likewise
     from umbel.node._worker import Worker  # noqa: PLC0415 - likewise
 
-    globals().update(Spool=Spool, Worker=Worker)
+    globals().update(Policy=Policy, Spool=Spool, Worker=Worker)
     return globals()[name]
 
 
