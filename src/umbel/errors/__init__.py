@@ -32,7 +32,7 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── SchemaTooNew              a ledger that a newer release has written
 │   ├── LedgerDamaged             a ledger that fails its integrity check
 │   ├── LedgerFailed              the disk failed under the ledger, which writes nothing more
-│   ├── LedgerUnavailable         the database cannot be reached at present
+│   ├── StoreUnavailable          a database or a disk that cannot be reached at present
 │   ├── StorageFull               no room is left for what was to be kept
 │   └── AuditBroken               an audit log whose entries do not follow from one another
 ├── NotFound                      nothing of that name is here, or it is not yours (a LookupError)
@@ -156,7 +156,6 @@ from umbel.errors._storage import (
     LedgerDamaged,
     LedgerFailed,
     LedgerInUse,
-    LedgerUnavailable,
     MemberRevoked,
     NameTaken,
     NodeSuperseded,
@@ -166,6 +165,7 @@ from umbel.errors._storage import (
     SchemaTooNew,
     StorageFull,
     StoreError,
+    StoreUnavailable,
     TokenError,
     TokenExpired,
     TokenRevoked,
@@ -205,7 +205,7 @@ __all__ = [
     "LedgerDamaged",
     "LedgerFailed",
     "LedgerInUse",
-    "LedgerUnavailable",
+    "StoreUnavailable",
     "LengthRequired",
     "LimitExceeded",
     "MemberRevoked",

@@ -40,8 +40,8 @@ class LedgerFailed(StoreError):
     http_status = 503
 
 
-class LedgerUnavailable(StoreError):
-    """The database cannot be reached at present; what was asked may be asked again."""
+class StoreUnavailable(StoreError):
+    """A database or a disk that cannot be reached at present; what was asked may be asked again."""
 
     code = "store.unavailable"
     http_status = 503

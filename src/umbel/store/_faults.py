@@ -5,13 +5,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from umbel.errors import LedgerDamaged, LedgerFailed, LedgerUnavailable, StorageFull, StoreError, UmbelError, UsageError
+from umbel.errors import LedgerDamaged, LedgerFailed, StorageFull, StoreError, StoreUnavailable, UmbelError, UsageError
 
 # Primary result codes of SQLite, the low byte of the extended ones.
 _SQLITE: Final[dict[int, tuple[type[UmbelError], str]]] = {
     3: (StoreError, "it may not be read or written: check the rights of the folder and its files"),
-    5: (LedgerUnavailable, "another program has it locked: close that program"),
-    6: (LedgerUnavailable, "another program has it locked: close that program"),
+    5: (StoreUnavailable, "another program has it locked: close that program"),
+    6: (StoreUnavailable, "another program has it locked: close that program"),
     8: (StoreError, "it may only be read: check the rights of the folder, and whether the disk is mounted read-only"),
     10: (LedgerFailed, "the disk failed: look at it and at the system log, then start again"),
     11: (LedgerDamaged, "its file is damaged: restore the latest backup"),
@@ -27,11 +27,11 @@ _POSTGRES: Final[dict[str, tuple[type[UmbelError], str]]] = {
     "28": (StoreError, "it refuses this user: check the user and the password in the URL"),
     "3D": (StoreError, "there is no such database: make it with createdb"),
     "42501": (StoreError, "this user may not do that: give it the rights to the database and its schema"),
-    "08": (LedgerUnavailable, "the connection was lost: it is made again with the next request"),
-    "40": (LedgerUnavailable, "another program was in the way: repeat the request"),
-    "53": (LedgerUnavailable, "it has no room for another connection: raise its limit"),
-    "55": (LedgerUnavailable, "another program has it locked: close that program"),
-    "57": (LedgerUnavailable, "it was stopped: start it, and repeat the request"),
+    "08": (StoreUnavailable, "the connection was lost: it is made again with the next request"),
+    "40": (StoreUnavailable, "another program was in the way: repeat the request"),
+    "53": (StoreUnavailable, "it has no room for another connection: raise its limit"),
+    "55": (StoreUnavailable, "another program has it locked: close that program"),
+    "57": (StoreUnavailable, "it was stopped: start it, and repeat the request"),
 }
 _FATAL: Final = (LedgerFailed, LedgerDamaged)
 
