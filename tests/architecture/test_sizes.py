@@ -20,6 +20,11 @@ WIDE = {
     "umbel.strategy._strategy.Strategy": "the parts of the product; made by `strategy(...)`, where each has a default",
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",
     "umbel.cli._settings.Settings": "one field for each key of [tool.umbel]; made from a file, read by name",
+    "umbel.store.members.Member": "a row of the table of members; made by the ledger, read by name",
+    "umbel.store.runs.Run": "a row of the table of runs; made by the ledger, read by name",
+    "umbel.store.messages.Open": "a row of the table of messages; made by the ledger, read by name",
+    "umbel.store.messages.Question": "a row of `umbel runs show`; made by the ledger, read by name",
+    "umbel.store.replies.Reply": "what a node says in one answer; made where it is decoded, by name",
 }
 
 
