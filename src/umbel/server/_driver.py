@@ -17,6 +17,7 @@ from umbel.rounds import (
     NodeLost,
     RoundCompleted,
     RunCompleted,
+    RunStarted,
     StatisticsCollected,
     UpdateAccepted,
     UpdateRefused,
@@ -94,6 +95,8 @@ class Driver:
     def _note(self, event: Event) -> None:
         """Make durable what the event says, before anybody hears of it."""
         match event:
+            case RunStarted():
+                self._journal.running()
             case UpdateAccepted():
                 self._verdicts[event.phase, event.node] = Verdict("accepted", "", event.received)
             case UpdateRefused():
