@@ -25,6 +25,9 @@ WIDE = {
     "umbel.store.messages.Open": "a row of the table of messages; made by the ledger, read by name",
     "umbel.store.messages.Question": "a row of `umbel runs show`; made by the ledger, read by name",
     "umbel.store.replies.Reply": "what a node says in one answer; made where it is decoded, by name",
+    "umbel.node._settings.Settings": "one field for each thing a node is told; made by the command line, read by name",
+    "umbel.node._jobs.Job": "a message and all that its context needs, as one line of JSON; made once, read by name",
+    "umbel.node._status.Status": "one field for each thing that is shown; made once, changed by name",
 }
 
 
