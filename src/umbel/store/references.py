@@ -5,14 +5,17 @@ the transaction that needs it, after a look that the blob is there; blobs are de
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import sqlalchemy as sa
 
 from umbel.errors import BlobMissing
 from umbel.store import _tables as tables
 
-__all__ = ["hold", "of_run", "release", "release_round", "unreferenced"]
+__all__ = ["Present", "hold", "of_run", "release", "release_round", "unreferenced"]
+
+#: Gives the size of a blob in the store, or None if it is not there: ``Blobs.has``.
+Present: TypeAlias = Callable[[str], int | None]
 
 # Databases take a bounded number of parameters in one statement.
 _BATCH: Final = 500
@@ -25,7 +28,7 @@ def hold(
     holder: str,
     blobs: Mapping[str, int],
     *,
-    present: Callable[[str], int | None],
+    present: Present,
     number: int = _NO_ROUND,
 ) -> None:
     """Take note that a run needs blobs, given as digest and size. ``number`` is the round with whose end that ends.

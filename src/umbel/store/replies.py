@@ -15,7 +15,7 @@ from umbel.errors import Fenced, NotFound, ReplyConflict
 from umbel.store import _tables as tables
 from umbel.store import references
 from umbel.store._json import legible, packed, unpacked
-from umbel.store.runs import Present
+from umbel.store.references import Present
 
 __all__ = ["Accepted", "Given", "Reply", "accept", "of_phase"]
 

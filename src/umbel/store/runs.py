@@ -6,7 +6,7 @@ finds the runs of that user alone; without one, as the server asks, all.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from umbel.errors import NotFound, WrongState
 from umbel.store import _tables as tables
 from umbel.store import references
 from umbel.store._json import legible, packed, unpacked
+from umbel.store.references import Present
 
 __all__ = [
     "Closing",
@@ -34,8 +35,6 @@ __all__ = [
     "state",
     "trim",
 ]
-
-Present = Callable[[str], int | None]
 
 # What may follow each status; each may also follow itself, with another reason.
 _FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
