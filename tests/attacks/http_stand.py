@@ -20,8 +20,9 @@ from umbel.http import (
     Source,
     serve,
 )
-from umbel.http.wire import Done, Joined, Polled, Replied
+from umbel.http.wire import Done, Joined, Poll, Polled, Replied
 
+POLL = Poll(instance="i", holding=[], room=1, app="app", types=["train"], release="0")
 KEYS = {number: Identity(bytes([number]) * 32) for number in (7, 8, 9)}
 KINDS = {7: "node", 8: "user", 9: "operator"}
 

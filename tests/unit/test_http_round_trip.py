@@ -1,13 +1,10 @@
 """A real server and a real client on a real socket."""
 
-
 import pytest
 
-from http_stand import digest_of, run
+from http_stand import POLL, digest_of, run
 from umbel.errors import Fenced
-from umbel.http.wire import Answer, Poll, Polled
-
-POLL = Poll(instance="i", holding=[], room=1, app="app", types=["train"], release="0")
+from umbel.http.wire import Answer, Polled
 
 
 def test_hello_says_who_the_server_is():

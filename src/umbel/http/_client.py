@@ -66,7 +66,6 @@ class Client:
         stall: float = 10.0,
         poll: float = 25.0,
     ) -> None:
-        self.url = url
         self.identity = identity
         self.member = member
         self.server: Hello | None = None
@@ -75,6 +74,7 @@ class Client:
         self.bytes_received = 0
         self._poll = poll
         self._line = Line(url, fingerprint=fingerprint, stall=stall)
+        self.url = self._line.url
         self._clock = Clock()
         self._ahead = 0.0  # by how much the server's clock is ahead of ours
         self._audience = ""

@@ -1,7 +1,6 @@
 """The line to a server: connections, and what goes wrong with them as named errors."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -9,23 +8,26 @@ import aiohttp
 from yarl import URL
 
 from umbel.errors import ServerUnreachable, UmbelError
+from umbel.http._token import read_address
+from umbel.http._trust import tls_error, trust
 
 _SKIPPED: Final = ("Accept", "Accept-Encoding", "User-Agent")
+_KEPT: Final = 30.0  # seconds that an idle connection is kept: less than servers keep theirs
 
 
 class Line:
     """A pool of connections to one server. ``stall`` is how long, in seconds, one may make no progress."""
 
     def __init__(self, url: str, *, fingerprint: str, stall: float) -> None:
-        self.url = url.rstrip("/")
+        self.url = read_address(url)
         self.stall = stall
-        self._fingerprint = fingerprint
+        self._trust = trust(fingerprint) if self.url.startswith("https") else True
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
         """Return the pool, made in the event loop that first needs it."""
         if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30.0)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT, ssl=self._trust)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -62,11 +64,20 @@ class Line:
                 timeout=timeout,
             ) as response:
                 yield response
-        except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise self._named(error) from error
 
     def _named(self, error: BaseException) -> UmbelError:
+        for cause in _causes(error):
+            named = tls_error(cause, self.url)
+            if named is not None:
+                return named
         reason = " ".join(str(error).split()) or type(error).__name__
-        return ServerUnreachable(
-            f"expected an answer, got none: {reason:.300}; check the address and that it runs", at=self.url
-        )
+        message = f"expected an answer, got none ({reason:.300}): check the address, and that the server runs"
+        return ServerUnreachable(message, at=self.url)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

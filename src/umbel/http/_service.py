@@ -1,21 +1,25 @@
 """A server that listens."""
 
 import asyncio
-import ssl
+from asyncio import sslproto
 from typing import Any, Self
 
 from aiohttp import web
 
 from umbel.errors import UsageError
 from umbel.http._calls import Handlers, Hooks, Lookup
+from umbel.http._certificate import Certificate
 from umbel.http._door import Door
 from umbel.http._guard import Connection, Watch
 from umbel.http._settings import Settings
 from umbel.http._site import Site
 from umbel.http._table import ENDPOINTS
+from umbel.http._token import is_loopback
 
 _OWN = ("hello", "openapi")
 _OPTIONAL = ("metrics",)
+_RELOAD = 5.0  # seconds between two looks at the files of the certificate
+_RECORD = 16 * 1024
 _GRACE = 2.0  # seconds that requests have to be answered when a server ends
 
 
@@ -43,7 +47,9 @@ class _Manager(web.Server):
 class Service:
     """A server that listens; made by ``serve``. ``port`` is where, ``audience`` what signatures have to name."""
 
-    def __init__(self, site: Site, door: Door, watch: Watch) -> None:
+    def __init__(self, site: Site, door: Door, watch: Watch, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._renewal: asyncio.Task[None] | None = None
         self._site = site
         self._door = door
         self._watch = watch
@@ -52,7 +58,8 @@ class Service:
         self.audience = door.audience
         self.port = 0
 
-    async def _listen(self, settings: Settings, context: ssl.SSLContext | None) -> None:
+    async def _listen(self, settings: Settings) -> None:
+        context = None if settings.certificate is None else settings.certificate.context
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             self._manager,
@@ -65,6 +72,16 @@ class Service:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._watch.start()
+        if settings.certificate is not None:
+            self._renewal = loop.create_task(self._renew(settings.certificate), name="umbel-http-renewal")
+
+    async def _renew(self, certificate: Certificate) -> None:
+        while True:
+            await asyncio.sleep(_RELOAD)
+            try:
+                certificate.reload()
+            except UsageError as error:
+                self._hooks.fault(error)
 
     @property
     def connections(self) -> int:
@@ -83,12 +100,20 @@ class Service:
         self._site.release()
         await self._manager.shutdown(_GRACE)
         await self._watch.stop()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _shrink_tls_buffers() -> None:
+    """Let asyncio allocate for a connection what one TLS record takes, not 256 KiB: idle polls are a thousand."""
+    sslproto.SSLProtocol.max_size = _RECORD
 
 
 async def serve(handlers: Handlers, lookup: Lookup, settings: Settings, hooks: Hooks | None = None) -> Service:
@@ -112,8 +137,14 @@ async def serve(handlers: Handlers, lookup: Lookup, settings: Settings, hooks: H
         raise UsageError(
             f"expected a handler for every endpoint, missing or unknown: {', '.join(wrong)}", at="handlers"
         )
+    if settings.certificate is None and not is_loopback(settings.host):
+        message = f"expected a certificate, since {settings.host} is not this machine; plain HTTP is for loopback"
+        raise UsageError(message, at="settings.certificate")
     door = Door(lookup, settings.skew)
-    site = Site(handlers, door, settings, hooks or Hooks())
-    service = Service(site, door, Watch(settings.stall, settings.limits.connections))
-    await service._listen(settings, None)  # noqa: SLF001  # made here, and only here
+    hooks = hooks or Hooks()
+    site = Site(handlers, door, settings, hooks)
+    service = Service(site, door, Watch(settings.stall, settings.limits.connections), hooks)
+    if settings.certificate is not None:
+        _shrink_tls_buffers()
+    await service._listen(settings)  # noqa: SLF001  # made here, and only here
     return service
