@@ -57,7 +57,6 @@ class Postgres:
             connection.exec_driver_sql("SET lock_timeout = 0")
             connection.commit()
         except BaseException as error:
-            connection.invalidate()
             connection.close()
             if getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
                 raise self._in_use() from error

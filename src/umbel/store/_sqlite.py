@@ -83,6 +83,7 @@ class Sqlite:
     def writing(self) -> sa.Connection:
         """Return a connection that may write."""
         connection = self._engine.connect().execution_options(umbel_writes=True)
+        connection.detach()
         _raw(connection).execute("PRAGMA query_only = OFF")
         self._rows = _raw(connection).total_changes
         return connection
@@ -144,4 +145,4 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _raw(connection: sa.Connection) -> Any:
-    return connection.connection.driver_connection
+    return connection.connection.dbapi_connection

@@ -31,7 +31,7 @@ class Backend(Protocol):
         ...
 
     def writing(self) -> sa.Connection:
-        """Return a new connection to write on, which nobody else may have."""
+        """Return a new connection to write on, which no pool has."""
         ...
 
     def settle(self, connection: sa.Connection) -> None:
@@ -238,15 +238,16 @@ class Writer:
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            with suppress(Exception):  # it is given up because it failed; that it fails again says nothing new
-                connection.invalidate()
+            # Below SQLAlchemy first: in whatever state it is, it must be gone, and nothing may go on with it.
+            with suppress(Exception):  # it may be given up because it failed; that it fails again says nothing new
+                _driver(connection).close()
             with suppress(Exception):  # likewise
                 connection.close()
 
 
 def _driver(connection: sa.Connection) -> Any:
     """Return the driver's own connection: for three words a savepoint, the way through SQLAlchemy is long."""
-    return connection.connection.driver_connection
+    return connection.connection.dbapi_connection
 
 
 def _fail(jobs: list[_Job], reason: BaseException) -> None:
