@@ -14,12 +14,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 from blake3 import blake3
 
-from umbel.cli._address import Address, parse_address
 from umbel.cli._servers import About, Known, find_known, new_identity, operator_of, remember
 from umbel.cli._text import safe
 from umbel.envelope import Content, Part, blobs_of, unpack
 from umbel.errors import ServerUnreachable, TooManyRequests
-from umbel.http import Client, keep_trying, wire
+from umbel.http import Client, Token, join_line, keep_trying, read_address, read_join_line, wire
 from umbel.records import RecordSet
 
 _PATIENCE: Final = 900.0  # seconds for which a server that is away is waited for
@@ -126,7 +125,7 @@ class Remote:
 
     def line(self, secret: bytes) -> str:
         """Return the address with which whoever has the secret joins."""
-        return str(Address(self.url, secret, self.fingerprint))
+        return join_line(self.url, Token(secret, self.fingerprint))
 
     def put(self, segments: Sequence[bytes | memoryview], folder: Path) -> Part:
         """Upload a blob, by way of a file without a name in ``folder``, so that it is never in memory twice."""
@@ -192,22 +191,21 @@ def _known(server: str | None, data: Path | None) -> Known:
         return operator_of(data)
     if server is None:
         return find_known(None)
-    address = parse_address(server)
-    return _join(address) if address.secret else find_known(address.url)
+    return _join(*read_join_line(server)) if "#" in server else find_known(read_address(server))
 
 
-def _join(address: Address) -> Known:
-    identity = new_identity(address.url)
+def _join(url: str, token: Token) -> Known:
+    identity = new_identity(url)
     name = f"{_user()}@{platform.node() or 'localhost'}"
-    wish = wire.Join(secret=address.secret, key=identity.key, kind="user", name=name, release=version("umbel"))
+    wish = wire.Join(secret=token.secret, key=identity.key, kind="user", name=name, release=version("umbel"))
 
     async def join() -> wire.Joined:
-        async with Client(address.url, identity, fingerprint=address.fingerprint) as client:
+        async with Client(url, identity, fingerprint=token.fingerprint) as client:
             joined: wire.Joined = await client.call("join", wish)
             return joined
 
     joined = asyncio.run(join())
-    return remember(About(address.url, address.fingerprint, joined.member, joined.name))
+    return remember(About(url, token.fingerprint, joined.member, joined.name))
 
 
 def _user() -> str:

@@ -1,6 +1,5 @@
 """``umbel server``: a server, from the first start to the last."""
 
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -9,22 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from umbel.cli._logged import log_to_stderr
 from umbel.cli._options import Json
 from umbel.cli._remote import Remote
 from umbel.cli._screen import Screen, open_screen
 from umbel.cli._servers import About, Known, data_folder, remember_own
+from umbel.cli._service import begin_service
 from umbel.cli._text import safe
-from umbel.cli._token import join_line
+from umbel.cli._token import typed
 from umbel.cli._units import seconds
 from umbel.errors import UmbelError, UsageError
-from umbel.failpoint import arm
 from umbel.http.wire import TokenRequest
 from umbel.server import Server, Settings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DAY = 86_400.0
-_FAILPOINT = "UMBEL_FAILPOINT"
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -118,10 +115,8 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
         stall=stall,
         skew=skew,
     )
-    if os.environ.get(_FAILPOINT):
-        arm(os.environ[_FAILPOINT])
     screen = open_screen(json_wanted=json)
-    log_to_stderr(json_wanted=json)
+    begin_service(json_wanted=json)
     Server(settings, ready=_greeting(screen, folder, tokens)).run()
 
 
@@ -181,7 +176,7 @@ def _print(screen: Screen, about: About, lines: list[str]) -> None:
     if about.fingerprint:
         screen.say(f"fingerprint {about.fingerprint}")
     for line in lines:
-        screen.say(join_line(line, "node"), style="bold")
+        screen.say(typed(line, "node"), style="bold")
     if lines:
         screen.say("each of these lines is for one node, within a day; umbel token makes more", style="dim")
     screen.say(f"next     umbel run APP --server {about.url}", style="bold")

@@ -1,22 +1,33 @@
-"""What a server or a node logs, on standard error: a line for each event that matters, or an object in JSON."""
+"""What the commands that go on have in common: what they log on standard error, and where a test may kill them."""
 
 import logging
+import os
 import sys
 import time
 from typing import Final
 
 from umbel.cli._screen import as_json
 from umbel.cli._text import safe
+from umbel.failpoint import arm
 
 _OURS: Final = "umbel"
+_FAILPOINT: Final = "UMBEL_FAILPOINT"
+_LOG: Final = logging.getLogger("umbel.cli")
 
 
-def log_to_stderr(*, json_wanted: bool) -> None:
-    """Let what Umbel logs go to standard error; other libraries are heard from warnings on."""
+def begin_service(*, json_wanted: bool) -> None:
+    """Let what Umbel logs go to standard error, other libraries from warnings on; arm ``UMBEL_FAILPOINT``."""
+    if os.environ.get(_FAILPOINT):
+        arm(os.environ[_FAILPOINT])
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if json_wanted else _Plain())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger(_OURS).setLevel(logging.INFO)
+
+
+def tell(text: str, **fields: object) -> None:
+    """Say one line of what happens; ``fields`` are for JSON."""
+    _LOG.info("%s", text, extra={"umbel": fields})
 
 
 class _Plain(logging.Formatter):
