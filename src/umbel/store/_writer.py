@@ -240,7 +240,7 @@ class Writer:
             connection, self._connection = self._connection, None
             # Below SQLAlchemy first: in whatever state it is, it must be gone, and nothing may go on with it.
             with suppress(Exception):  # it may be given up because it failed; that it fails again says nothing new
-                _driver(connection).close()
+                connection.invalidate()
             with suppress(Exception):  # likewise
                 connection.close()
 
