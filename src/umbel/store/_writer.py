@@ -238,11 +238,11 @@ class Writer:
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            # Below SQLAlchemy first: in whatever state it is, it must be gone, and nothing may go on with it.
-            with suppress(Exception):  # it may be given up because it failed; that it fails again says nothing new
-                connection.invalidate()
-            with suppress(Exception):  # likewise
-                connection.close()
+            driver = _driver(connection)
+            # It may be given up because it failed; that it fails again says nothing new, and below SQLAlchemy it must go.
+            for close in (connection.close, driver.close):
+                with suppress(Exception):
+                    close()
 
 
 def _driver(connection: sa.Connection) -> Any:
