@@ -238,9 +238,11 @@ class Writer:
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            driver = _driver(connection)
-            # It may be given up because it failed; that it fails again says nothing new, and below SQLAlchemy it must go.
-            for close in (connection.close, driver.close):
+            closers = [connection.close]
+            # It may be given up because it failed; that it fails again says nothing new. Below SQLAlchemy it must go too.
+            with suppress(Exception):
+                closers.append(_driver(connection).close)
+            for close in closers:
                 with suppress(Exception):
                     close()
 
