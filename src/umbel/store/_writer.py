@@ -239,7 +239,7 @@ class Writer:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             closers = [connection.close]
-            # It may be given up because it failed; that it fails again says nothing new. Below SQLAlchemy it must go too.
+            # It may have failed before; that it fails again says nothing new. Below SQLAlchemy it must go too.
             with suppress(Exception):
                 closers.append(_driver(connection).close)
             for close in closers:
