@@ -84,6 +84,7 @@ class _Start:
         ledger = self._held.enter_context(Ledger.open(self._settings.database or self._folder.ledger))
         blobs = DirectoryBlobs(self._folder.blobs)
         keeper = Keeper(ledger, blobs, self._metrics)
+        self._held.callback(keeper.close)
         key = self._folder.identity().key
         operator = await keeper.commit(lambda connection: ensure_operator(connection, key))
         registry = Registry(await keeper.look(members.every), operator.id, self._presence)
@@ -95,7 +96,7 @@ class _Start:
         settings, desk = self._settings, Desk()
         exchange = Exchange(keeper, desk, self._presence, registry)
         delivery = Delivery(keeper, exchange, desk, registry, self._presence)
-        runs = Runs(keeper, exchange, self._folder.scratch, settings.keep, settings.poll)
+        runs = Runs(keeper, exchange, self._metrics, self._folder.scratch, keep=settings.keep, hold=settings.poll)
         people = Members(keeper, registry, self._changed)
         transfers = Transfers(blobs, Uploads(self._folder.uploads, blobs))
         await runs.take_up()
