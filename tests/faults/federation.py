@@ -89,20 +89,21 @@ class Federation:
     def about(self) -> About:
         return read_about(self.folder / "server")
 
-    def node(self, name, failpoint="", *, url="", secret=True, **told):
-        """Start a node; it joins with a token of its own the first time."""
-        joins = secret and not (self.folder / name / "member.json").exists()
+    def node(self, name, failpoint="", *, place="", url="", secret=True, **told):
+        """Start a node, in a folder of its name or called ``place``; it joins with a token of its own."""
+        place = place or name
+        joins = secret and not (self.folder / place / "member.json").exists()
         settings = {
             "url": url or self.about.url,
             "app": self.app,
-            "folder": str(self.folder / name),
+            "folder": str(self.folder / place),
             "secret": self.call("make_token", wire.TokenRequest()).secret.hex() if joins else "",
             "fingerprint": self.about.fingerprint,
             "name": name,
             "app_folder": str(self.app_folder),
             **told,
         }
-        node = Process("node", settings, self.folder / f"{name}.log", failpoint)
+        node = Process("node", settings, self.folder / f"{place}.log", failpoint)
         self.processes.append(node)
         return node
 
