@@ -1,6 +1,7 @@
 """What nodes ask of a server: work, and that their answers are kept."""
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from typing import Final
@@ -117,7 +118,7 @@ class Delivery:
         """Return when a reply came, for its time to live: as long as bytes of a node move, that does not run out."""
         now = time.time()
         if task is not None and self._presence.is_moving(member):
-            return min(now, task.created_at + task.ttl)
+            return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
 
     def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted) -> None:

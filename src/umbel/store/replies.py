@@ -18,7 +18,7 @@ from umbel.store._json import legible, packed, unpacked
 from umbel.store._quick import Quick
 from umbel.store.references import Present
 
-__all__ = ["Accepted", "Given", "Reply", "accept", "of_phase"]
+__all__ = ["Accepted", "Given", "Reply", "accept", "of_message", "of_phase"]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -97,6 +97,12 @@ def of_phase(connection: sa.Connection, run: int, round: int, phase: str) -> lis
     return [_given(row) for row in rows]
 
 
+def of_message(connection: sa.Connection, run: int, message: int) -> Given | None:
+    """Return the reply to one message if it counts, and if its round is not closed."""
+    row = connection.execute(_GIVEN_ONE, {"run": run, "message": message}).first()
+    return None if row is None else _given(row)
+
+
 class _Found(NamedTuple):
     """A message with its phase, and its reply if it has one."""
 
@@ -139,13 +145,15 @@ _ANSWERED: Final = Quick(
         seconds=sa.bindparam("where_time_went"),
     )
 )
-_GIVEN: Final = (
+_COUNTED: Final = (
     sa.select(_M.message, _M.slot, _M.node, _R.answer)
     .join_from(tables.messages, tables.replies, (_R.run == _M.run) & (_R.message == _M.message))
-    .where(_M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase"))
     .where(_R.counted, _R.answer.is_not(None))
-    .order_by(_M.slot)
 )
+_GIVEN: Final = _COUNTED.where(
+    _M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase")
+).order_by(_M.slot)
+_GIVEN_ONE: Final = _COUNTED.where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"))
 
 
 def _said(reply: Reply) -> str:
