@@ -32,7 +32,7 @@ PICTURES = (
         "network.svg",
         "make demo-network",
         [sys.executable, "examples/network/demo.py"],
-        re.compile(r"round +(?!1/|2/|9/|10/|11/|12/|30/)"),
+        re.compile(r"round +(?!(?:1|2|9|10|11|12|30)/)(?=\d)"),
     ),
 )
 SEQUENCE = re.compile(r"\x1b\[(?P<arguments>[0-9;?]*)(?P<verb>[A-Za-z])|(?P<plain>[^\x1b])", re.DOTALL)

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,15 +75,19 @@ def umbel(*arguments: str, cwd: str = ".") -> Iterator[Process]:
     """Start a command, which ends with the block."""
     print(f"{BOLD}$ umbel {shlex.join(shown(part) for part in arguments)}{PLAIN}", flush=True)
     process = subprocess.Popen(  # noqa: S603 - the commands above
-        [UMBEL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=cwd
+        [UMBEL, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
     )
     with process:
         try:
             yield process
         finally:
-            threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
             process.terminate()
-            process.wait()
+            process.communicate()
 
 
 def shown(argument: str) -> str:
