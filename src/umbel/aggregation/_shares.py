@@ -47,7 +47,7 @@ class Room(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What is done in one go: a group, whose arrays meet in ``joined``, or the ``part`` of an array that a share has."""
+    """What is done in one go: a group, its arrays meeting in ``joined``, or the ``part`` of an array for one share."""
 
     members: tuple[Member, ...]
     place: Place
