@@ -22,7 +22,7 @@ from umbel.http import (
     Source,
     serve,
 )
-from umbel.http._signature import Request, sign
+from umbel.http._signature import SignedRequest, sign
 from umbel.http.wire import Done, Joined, Poll, Polled, Replied
 
 POLL = Poll(instance="i", holding=[], room=1, app="app", types=["train"], release="0")
@@ -171,7 +171,7 @@ def signed(
 ) -> bytes:
     """A signed request as bytes. ``wrong`` replaces a part of what is signed or of what is said of it."""
     digest = wrong.get("digest") or digest_of(body)
-    request = Request(wrong.get("signed_method", method), wrong.get("signed_target", target), digest)
+    request = SignedRequest(wrong.get("signed_method", method), wrong.get("signed_target", target), digest)
     said = sign(
         KEYS[wrong.get("key", member)],
         request,

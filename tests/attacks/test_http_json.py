@@ -5,7 +5,7 @@ import pytest
 from http_stand import run, signed, talk
 from umbel.errors import HttpError
 from umbel.http import _json
-from umbel.http.wire import Answer, Join, Poll
+from umbel.http.wire import Answer, EventLine, Join, Poll
 
 GOOD = b'{"secret":"AA==","key":"AA==","kind":"node","name":"n"}'
 BAD = {
@@ -79,7 +79,7 @@ def test_numbers_within_free_fields_are_judged_too():
 def test_nesting_in_free_fields_is_bounded():
     deep = b"[" * 40 + b"]" * 40
     with pytest.raises(HttpError, match="deep"):
-        _json.decode(b'{"run":1,"message":1,"fence":1,"seconds":{"x":' + deep + b"}}", Answer)
+        _json.decode(b'{"number":1,"kind":"x","fields":{"x":' + deep + b"}}", EventLine)
     brackets = b'"' + b"[{" * 100 + b'"'
     poll = b'{"instance":%s,"holding":[],"room":1,"app":"","types":[],"release":""}'
     assert _json.decode(poll % brackets, Poll).instance == "[{" * 100
