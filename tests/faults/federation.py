@@ -21,8 +21,6 @@ from umbel.http import Client, Identity, wire
 from umbel.node import Node, Policy, Status, read_status
 from umbel.node import Settings as NodeSettings
 from umbel.records import ParametersRecord, RecordSet
-from umbel.server import About, Server, read_about
-from umbel.server import Settings as ServerSettings
 
 PATIENCE = 60.0  # seconds before a test gives up
 
@@ -34,6 +32,15 @@ def wait_for(condition, what, seconds=PATIENCE):
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.02)
     return found
+
+
+class About(msgspec.Struct):
+    """What a server writes of itself."""
+
+    url: str
+    member: int
+    key_file: str
+    fingerprint: str
 
 
 class Process:
@@ -86,8 +93,8 @@ class Federation:
         return server
 
     @property
-    def about(self) -> About:
-        return read_about(self.folder / "server")
+    def about(self):
+        return msgspec.json.decode((self.folder / "server" / "server.json").read_bytes(), type=About)
 
     def node(self, name, failpoint="", *, place="", url="", secret=True, **told):
         """Start a node, in a folder of its name or called ``place``; it joins with a token of its own."""
@@ -169,6 +176,9 @@ class Federation:
 
 
 def _serve(told):
+    from umbel.server import Server  # noqa: PLC0415 - a node needs none
+    from umbel.server import Settings as ServerSettings  # noqa: PLC0415 - likewise
+
     ready = Path(told.pop("ready"))
     settings = ServerSettings(**told | {"data": Path(told["data"])})
     Server(settings, lambda _: ready.touch()).run()
