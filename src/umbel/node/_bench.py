@@ -2,12 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from umbel.envelope import Content
 from umbel.errors import DigestMismatch, SpoolDamaged, UmbelError
 from umbel.failpoint import failpoint
 from umbel.http.wire import Task
@@ -100,10 +100,11 @@ class Bench:
         if refusal is not None:
             raise _UnreadyError(ErrorCode.NOT_ALLOWED, refusal)
         try:
-            state = await asyncio.to_thread(spool.state, task.run)
+            state, missing = await self._stock.needs(task)
         except SpoolDamaged as error:
             raise _UnreadyError(ErrorCode.UNKNOWN, str(error)) from error
-        await self._fetch(task)
+        if missing:
+            await self._fetch(task, missing)
         return Job(
             run=task.run,
             message=task.message,
@@ -121,8 +122,8 @@ class Bench:
             desk=str(desk),
         )
 
-    async def _fetch(self, task: Task) -> None:
-        self._fetching = asyncio.ensure_future(self._blobs(task.content))
+    async def _fetch(self, task: Task, missing: Mapping[str, int]) -> None:
+        self._fetching = asyncio.ensure_future(self._blobs(missing))
         try:
             await self._fetching
         except asyncio.CancelledError:
@@ -137,9 +138,9 @@ class Bench:
         finally:
             self._fetching = None
 
-    async def _blobs(self, content: Content) -> None:
+    async def _blobs(self, missing: Mapping[str, int]) -> None:
         spool = self._stock.spool
-        for digest, size in (await self._stock.missing(content)).items():
+        for digest, size in missing.items():
             for left in reversed(range(_TRIES)):
                 try:
                     await self._line.fetch(digest, spool.incoming(digest))
