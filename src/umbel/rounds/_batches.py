@@ -21,7 +21,7 @@ _SMALL: Final = 2**16
 
 def _can_wait(update: Update) -> bool:
     arrays = update.record.values()
-    return all(map(is_mapped, arrays)) or (_size(update) <= _SMALL and all(map(is_settled, arrays)))
+    return all(map(is_settled, arrays)) and (_size(update) <= _SMALL or all(map(is_mapped, arrays)))
 
 
 def _size(update: Update) -> int:
