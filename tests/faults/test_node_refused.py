@@ -210,7 +210,7 @@ def test_what_the_operator_forbids_is_an_error_reply_with_the_rule(federation, r
     wait_for(lambda: any(reasons(federation, run)), "the node answers")
     assert said in reasons(federation, run)[0]
     assert ("site_app.py" in reasons(federation, run)[0]) == bool(rule.get("tracebacks"))
-    assert said in federation.status("north").last_error
+    wait_for(lambda: said in federation.status("north").last_error, "the node says so too")
 
 
 # What the server gives up.
@@ -223,7 +223,7 @@ def test_a_run_that_is_stopped_stops_its_handlers(federation):
     wait_for(lambda: "north begins" in _log(federation), "the handler runs")
     federation.call("stop_run", run=run)
     wait_for(lambda: federation.status("north").running is None, "the node lets go", 10)
-    assert federation.status("north").holding == 0
+    wait_for(lambda: federation.status("north").holding == 0, "the node has forgotten it")
     wait_for(lambda: federation.view(run).row.status == "stopped", "the run stops")
     again = submit(federation)
     assert federation.completed(again).row.completed == 2
