@@ -61,6 +61,18 @@ class Connection(web.RequestHandler):
         self.received += len(data)
         super().data_received(data)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp says None and means "close"
+        """Let a client that has said all that it will have its answer; one that waits for work is gone."""
+        if self.held is not None or self.phase in (Phase.IDLE, Phase.BODY) or self.is_tls:
+            return None
+        self.close()
+        return True
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.ssl_context is not None
+
     def turn(self, phase: Phase) -> None:
         """Go over to another phase, which begins now."""
         self.phase = phase
