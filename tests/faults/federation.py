@@ -5,6 +5,7 @@ Run as a program it is one of them: ``federation.py server|node JSON [FAILPOINT]
 
 import asyncio
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -185,6 +186,8 @@ def _serve(told):
 
 
 def _be_node(told):
+    for name, most in told.pop("limits", {}).items():
+        resource.setrlimit(getattr(resource, name), (most, most))
     kinds = {"folder": Path, "app_folder": Path, "secret": bytes.fromhex, "policy": lambda rules: Policy(**rules)}
     settings = NodeSettings(**{name: kinds.get(name, lambda same: same)(value) for name, value in told.items()})
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from umbel.errors import DigestMismatch, SpoolDamaged, UmbelError
+from umbel.errors import DigestMismatch, Mismatch, SpoolDamaged, UmbelError
 from umbel.failpoint import failpoint
 from umbel.http.wire import Task
 from umbel.message import ErrorCode
@@ -139,14 +139,19 @@ class Bench:
             self._fetching = None
 
     async def _blobs(self, missing: Mapping[str, int]) -> None:
-        spool = self._stock.spool
         for digest, size in missing.items():
-            for left in reversed(range(_TRIES)):
-                try:
-                    await self._line.fetch(digest, spool.incoming(digest))
-                except DigestMismatch:
-                    if not left:
-                        raise
-                else:
-                    break
-            spool.arrived(digest, size, checked=True)
+            found = await self._blob(digest)
+            if found != size:  # the policy was asked about the size that the server said
+                raise Mismatch(f"expected a blob of {size} bytes, got one of {found}", at=digest)
+            self._stock.spool.arrived(digest, size, checked=True)
+
+    async def _blob(self, digest: str) -> int:
+        """Fetch a blob, again if it came wrong, and return its size."""
+        path, left = self._stock.spool.incoming(digest), _TRIES
+        while True:
+            try:
+                return await self._line.fetch(digest, path)
+            except DigestMismatch:
+                left -= 1
+                if not left:
+                    raise
