@@ -273,6 +273,7 @@ DataError = type("DataError", (Said,), {})
         (OperationalError(None), StoreUnavailable),
         (DataError("22003"), UsageError),
         (OverflowError(), UsageError),
+        (sa.exc.TimeoutError("no connection was free"), StoreUnavailable),
         (OSError(errno.EIO, "no"), type(None)),
         (LedgerInUse("no"), type(None)),
     ],

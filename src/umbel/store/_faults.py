@@ -43,6 +43,8 @@ def named(error: BaseException, place: str) -> UmbelError | None:
     kinds = {kind.__name__ for kind in type(original).__mro__}
     if kinds & {"OverflowError", "DataError", "UnicodeEncodeError"}:
         return UsageError("expected numbers of 64 bits with a sign, and Unicode text without NUL", at=place)
+    if isinstance(error, sa.exc.TimeoutError):
+        return StoreUnavailable("too many read from it at once: repeat the request", at=place)
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", 0)
         return _told(_SQLITE.get(code) or _SQLITE.get(code & 0xFF), original, place)
