@@ -99,6 +99,11 @@ class LinearFold:
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
+    @property
+    def proves_finite(self) -> bool:
+        """Whether a result is proof that every number of every update was finite: NaN and infinity go through sums."""
+        return self.finite
+
     def start(self, template: ParametersRecord) -> _Accumulator:
         """Return an empty accumulator.
 
