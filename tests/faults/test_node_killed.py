@@ -103,8 +103,9 @@ def is_gone(pid):
     return not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_nothing_happens(federation, app_folder, size):
+@pytest.mark.parametrize(("size", "plain"), [(SMALL, True), (LARGE, True), (LARGE, False)])
+def test_nothing_happens(federation, app_folder, size, plain):
+    federation.plain = plain
     federation.serve()
     for name in NODES:
         federation.node(name)

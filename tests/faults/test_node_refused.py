@@ -187,6 +187,23 @@ def test_a_folder_belongs_to_one_node_of_one_server(federation, tmp_path):
         other.close()
 
 
+def test_a_server_whose_key_is_another(tmp_path):
+    (tmp_path / "site_app.py").write_text(APP)
+    made = Federation(tmp_path / "federation", tmp_path, plain=False)
+    try:
+        made.serve()
+        other = made.about.fingerprint[::-1]
+        secret = made.call("make_token", wire.TokenRequest()).secret
+        with pytest.raises(errors.WrongFingerprint):
+            be(settings(made, secret=secret, fingerprint=other))
+        assert made.call("list_nodes").nodes == []
+        with pytest.raises(errors.TlsError):  # a certificate that the server made itself, and no fingerprint
+            be(settings(made, secret=secret))
+        assert made.status("north").state == "ended"
+    finally:
+        made.close()
+
+
 # What the operator of a node forbids.
 
 
