@@ -79,6 +79,7 @@ class Federation:
     processes: list = field(default_factory=list)
     port: int = 0
     plain: bool = True
+    settings: dict = field(default_factory=dict)
 
     def serve(self, failpoint=""):
         """Start the server, on the port of its last start, and wait until it listens."""
@@ -86,7 +87,8 @@ class Federation:
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
         told = {"data": str(self.folder / "server"), "port": self.port, "poll": self.poll, "plain": self.plain}
-        server = Process("server", told | {"ready": str(ready)}, self.folder / "server.log", failpoint)
+        told |= self.settings | {"ready": str(ready)}
+        server = Process("server", told, self.folder / "server.log", failpoint)
         self.processes.append(server)
         wait_for(lambda: ready.exists() or not server.is_running, "the server listens")
         assert server.is_running, server.log.read_text()
