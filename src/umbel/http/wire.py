@@ -16,7 +16,7 @@ __all__ = [
     "Assignment",
     "Audit",
     "AuditLine",
-    "Config",
+    "_Config",
     "Done",
     "EventLine",
     "Events",
@@ -48,7 +48,7 @@ __all__ = [
 VERSION: Final = 1
 
 #: The configuration of a run: names and plain values.
-Config: TypeAlias = dict[str, bool | int | float | str]
+_Config: TypeAlias = dict[str, bool | int | float | str]
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -150,7 +150,7 @@ class Task(_Body, frozen=True):
     seed: int
     created_at: float
     ttl: float
-    run_config: Config
+    run_config: _Config
     content: Content
 
 
@@ -191,7 +191,7 @@ class RunSpec(_Body, frozen=True):
     strategy: dict[str, Any]
     rounds: int
     seed: int
-    config: Config
+    config: _Config
     nodes: int | list[str]
     initial: Content
 
