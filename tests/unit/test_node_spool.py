@@ -169,6 +169,19 @@ def test_a_number_that_rises_while_a_handler_runs_is_that_of_the_reply(spool):
     assert finish(spool, task(1)).fence == 3
 
 
+def test_a_message_that_is_asked_again_after_it_was_acknowledged_begins_from_the_state_before(tmp_path):
+    with Spool(tmp_path / "spool") as spool:
+        for number in (1, 2, 3):
+            spool.accept(task(number))
+            spool.acknowledge(finish(spool, task(number), numbered(number)), counted=True)
+    with Spool(tmp_path / "spool") as spool:
+        spool.accept(task(3, fence=2))
+        assert state_of(spool) == numbered(2)
+        assert [each.message for each in spool.waiting] == [3]
+        spool.acknowledge(finish(spool, task(3, fence=2), numbered(30)), counted=True)
+        assert state_of(spool) == numbered(30)
+
+
 def test_a_cancelled_message_is_forgotten(spool):
     spool.accept(task(1))
     spool.accept(task(2))

@@ -101,13 +101,17 @@ class DirectoryBlobs:
             failpoint("store.blob-written")
         return part
 
-    def adopt(self, path: Path, part: Part) -> None:
-        """Take a whole, flushed file of the same disk under the name of its digest; ``path`` is gone afterwards."""
+    def adopt(self, path: Path, part: Part, *, durable: bool) -> None:
+        """Take a whole file of the same disk under the name of its digest; ``path`` is gone afterwards.
+
+        A ``durable`` one was flushed, and so is its name.
+        """
         target = self._path(part.digest)
         make_folder(target.parent)
         with disk(target):
             path.replace(target)
-            sync_folder(target.parent)
+            if durable:
+                sync_folder(target.parent)
 
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
