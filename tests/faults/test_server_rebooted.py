@@ -1,4 +1,4 @@
-"""The machine of the server loses power: an update that was acknowledged and not flushed is asked for, and made, again."""
+"""The machine of the server loses power: an update that was acknowledged, and not flushed, is made again."""
 
 import contextlib
 
