@@ -1,6 +1,7 @@
 """``umbel run --server``: the app that ran in one process trains over real nodes, and ends with the same bytes."""
 
 import json
+import signal
 
 import pytest
 
@@ -106,6 +107,21 @@ def test_nodes_may_be_named_and_the_app_may_name_more(shared):
     named = shared.umbel("run", "app", "--server", shared.url, "--nodes", "site-1,site-2", "--runs", "six")
     assert "fedavg over 2 nodes" in named.stdout
     assert named.returncode == 0
+
+
+def test_a_run_says_for_whom_it_waits(shared, wait_until):
+    waiting = shared.start("run", "app", "--server", shared.url, "--nodes", "site-0,site-7", "--json", output="waits")
+    said = shared.folder / "waits.out"
+    wait_until(lambda: waiting.poll() is not None or '"waiting"' in said.read_text(), shared.folder / "waits.err")
+    (told,) = [event for event in map(json.loads, said.read_text().splitlines()) if event["event"] == "waiting"]
+    assert "site-7" in told["reason"]
+    assert "site-0" not in told["reason"]
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(30) == 130
+    (row,) = [
+        row for row in json.loads(shared.umbel("runs", "list", "--json").stdout)["runs"] if row["status"] == "waiting"
+    ]
+    assert shared.umbel("runs", "stop", row["run"]).returncode == 0
 
 
 def test_settings_may_be_changed(shared):

@@ -21,6 +21,7 @@ from umbel.errors import NameTaken, ServerUnreachable, TooManyRequests
 from umbel.http import Client, Token, join_line, keep_trying, read_address, read_join_line, wire
 from umbel.records import RecordSet
 
+_AT_ONCE: Final = 0.5  # seconds
 _PATIENCE: Final = 900.0  # seconds for which a server that is away is waited for
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ class Remote:
 
 
 class _Waiting:
-    """Says once that a server is away, and gives up when it has been for long."""
+    """Says once that a server is away, unless it is back at once, and gives up when it has been for long."""
 
     def __init__(self, url: str, say: Say | None) -> None:
         self._url = url
@@ -162,10 +163,10 @@ class _Waiting:
 
     def __call__(self, error: ServerUnreachable | TooManyRequests) -> None:
         now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            if self._say is not None:
-                self._say(f"no answer from {safe(self._url)}; waiting for it: {safe(error.message)}", "server-away")
+        self._since = now if self._since is None else self._since
+        if self._say is not None and now - self._since >= _AT_ONCE:
+            self._say(f"no answer from {safe(self._url)}; waiting for it: {safe(error.message)}", "server-away")
+            self._say = None
         if now - self._since > _PATIENCE:
             raise error
 
