@@ -77,6 +77,15 @@ class ClientApp:
         """Return whether the app has a handler for this type of message."""
         return message_type in self._handlers
 
+    @property
+    def origin(self) -> "ClientApp":
+        """The app that a module holds and that other processes import: this one, or the one that it stands for."""
+        return self
+
+    def retell(self, reply: Message) -> Message:
+        """Return the error reply that this app makes of one of its ``origin``'s, which ran with ``tracebacks``."""
+        return reply
+
     def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
         """Handle one message and return the reply to it.
 

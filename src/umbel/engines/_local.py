@@ -9,10 +9,10 @@ import numpy as np
 from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
-from umbel.engines._states import NodeStates, own_copy
+from umbel.engines._states import NodeStates, own_copy, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.grid import Node
-from umbel.message import Error, ErrorCode, Message
+from umbel.message import Message
 
 _LARGEST_ADAPTIVE_BLOCK: Final = 31 * 2**20
 
@@ -97,8 +97,7 @@ class LocalGrid:
         try:
             self._states.commit(context.node_name, context.state)
         except (RecordError, RecordTypeError) as error:
-            fault = f"expected a state that a file can hold in context.state, got one that it cannot: {error}"
-            return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
+            return refused_state(message, error)
         return reply
 
     def _context(self, message: Message, node: Node) -> Context:
