@@ -86,6 +86,11 @@ class ClientApp:
         """Return the error reply that this app makes of one of its ``origin``'s, which ran with ``tracebacks``."""
         return reply
 
+    @property
+    def message_types(self) -> tuple[str, ...]:
+        """The types of message that have a handler, in the order in which they were given one."""
+        return tuple(str(name) for name in self._handlers)
+
     def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
         """Handle one message and return the reply to it.
 

@@ -38,9 +38,10 @@ class Round(NamedTuple):
     @property
     def seconds(self) -> dict[str, float]:
         """Return where the time went: the phases of the node that took longest, and those of the server."""
-        slowest = max((question.seconds for question in self.questions), key=lambda each: sum(each.values()), default={})
+        spent = [question.seconds for question in self.questions]
+        slowest = max(spent, key=lambda seconds: sum(seconds.values()), default={})
         own = {} if self.report is None else self.report.seconds
-        return dict(slowest) | {phase: own[phase] for phase in own if phase not in slowest}
+        return slowest | {phase: own[phase] for phase in own if phase not in slowest}
 
 
 def rounds_of(view: RunView) -> list[Round]:

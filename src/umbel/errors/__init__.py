@@ -50,6 +50,35 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── TokenExpired              a token whose time has passed
 │   └── TokenRevoked              a token that was taken back
 ├── MemberRevoked                 a member that was excluded
+├── HttpError                     a request or an answer that breaks the rules of the protocol
+│   ├── BodyTooLarge              a body of more bytes than the endpoint takes
+│   ├── WrongMediaType            a body in another form than the endpoint takes
+│   ├── LengthRequired            a body that does not say how long it is
+│   ├── MethodNotAllowed          a path that is there, asked by a method that is not
+│   ├── BadRange                  a range that a blob does not have, or more than one range
+│   ├── WrongHost                 a request for a host name that this server does not answer to
+│   ├── VersionMismatch           no version of the protocol that both sides speak
+│   └── TooManyRequests           more at once than a quota allows
+├── AuthError                     a request whose sender is not known, or not allowed what it asks
+│   ├── BadSignature              a signature that is missing, malformed, or not the sender's over this request
+│   ├── WrongAudience             a signature for another server, or for an earlier start of this one
+│   ├── SignatureExpired          a signature whose time has passed or lies too far ahead: the clocks differ
+│   ├── Replayed                  a request that was accepted once already
+│   ├── UnknownMember             a sender that is no member of this server, or no longer
+│   └── Forbidden                 a member that may not do this
+├── ServerFailed                  the server met a fault of its own
+├── ServerUnreachable             no answer: no connection, or one that was cut or made no progress
+│   └── ServerStopping            the server is about to end
+├── TlsError                      a certificate or a TLS connection that cannot be trusted
+│   ├── CertificateExpired        the server's certificate is no longer valid
+│   ├── CertificateNotYetValid    the server's certificate is not valid yet
+│   ├── WrongFingerprint          the server's key is not the one that the join token names
+│   ├── WrongName                 the server's certificate is for another name
+│   ├── UnknownIssuer             the server's certificate is signed by nobody whom this system trusts
+│   └── NotTls                    the other side does not speak TLS
+├── SpoolError                    the folder in which a node keeps its work cannot be used
+│   ├── SpoolInUse                another process uses the folder
+│   └── SpoolDamaged              a file in the folder is not what was written there
 ├── AppError                      an app that cannot be found, loaded or understood
 ├── UsageError                    a command line, a settings file or a path that cannot be used as given (a ValueError)
 └── MissingExtra                  an optional dependency that is not installed (an ImportError)
@@ -59,6 +88,35 @@ A message says what was expected, what came, where, and what to do next.
 """
 
 from umbel.errors._base import UmbelError
+from umbel.errors._network import (
+    AuthError,
+    BadRange,
+    BadSignature,
+    BodyTooLarge,
+    CertificateExpired,
+    CertificateNotYetValid,
+    Forbidden,
+    HttpError,
+    LengthRequired,
+    MethodNotAllowed,
+    NotTls,
+    Replayed,
+    ServerFailed,
+    ServerStopping,
+    ServerUnreachable,
+    SignatureExpired,
+    TlsError,
+    TooManyRequests,
+    UnknownIssuer,
+    UnknownMember,
+    VersionMismatch,
+    WrongAudience,
+    WrongFingerprint,
+    WrongHost,
+    WrongMediaType,
+    WrongName,
+)
+from umbel.errors._node import SpoolDamaged, SpoolError, SpoolInUse
 from umbel.errors._records import (
     BadDtype,
     BadHeader,
@@ -120,54 +178,83 @@ __all__ = [
     "AggregationError",
     "AppError",
     "AuditBroken",
+    "AuthError",
     "BadDtype",
     "BadHeader",
     "BadLength",
     "BadName",
     "BadOffsets",
+    "BadRange",
     "BadShape",
+    "BadSignature",
     "BadValue",
     "BlobMissing",
+    "BodyTooLarge",
+    "CertificateExpired",
+    "CertificateNotYetValid",
     "CheckpointError",
     "Conflict",
     "DigestMismatch",
     "DuplicateName",
     "Fenced",
+    "Forbidden",
     "HeaderTooLarge",
+    "HttpError",
     "LedgerDamaged",
     "LedgerFailed",
     "LedgerInUse",
+    "LengthRequired",
     "LimitExceeded",
     "MemberRevoked",
     "MessageError",
     "MessageExpired",
+    "MethodNotAllowed",
     "Mismatch",
     "MissingExtra",
     "NameTaken",
     "NodeSuperseded",
     "NotFound",
+    "NotTls",
     "PartitionError",
     "QuotaExceeded",
     "RecordError",
     "RecordTypeError",
+    "Replayed",
     "ReplyConflict",
     "RoundFailed",
     "SchemaTooNew",
+    "ServerFailed",
+    "ServerStopping",
+    "ServerUnreachable",
+    "SignatureExpired",
+    "SpoolDamaged",
+    "SpoolError",
+    "SpoolInUse",
     "StorageFull",
     "StoreError",
     "StrategyError",
+    "TlsError",
     "TokenError",
     "TokenExpired",
     "TokenRevoked",
     "TokenUnknown",
     "TokenUsed",
     "TooDeep",
+    "TooManyRequests",
     "TrailingBytes",
     "Truncated",
     "UmbelError",
+    "UnknownIssuer",
+    "UnknownMember",
     "UnknownStype",
     "UpdateRejected",
     "UsageError",
+    "VersionMismatch",
+    "WrongAudience",
+    "WrongFingerprint",
+    "WrongHost",
+    "WrongMediaType",
+    "WrongName",
     "WrongOffset",
     "WrongState",
 ]
