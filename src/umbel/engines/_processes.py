@@ -99,6 +99,9 @@ class ProcessGrid:
 
     def _dispatch(self) -> None:
         while (worker := self._pool.free()) is not None and (flight := self._queue.take()) is not None:
+            if _is_late(flight):
+                self._queue.end(flight)
+                continue
             flight.given = time.monotonic()
             try:
                 worker.channel.send(self._task(worker, flight))
@@ -127,11 +130,11 @@ class ProcessGrid:
                 _greet(worker, frame)
             else:
                 self._take(worker, frame)
-        now = time.time()
         for worker in self._pool.working():
-            if worker.tasks[0].message.metadata.expires_at <= now:
+            if _is_late(worker.tasks[0]):
                 self._queue.end(worker.tasks.popleft())
-                self._lose(worker)
+                self._pool.lose(worker)
+                self._queue.put_back(worker.tasks)
 
     def _patience(self) -> float | None:
         ends = [worker.tasks[0].message.metadata.expires_at for worker in self._pool.working()]
@@ -176,6 +179,10 @@ class ProcessGrid:
                 self._arrived.append(flight.message.create_error_reply(error))
             except MessageExpired:
                 return
+
+
+def _is_late(flight: Flight) -> bool:
+    return flight.message.metadata.expires_at <= time.time()
 
 
 def _greet(worker: _Worker, started: Started) -> None:
