@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from umbel import checkpoint as checkpoints
+from umbel import engines
 from umbel.app import ClientApp
 from umbel.checkpoint import Checkpoint
-from umbel.engines import ENGINES, Engine, NodeStates, Population
+from umbel.engines import Engine, NodeStates, Population
 from umbel.errors import CheckpointError, UsageError
 from umbel.history import History, RoundReport
 from umbel.message import MessageType
@@ -74,7 +74,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
 
     """
     _check(client_app, strategy, rounds)
-    make_grid = _engine(engine, workers)
+    make_grid = engines.engine(engine, workers)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
     # Other nodes mean other cohorts and other parts of the data: to go on with them would be another run.
@@ -148,25 +148,6 @@ def _start(begun: RecordSet, folder: str | Path | None, rounds: int, *, resume: 
 
 def _record(initial: _Model) -> ParametersRecord:
     return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
-
-
-def _engine(engine: str | Engine, workers: int | None) -> Engine:
-    if not isinstance(engine, str):
-        made = engine
-    elif engine in ENGINES:
-        made = ENGINES[engine]
-    else:
-        names = ", ".join(map(repr, ENGINES))
-        raise UsageError(
-            f"expected one of the engines {names}, or a function that makes a grid, got {engine!r}", at="engine"
-        )
-    if workers is None:
-        return made
-    if engine == "local":
-        raise UsageError(
-            "expected no workers for the engine 'local', which is this process alone: leave it out", at="workers"
-        )
-    return partial(made, workers=workers)
 
 
 def _check(client_app: object, strategy: object, rounds: int) -> None:

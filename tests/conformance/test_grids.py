@@ -2,8 +2,6 @@
 
 from contextlib import closing
 
-import pytest
-
 from umbel.engines import LocalGrid, Population, ProcessGrid
 from umbel.testing import GridTests, grid_app
 
@@ -14,9 +12,5 @@ class TestLocalGrid(GridTests):
 
 
 class TestProcessGrid(GridTests):
-    @pytest.fixture(autouse=True, params=[1, 3])
-    def _workers(self, request):
-        self.workers = request.param
-
     def open_grid(self, nodes, seed):
-        return closing(ProcessGrid(grid_app, Population(nodes), workers=self.workers, seed=seed))
+        return closing(ProcessGrid(grid_app, Population(nodes), workers=2, seed=seed))

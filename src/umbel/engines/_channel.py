@@ -98,9 +98,9 @@ class Channel:
     def receive(self) -> Any:
         """Return the next frame, waiting for it; raises ``Closed`` when there will be none."""
         try:
-            text, self._incoming, _, _ = socket.recv_fds(self._end, 2 * _FRAME, _FILES, socket.MSG_CMSG_CLOEXEC)
-        except ConnectionResetError as error:
-            raise Closed from error
+            text = self._receive()
+        except ConnectionResetError:  # it left something unread, which is said first; what it has sent comes after
+            text = self._receive()
         if not text:
             raise Closed
         released, frame = self._decoder.decode(text)
@@ -108,6 +108,10 @@ class Channel:
             released, frame = self._decoder.decode(self.open(frame.body))
         self._written.release(released)
         return frame
+
+    def _receive(self) -> bytes:
+        text, self._incoming, _, _ = socket.recv_fds(self._end, 2 * _FRAME, _FILES, socket.MSG_CMSG_CLOEXEC)
+        return text
 
     def close(self) -> None:
         """End the conversation."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -9,7 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
@@ -73,9 +73,9 @@ class Worker(Generic[T]):
 
     def has_ended(self, deadline: float) -> bool:
         """Wait until the worker has ended or the deadline has passed; say which."""
-        with DefaultSelector() as selector:
-            selector.register(self.end, EVENT_READ)
-            return bool(selector.select(max(0.0, deadline - monotonic())))
+        poll = select.poll()
+        poll.register(self.end, select.POLLIN)
+        return bool(poll.poll(1_000 * max(0.0, deadline - monotonic())))
 
 
 def _how(status: int) -> str:
@@ -93,7 +93,7 @@ class Pool(Generic[T]):
         self._start = start
         self.size = size
         self._workers: list[Worker[T]] = []
-        self._selector = DefaultSelector()
+        self._poll = select.poll()
         self._line = 1
 
     def free(self) -> Worker[T] | None:
@@ -107,8 +107,8 @@ class Pool(Generic[T]):
     def _hire(self) -> Worker[T]:
         worker: Worker[T] = Worker(self._start)
         self._workers.append(worker)
-        self._selector.register(worker.channel, EVENT_READ, worker)
-        self._selector.register(worker.end, EVENT_READ, worker)
+        self._poll.register(worker.channel, select.POLLIN)
+        self._poll.register(worker.end, select.POLLIN)
         return worker
 
     def took(self, seconds: float) -> None:
@@ -117,19 +117,18 @@ class Pool(Generic[T]):
 
     def frames(self, timeout: float | None) -> Iterator[tuple[Worker[T], ToEngine | None]]:
         """Wait, and yield what workers say; None for one that says nothing any more, which ``lose`` must be told."""
-        ready = [(key.data, key.fileobj is key.data.channel) for key, _ in self._selector.select(timeout)]
-        speaking = {id(worker) for worker, speaks in ready if speaks}
-        for worker, speaks in ready:
-            if speaks:
+        ready = {descriptor for descriptor, _ in self._poll.poll(None if timeout is None else 1_000 * timeout)}
+        for worker in list(self._workers):
+            if worker.channel.fileno() in ready:
                 yield worker, _frame(worker)
-            elif id(worker) not in speaking:
+            elif worker.end in ready:  # with a socket that is silent, because what it has started holds it open
                 yield worker, None
 
     def lose(self, worker: Worker[T]) -> str:
         """Let go of a worker, killing it if it is alive; its place is filled when there is work. Say how it ended."""
         self._workers.remove(worker)
-        self._selector.unregister(worker.channel)
-        self._selector.unregister(worker.end)
+        self._poll.unregister(worker.channel)
+        self._poll.unregister(worker.end)
         return worker.bury()
 
     def working(self) -> list[Worker[T]]:
