@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from umbel.engines import LocalGrid, Population, ProcessGrid
+from umbel.engines import LocalGrid, Population, ProcessGrid, VirtualGrid, drawn
 from umbel.testing import GridTests, grid_app
 
 
@@ -14,3 +14,8 @@ class TestLocalGrid(GridTests):
 class TestProcessGrid(GridTests):
     def open_grid(self, nodes, seed):
         return closing(ProcessGrid(grid_app, Population(nodes), workers=2, seed=seed))
+
+
+class TestVirtualGrid(GridTests):
+    def open_grid(self, nodes, seed):
+        return closing(VirtualGrid(grid_app, Population(nodes), devices=drawn(seconds=5, spread=0.5), seed=seed))

@@ -1,9 +1,24 @@
 """Engines run the nodes; each has the five verbs of ``umbel.grid.Grid``."""
 
+from umbel.engines._devices import Devices, Trace, drawn, traced
 from umbel.engines._local import LocalGrid
 from umbel.engines._named import ENGINES, Engine, engine
 from umbel.engines._population import Population
 from umbel.engines._processes import ProcessGrid
 from umbel.engines._states import NodeStates
+from umbel.engines._virtual import VirtualGrid
 
-__all__ = ["ENGINES", "Engine", "LocalGrid", "NodeStates", "Population", "ProcessGrid", "engine"]
+__all__ = [
+    "ENGINES",
+    "Devices",
+    "Engine",
+    "LocalGrid",
+    "NodeStates",
+    "Population",
+    "ProcessGrid",
+    "Trace",
+    "VirtualGrid",
+    "drawn",
+    "engine",
+    "traced",
+]
