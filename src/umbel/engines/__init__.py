@@ -5,6 +5,8 @@ from umbel.engines._local import LocalGrid
 from umbel.engines._named import ENGINES, Engine, engine
 from umbel.engines._population import Population
 from umbel.engines._processes import ProcessGrid
+from umbel.engines._ray import RayCluster
+from umbel.engines._raygrid import RayGrid
 from umbel.engines._states import NodeStates
 from umbel.engines._virtual import VirtualGrid
 
@@ -16,6 +18,8 @@ __all__ = [
     "NodeStates",
     "Population",
     "ProcessGrid",
+    "RayCluster",
+    "RayGrid",
     "Trace",
     "VirtualGrid",
     "drawn",

@@ -6,13 +6,14 @@ from typing import Any, Final, TypeAlias
 
 from umbel.engines._local import LocalGrid
 from umbel.engines._processes import ProcessGrid
+from umbel.engines._raygrid import RayGrid
 from umbel.engines._reference import refuse_while_loading
 from umbel.errors import UsageError
 from umbel.grid import Grid
 
 #: Makes a grid: ``(client_app, population, *, seed, run_config, states)``.
 Engine: TypeAlias = Callable[..., Grid]
-_ENGINES: Final[dict[str, Any]] = {"local": LocalGrid, "processes": ProcessGrid}
+_ENGINES: Final[dict[str, Any]] = {"local": LocalGrid, "processes": ProcessGrid, "ray": RayGrid}
 #: What engines are called.
 ENGINES: Final = tuple(_ENGINES)
 

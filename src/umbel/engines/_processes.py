@@ -1,24 +1,20 @@
 """The engine that runs nodes in several processes of this machine."""
 
 import os
-import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-import msgspec
-
 from umbel.app import ClientApp
-from umbel.context import derive_seed
 from umbel.engines._channel import Channel, Closed
 from umbel.engines._contents import Contents
-from umbel.engines._frames import Config, Done, Start, Started, Task
+from umbel.engines._crossing import start_of, task_of
+from umbel.engines._frames import Done, Started, Task
 from umbel.engines._pool import Pool, Worker
 from umbel.engines._population import Population
 from umbel.engines._queue import Flight, Queue
-from umbel.engines._reference import reference_of
 from umbel.engines._states import NodeStates, is_empty
 from umbel.errors import AppError, MessageExpired, UsageError
 from umbel.grid import Node
@@ -54,8 +50,8 @@ class ProcessGrid:
         self._population = population
         self._seed = seed
         self._states = NodeStates() if states is None else states
-        count = count_workers(workers)
-        self._pool: Pool[Flight] = Pool(_start(client_app, run_config), count)
+        count = _count(workers)
+        self._pool: Pool[Flight] = Pool(start_of(client_app, run_config), count)
         self._queue = Queue(population.node, count)
         self._contents = Contents()
         self._arrived: deque[Message] = deque()
@@ -78,7 +74,7 @@ class ProcessGrid:
         """
         while self._arrived or self._queue.is_waited_for:
             self._dispatch()
-            if not self._arrived:
+            if not self._arrived and self._pool.working():
                 self._listen()
             while self._arrived:
                 yield self._arrived.popleft()
@@ -99,7 +95,7 @@ class ProcessGrid:
 
     def _dispatch(self) -> None:
         while (worker := self._pool.free()) is not None and (flight := self._queue.take()) is not None:
-            if _is_late(flight):
+            if flight.is_late:
                 self._queue.end(flight)
                 continue
             flight.given = time.monotonic()
@@ -111,16 +107,10 @@ class ProcessGrid:
                 self._queue.put_back([flight])
 
     def _task(self, worker: _Worker, flight: Flight) -> Task:
-        asked, node = flight.message.metadata, flight.node
-        state = self._states.checkout(node.name)
-        return Task(
-            metadata=asked,
-            content=self._contents.send(flight.batch, flight.message.content, worker.channel, worker.contents),
-            node=node,
-            node_config=sendable(self._population.config(node), f"node_config of {node.name}"),
-            seed=derive_seed(self._seed, asked.group_id, node.name, asked.message_type),
-            state=None if is_empty(state) else worker.channel.body(dumps(state)),
-        )
+        state = self._states.checkout(flight.node.name)
+        content = self._contents.send(flight.batch, flight.message.content, worker.channel, worker.contents)
+        body = None if is_empty(state) else worker.channel.body(dumps(state))
+        return task_of(flight, self._population, self._seed, content=content, state=body)
 
     def _listen(self) -> None:
         for worker, frame in self._pool.frames(self._patience()):
@@ -131,7 +121,7 @@ class ProcessGrid:
             else:
                 self._take(worker, frame)
         for worker in self._pool.working():
-            if _is_late(worker.tasks[0]):
+            if worker.tasks[0].is_late:
                 self._queue.end(worker.tasks.popleft())
                 self._pool.lose(worker)
                 self._queue.put_back(worker.tasks)
@@ -181,47 +171,16 @@ class ProcessGrid:
                 return
 
 
-def _is_late(flight: Flight) -> bool:
-    return flight.message.metadata.expires_at <= time.time()
-
-
 def _greet(worker: _Worker, started: Started) -> None:
     if started.error is not None:
         raise AppError(started.error, at=started.at)
     worker.has_started = True
 
 
-def _start(client_app: ClientApp, run_config: Mapping[str, bool | int | float | str] | None) -> Start:
-    return Start(
-        paths=list(sys.path),
-        app=reference_of(client_app.origin),
-        tracebacks=client_app.origin is not client_app,
-        run_config=sendable(run_config or {}, "run_config"),
-    )
-
-
-def count_workers(workers: int | None) -> int:
+def _count(workers: int | None) -> int:
     """Return how many workers are wanted: the number that is given, or one for each core that this process may use."""
     if workers is None:
         return len(os.sched_getaffinity(0))
     if type(workers) is not int or workers < 1:
         raise UsageError(f"expected a number of workers, 1 or more, got {workers!r}", at="workers")
     return workers
-
-
-def sendable(config: Mapping[str, bool | int | float | str], at: str) -> Config:
-    """Return a config as it crosses; raises ``UsageError`` for values that would not be the same on the other side."""
-    for key, value in config.items():
-        if type(key) is not str or type(value) not in (bool, int, float, str):
-            raise UsageError(
-                f"expected names and values of type bool, int, float or str, which other processes understand, got "
-                f"{key!r:.80}: {type(value).__name__}",
-                at=at,
-            )
-    try:
-        msgspec.msgpack.encode(config)
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise UsageError(
-            f"expected numbers of 64 bits and Unicode text, got one that is not: {error}", at=at
-        ) from error
-    return dict(config)

@@ -1,5 +1,6 @@
 """Messages on their way to nodes that run at the same time: which may go next, and which are still wanted."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
@@ -16,7 +17,7 @@ _FOR_EACH_WORKER: Final = 2
 class Flight:
     """A message on its way to a node; ``given`` is when a worker got it."""
 
-    __slots__ = ("batch", "given", "is_wanted", "message", "node", "number")
+    __slots__ = ("batch", "given", "is_alone", "is_wanted", "message", "node", "number")
 
     def __init__(self, message: Message, node: Node, batch: int, number: int) -> None:
         self.message = message
@@ -24,7 +25,13 @@ class Flight:
         self.batch = batch
         self.number = number
         self.is_wanted = True
+        self.is_alone = False
         self.given = 0.0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the message's time to live has passed."""
+        return self.message.metadata.expires_at <= time.time()
 
 
 class Queue:

@@ -7,14 +7,12 @@ import socket
 import threading
 
 from umbel.app import ClientApp
-from umbel.context import Context
 from umbel.engines._channel import Channel, Closed
 from umbel.engines._frames import Content, Done, Start, Started, Stop, Task, ToWorker
+from umbel.engines._host import Answer, Host
 from umbel.engines._reference import load
-from umbel.engines._states import changed, is_empty, own_copy, refused_reply, refused_state
-from umbel.errors import MessageExpired, RecordError, RecordTypeError, UmbelError
-from umbel.message import Message
-from umbel.records import RecordSet, dumps, loads
+from umbel.errors import UmbelError
+from umbel.records import RecordSet, loads
 
 
 def main(descriptor: int) -> None:
@@ -28,7 +26,7 @@ def main(descriptor: int) -> None:
         start = channel.receive()
         app = _load(start, channel)
         if app is not None:
-            _Host(channel, app, start).serve()
+            _serve(channel, Host(app, start))
     except Closed:
         return
 
@@ -56,58 +54,21 @@ def _load(start: Start, channel: Channel) -> ClientApp | None:
     return None
 
 
-class _Host:
-    """Runs nodes: each gets its message and its state, and both its reply and its new state go back."""
+def _serve(channel: Channel, host: Host) -> None:
+    contents: dict[int, RecordSet] = {}
+    while True:
+        match channel.receive():
+            case Stop():
+                return
+            case Content(number=number, body=body, kept=kept):
+                contents = {known: contents[known] for known in kept}
+                contents[number] = loads(channel.open(body))
+            case Task() as task:
+                before = RecordSet() if task.state is None else loads(channel.open(task.state))
+                channel.send(_done(channel, host.run(task, contents[task.content], before)))
 
-    def __init__(self, channel: Channel, app: ClientApp, start: Start) -> None:
-        self._channel = channel
-        self._app = app
-        self._start = start
-        self._contents: dict[int, RecordSet] = {}
 
-    def serve(self) -> None:
-        """Take one frame after the other."""
-        while True:
-            match self._channel.receive():
-                case Stop():
-                    return
-                case Content(number=number, body=body, kept=kept):
-                    self._contents = {known: self._contents[known] for known in kept}
-                    self._contents[number] = loads(self._channel.open(body))
-                case Task() as task:
-                    self._channel.send(self._done(task))
-
-    def _done(self, task: Task) -> Done:
-        message = Message(task.metadata, own_copy(self._contents[task.content]))
-        before = RecordSet() if task.state is None else loads(self._channel.open(task.state))
-        context = self._context(task, own_copy(before))
-        try:
-            reply = self._app(message, context, tracebacks=self._start.tracebacks)
-            return self._as_done(message, reply, context.state, before)
-        except MessageExpired:
-            return Done()
-
-    def _as_done(self, message: Message, reply: Message, state: RecordSet, before: RecordSet) -> Done:
-        """Serialise a reply and the state that counts with it; what no container can hold makes an error reply."""
-        if reply.has_error():
-            return Done(reply.metadata, reply.error)
-        refused = refused_state
-        try:
-            kept = None if is_empty(state) and is_empty(before) else changed(state, before)
-            refused = refused_reply
-            content = dumps(reply.content)
-        except (RecordError, RecordTypeError) as error:
-            return self._as_done(message, refused(message, error), before, before)
-        body = self._channel.body(content)
-        return Done(reply.metadata, None, body, None if kept is None else self._channel.body(kept))
-
-    def _context(self, task: Task, state: RecordSet) -> Context:
-        return Context(
-            run_id=task.metadata.run_id,
-            node_id=task.node.node_id,
-            node_config=dict(task.node_config),
-            state=state,
-            run_config=self._start.run_config.copy(),
-            node_name=task.node.name,
-            seed=task.seed,
-        )
+def _done(channel: Channel, answer: Answer) -> Done:
+    content = None if answer.content is None else channel.body(answer.content)
+    state = None if answer.state is None else channel.body(answer.state)
+    return Done(answer.metadata, answer.error, content, state)

@@ -197,6 +197,12 @@ class GridTests:
             answered = sorted(reply.metadata.src_node_id for reply in grid.replies())
             assert answered == sorted((nodes[0].node_id, nodes[2].node_id))
 
+    def test_nobody_is_waited_for_when_all_messages_have_expired(self) -> None:
+        with self.open_grid(2, _SEED) as grid:
+            nodes = grid.nodes(1, "test.echo")
+            grid.send(self.messages(nodes, "test.echo", _content(), late=nodes))
+            assert list(grid.replies()) == []
+
     # What nodes keep.
 
     def test_state_stays_on_its_node(self) -> None:
