@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from operator import index
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import RecordError, RecordTypeError
+from umbel.records._arena import aligned_empty
 from umbel.records._brief import brief
 from umbel.records._dtypes import name_of
 from umbel.records._stypes import BUILT_IN, NPY, check_decoded, codec
@@ -119,8 +121,8 @@ class Array:
         return unchecked(self.dtype, list(self.shape), self.stype, self.data)  # type: ignore[return-value]
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return an equal array with bytes of its own."""
-        data = self.data if type(self.data) is bytes else np.frombuffer(self.data, np.uint8).copy().data.toreadonly()
+        """Return an equal array whose bytes nobody else can change: they are copied, unless nobody can as it is."""
+        data = self.data if is_settled(self) else _copied(self.data)
         return unchecked(self.dtype, list(self.shape), self.stype, data)  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -195,6 +197,24 @@ def read_only(data: object) -> memoryview:
 def same_bytes(left: bytes | memoryview, right: bytes | memoryview) -> bool:
     """Compare two buffers of one length; memoryviews compare themselves an element at a time, NumPy does not."""
     return bool(np.array_equal(np.frombuffer(left, np.uint8), np.frombuffer(right, np.uint8)))
+
+
+def is_settled(array: Array) -> bool:
+    """Say whether the bytes of an array stay what they are: those of ``bytes``, and of a file mapped to be read."""
+    data = array.data
+    return type(data) is bytes or type(data.obj) is bytes or is_mapped(array)  # type: ignore[union-attr]
+
+
+def is_mapped(array: Array) -> bool:
+    """Say whether the bytes of an array are those of a file mapped to be read: they take no memory of the process."""
+    owner = array.data.obj if type(array.data) is memoryview else None
+    return type(owner) is mmap and memoryview(owner).readonly
+
+
+def _copied(data: bytes | memoryview) -> memoryview:
+    buffer = aligned_empty(len(data))
+    buffer[...] = np.frombuffer(data, np.uint8)
+    return buffer.data.toreadonly()
 
 
 def _sizes(shape: object) -> list[int]:
