@@ -5,6 +5,7 @@ from typing import NamedTuple
 from umbel.app import ClientApp
 from umbel.context import Context
 from umbel.engines._frames import Start, Task
+from umbel.engines._heap import keep_freed_memory
 from umbel.engines._memory import Segments
 from umbel.engines._states import changed, is_empty, own_copy, refused_reply, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
@@ -27,6 +28,7 @@ class Host:
     def __init__(self, app: ClientApp, start: Start) -> None:
         self._app = app
         self._start = start
+        keep_freed_memory()
 
     def run(self, task: Task, content: RecordSet, before: RecordSet) -> Answer:
         """Run the node of a task, whose state is ``before``; neither it nor ``content`` is changed."""

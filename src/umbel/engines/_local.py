@@ -2,18 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
-
-import numpy as np
 
 from umbel.app import ClientApp
+from umbel.engines._heap import keep_freed_memory
 from umbel.engines._population import Population
 from umbel.engines._runner import Runner
 from umbel.engines._states import NodeStates
 from umbel.grid import Node
 from umbel.message import Message
-
-_LARGEST_ADAPTIVE_BLOCK: Final = 31 * 2**20
 
 
 class LocalGrid:
@@ -76,13 +72,3 @@ class LocalGrid:
 
     def _run(self, message: Message) -> Message | None:
         return None if message.metadata.message_id in self._cancelled else self._runner.run(message)
-
-
-def keep_freed_memory() -> None:
-    """Let one node's memory serve the next, whose models are as large, without a page fault for each 4 KiB of it.
-
-    The GNU allocator returns the free end of its heap to the kernel as soon as it exceeds twice the largest block that
-    was ever mapped and freed, at most 32 MiB. So one such block, which nobody touches, raises the bar for good; where
-    another allocator is in use, nothing happens.
-    """
-    np.empty(_LARGEST_ADAPTIVE_BLOCK, np.uint8)

@@ -12,6 +12,7 @@ from umbel.engines._channel import Channel, Closed
 from umbel.engines._contents import Contents
 from umbel.engines._crossing import start_of, task_of
 from umbel.engines._frames import Done, Started, Task
+from umbel.engines._heap import keep_freed_memory
 from umbel.engines._pool import Pool, Worker
 from umbel.engines._population import Population
 from umbel.engines._queue import Flight, Queue
@@ -55,6 +56,7 @@ class ProcessGrid:
         self._queue = Queue(population.node, count)
         self._contents = Contents()
         self._arrived: deque[Message] = deque()
+        keep_freed_memory()
         weakref.finalize(self, Pool.close, self._pool)  # no process outlives a grid that nobody has closed
 
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word

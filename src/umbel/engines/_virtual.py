@@ -9,7 +9,7 @@ import msgspec
 
 from umbel.app import ClientApp
 from umbel.engines._devices import Devices, drawn
-from umbel.engines._local import keep_freed_memory
+from umbel.engines._heap import keep_freed_memory
 from umbel.engines._population import Population
 from umbel.engines._runner import Runner
 from umbel.engines._states import NodeStates
