@@ -85,6 +85,7 @@ class Spool:
             self._shelf = Shelf(self.folder)
             self._runs = self._read_runs()
             self._tasks = self._read_tasks()
+            self._forget_runs()
             self._collect()
         except BaseException:
             os.close(self._lock)
@@ -148,6 +149,11 @@ class Spool:
     def missing(self, content: Content) -> dict[str, int]:
         """Return the blobs of ``content``, with their sizes, that must be fetched; damaged ones are among them."""
         return {digest: size for digest, size in blobs_of(content).items() if not self._shelf.has(digest, size)}
+
+    def is_read(self, run: int, content: Content) -> bool:
+        """Say whether ``missing(content)`` and ``state(run)`` answer at once, with no blob to be read first."""
+        newest = self._run(run).newest
+        return self._shelf.trusts([*blobs_of(content), *(blobs_of(newest) if newest is not None else ())])
 
     def incoming(self, digest: str) -> Path:
         """Return the file to which the bytes of a blob are appended while it is fetched."""
@@ -305,6 +311,14 @@ class Spool:
                 continue
             tasks[_key(task)] = task
         return tasks
+
+    def _forget_runs(self) -> None:
+        """Forget older runs that keep nothing here; their files would go on growing in number."""
+        busy = {run for run, _ in self._tasks}
+        for number, run in list(self._runs.items())[:-_WARM]:
+            if run.state is None and not run.finished and number not in busy:
+                self._file(number).unlink(missing_ok=True)
+                del self._runs[number]
 
     def _collect(self) -> None:
         """Delete the blobs that nothing here needs."""

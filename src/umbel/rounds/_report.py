@@ -1,6 +1,6 @@
 """From the events of a round to its report."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from time import perf_counter
 from typing import Any, Final
@@ -44,6 +44,12 @@ class Tally:
             self._refused.append((outcome.node, _in_phase(outcome)))
         elif outcome.phase == _TRAIN:
             self.accepted += 1
+
+    def take_back(self, question: Question, refused: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
+        """Count updates of ``question`` that were accepted, and are refused after all."""
+        self.accepted -= len(refused)
+        late = (UpdateRefused(question.round, question.phase, node, reason, 0) for node, reason in refused)
+        return self.watch(late)
 
     def lap(self, phase: str) -> None:
         """Book the time since the last lap on ``phase``."""

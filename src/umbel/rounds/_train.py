@@ -115,6 +115,7 @@ def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, No
     tally.sent(question)
     yield from tally.watch(gather(run.grid, question, training.judge, training.add))
     tally.lap("train")
+    yield from tally.take_back(question, training.settle())
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
     state = with_parameters(state, training.finish(), completed=number)
     name = digest(state.parameters_records[MODEL])

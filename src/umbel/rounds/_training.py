@@ -1,27 +1,22 @@
 """The updates of one round, on their way into one: each accepted as a whole, added in canonical order."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from umbel.aggregation import Aggregator, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
-from umbel.gate import Gate
+from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort, Optimizer
 from umbel.records import ParametersRecord, RecordSet
-from umbel.rounds._batches import Batches
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
+from umbel.rounds._waiting import Contribution, Waiting, can_wait
 from umbel.strategy import Strategy
 
 _HINTS: Final = {MODEL: "reply with the trained model under that name"}
-
-
-class Contribution(NamedTuple):
-    """What one node adds to a round: an update of each record, the model first, and what was measured of it."""
-
-    updates: tuple[Update, ...]
-    measured: tuple[float, ...]
 
 
 class _Record:
@@ -31,15 +26,18 @@ class _Record:
         self._name, self._aggregator, self._optimizer = name, aggregator, optimizer
         self._current = state.parameters_records[name]
         self._check = gate.against(self._current)
+        self._check_layout = (
+            replace(gate, finite=False).against(self._current) if _is_provable(aggregator, gate) else None
+        )
         self._kept = optimizer_state(state, self._prefix)
-        self._batches = Batches(aggregator.reduce, self._current)
+        self._sum = aggregator.reduce.start(self._current)
 
     @property
     def _prefix(self) -> str:
         return "" if self._name == MODEL else self._name
 
-    def judge(self, node: str, content: RecordSet) -> Update:
-        """Return the update of this record, or raise ``UpdateRejected``."""
+    def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
+        """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
         record = content.parameters_records.get(self._name)
         if record is None:
             names = ", ".join(map(repr, content.parameters_records)) or "none"
@@ -50,11 +48,21 @@ class _Record:
             )
         metrics = content.metrics_records
         update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
+        if self._check_layout is None or not can_wait(update):
+            self.check(update)
+            return update, False
+        self._checked(self._check_layout, update)
+        return update, True
+
+    def check(self, update: Update) -> None:
+        """Raise ``UpdateRejected`` unless the whole gate lets the update pass."""
+        self._checked(self._check, update)
+
+    def _checked(self, check: Callable[[Update], Verdict], update: Update) -> None:
         try:
-            self._check(update)
+            check(update)
         except UpdateRejected as error:
             raise UpdateRejected(error.message, at=error.at.replace(f".{MODEL}", f".{self._name}", 1)) from error
-        return update
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
@@ -67,18 +75,39 @@ class _Record:
     def _measures(self) -> Any:
         return self._aggregator.measures.items()
 
-    def add(self, updates: list[Update]) -> None:
+    def add(self, updates: Sequence[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
-        self._batches.add(updates)
+        fold = self._aggregator.reduce
+        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
+        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
+        self._sum = fold.add(self._sum, kept)
 
-    def finish(self, cohort: Cohort) -> Mapping[str, ParametersRecord]:
-        """Return the next record and whatever else its optimizer keeps, by record name."""
+    def proven(self, updates: Sequence[Update]) -> ParametersRecord:
+        """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
+        fold = self._aggregator.reduce
+        return fold.finish(fold.start(self._current), updates)
+
+    def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
+        """Return what all updates make, the last of which come now."""
+        fold = self._aggregator.reduce
         try:
-            mean = self._batches.finish()
+            if fold.streaming:
+                return fold.finish(self._sum, updates)
+            self.add(updates)
+            return fold.finish(self._sum)
         except AggregationError as error:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
+
+    def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
+        """Return the next record and whatever else its optimizer keeps, by record name."""
         kept, following = self._optimizer.update(self._kept, self._current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}
+
+
+def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
+    """Say whether a finite result proves that updates were finite, and nobody looks at their numbers before."""
+    finite_alone = gate.finite and gate.max_norm is None and not aggregator.measures
+    return finite_alone and getattr(aggregator.reduce, "proves_finite", False)
 
 
 class Training:
@@ -92,30 +121,81 @@ class Training:
         ]
         self._accepted, self._population = 0, population
         self._totals = [0.0] * len(strategy.aggregator.measures)
+        self._waiting = Waiting()
+        self._means: list[ParametersRecord] = []
+        self._refused: list[tuple[str, str]] = []
         self.metrics = MetricMeans()
 
     def judge(self, node: str, content: RecordSet) -> Contribution:
         """Return what a reply contributes, or raise ``UpdateRejected``."""
-        updates = tuple(record.judge(node, content) for record in self._records)
+        judged = [record.judge(node, content) for record in self._records]
         check_weights(content.metrics_records)
-        return Contribution(updates, self._model.measure(updates[0]))
+        updates = tuple(update for update, _ in judged)
+        return Contribution(updates, self._model.measure(updates[0]), any(unproven for _, unproven in judged))
 
     def add(self, contributions: list[Contribution]) -> None:
-        """Add contributions, which come in canonical order over all calls."""
-        for place, record in enumerate(self._records):
-            record.add([contribution.updates[place] for contribution in contributions])
-        for updates, measured in contributions:
-            self.metrics.add(updates[0].metrics)
-            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
-        self._accepted += len(contributions)
+        """Add contributions, which come in canonical order over all calls; those that can wait do."""
+        for contribution in contributions:
+            waits = all(map(can_wait, contribution.updates))
+            if self._waiting and not (waits and self._waiting.has_room(contribution)):
+                self._add(self._passed(self._waiting.take()))
+            if waits:
+                self._waiting.put(contribution)
+            else:
+                self._add(self._passed([contribution]))
+
+    def settle(self) -> list[tuple[str, str]]:
+        """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
+        waiting = self._waiting.take()
+        if not self._accepted and any(contribution.unproven for contribution in waiting):
+            try:
+                self._means = [record.proven(_updates(waiting, place)) for place, record in enumerate(self._records)]
+            except AggregationError:
+                waiting = self._passed(waiting)
+        else:
+            waiting = self._passed(waiting)
+        if not self._means and (waiting or self._accepted):
+            self._means = [record.reduce(_updates(waiting, place)) for place, record in enumerate(self._records)]
+        self._account(waiting)
+        return self._refused
 
     def finish(self) -> Mapping[str, ParametersRecord]:
         """Return the next model, and every other record that the next state has instead of this one's."""
         cohort = Cohort(self._accepted, self._population, self._model.sums(self._totals))
         following: dict[str, ParametersRecord] = {}
-        for record in self._records:
-            following |= record.finish(cohort)
+        for record, mean in zip(self._records, self._means, strict=True):
+            following |= record.finish(mean, cohort)
         return following
+
+    def _passed(self, contributions: Sequence[Contribution]) -> list[Contribution]:
+        """Return those whose numbers are finite; the others are refused."""
+        passed = []
+        for contribution in contributions:
+            try:
+                if contribution.unproven:
+                    for record, update in zip(self._records, contribution.updates, strict=True):
+                        record.check(update)
+                passed.append(contribution)
+            except UpdateRejected as error:
+                self._refused.append((contribution.node, str(error)))
+        return passed
+
+    def _add(self, contributions: Sequence[Contribution]) -> None:
+        if contributions:
+            for place, record in enumerate(self._records):
+                record.add(_updates(contributions, place))
+            self._account(contributions)
+
+    def _account(self, contributions: Sequence[Contribution]) -> None:
+        for updates, measured, _ in contributions:
+            self.metrics.add(updates[0].metrics)
+            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
+        self._accepted += len(contributions)
+
+
+def _updates(contributions: Sequence[Contribution], place: int) -> list[Update]:
+    """Return the updates of one record."""
+    return [contribution.updates[place] for contribution in contributions]
 
 
 def _asked(what: str, function: Callable[..., float], *arguments: object) -> float:

@@ -43,7 +43,6 @@ class Delivery:
         box = self._desk.box(member)
         turn = box.enter(poll.instance, poll.room)
         await self._note(member, poll)
-        await self._renew(member, box, poll)
         return await self._answer(box, poll, turn, hold)
 
     async def _note(self, member: int, poll: Poll) -> None:
@@ -72,7 +71,11 @@ class Delivery:
     async def _answer(self, box: Box, poll: Poll, turn: int, hold: float) -> Polled:
         clock = asyncio.get_running_loop().time
         until = clock() + hold
+        # What a poll says that the node holds is old once a later poll has come.
         while box.is_turn(turn, poll.instance):
+            await self._renew(box.member, box, poll)  # a run that is resumed lays out what this node was asked before
+            if not box.is_turn(turn, poll.instance):
+                break
             tasks, gone = box.take(), box.gone(poll.holding)
             if tasks:
                 failpoint("server.handed-out")

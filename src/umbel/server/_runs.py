@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -10,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from umbel.envelope import Content, unpack
-from umbel.errors import UsageError, WrongState
+from umbel.errors import LedgerFailed, StoreError, UsageError, WrongState
 from umbel.failpoint import failpoint
 from umbel.history import RoundReport
 from umbel.http import wire
@@ -27,6 +29,8 @@ from umbel.store import messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
+_MENDING: Final = 5.0  # seconds until a run is tried again that the disk has stopped
+_LEAVING: Final = 5.0  # seconds that a driver has to end after it said so
 _LOGS: Final = 16  # of runs that have ended, for whoever still watches
 
 
@@ -37,7 +41,15 @@ class Runs:
     """
 
     def __init__(
-        self, keeper: Keeper, exchange: Exchange, metrics: Metrics, folder: Path, *, keep: int | None, hold: float
+        self,
+        keeper: Keeper,
+        exchange: Exchange,
+        metrics: Metrics,
+        folder: Path,
+        *,
+        keep: int | None,
+        hold: float,
+        fatal: Callable[[StoreError], object],
     ) -> None:
         self._keeper = keeper
         self._exchange = exchange
@@ -45,6 +57,9 @@ class Runs:
         self._folder = folder
         self._keep = keep
         self._hold = hold
+        self._fatal = fatal
+        self._again: set[asyncio.Task[None]] = set()
+        self._halting = False
         self._loop = asyncio.get_running_loop()
         self._drivers: dict[int, Driver] = {}
         self._journals: dict[int, Journal] = {}
@@ -79,40 +94,70 @@ class Runs:
             initial = initial_of(unpack(spec.initial, self._keeper.blob))
             begin(strategy, initial, seed=spec.seed, run_config=spec.config)
 
-    async def _start(self, run: runs.Run) -> None:
+    async def _start(self, run: runs.Run, fresh: Collection[messages.Key] = ()) -> None:
         journal = Journal(self._keeper, self._exchange, run, self._keep)
         journal.stopping = run.status == "stopping"
-        await asyncio.to_thread(self._reopen, journal)
+        await asyncio.to_thread(self._reopen, journal, fresh)
         log = await self._log(run.id)
         log.go_on()
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
-        driver = Driver(journal, grid, log, self._metrics, folder=self._folder, ended=lambda: self._ended(run.id))
+        driver = Driver(
+            journal,
+            grid,
+            log,
+            self._metrics,
+            folder=self._folder,
+            ended=lambda trouble: self._ended(run.id, journal, trouble),
+        )
         self._journals[run.id], self._drivers[run.id] = journal, driver
         self._metrics.runs.set(len(self._drivers))
         if journal.stopping:
             driver.halt()
         driver.start()
 
-    def _reopen(self, journal: Journal) -> None:
-        """Lay out the messages of a run that are open in the ledger; a node may have them."""
+    def _reopen(self, journal: Journal, fresh: Collection[messages.Key]) -> None:
+        """Lay out the messages of a run that are open in the ledger; a node may have them, unless they are fresh."""
         rows = [row for row in self._keeper.read(messages.open_messages) if row.run == journal.run]
         asked = {(row.round, row.phase) for row in rows}
         contents = {
             (number, phase): self._keeper.read(partial(messages.phase, run=journal.run, round=number, phase=phase))
             for number, phase in asked
         }
-        self._exchange.reopen(journal.commission, rows, contents)
+        self._exchange.reopen(journal.commission, rows, contents, fresh)
 
-    def _ended(self, run: int) -> None:
-        self._loop.call_soon_threadsafe(self._forget, run)
+    def _ended(self, run: int, journal: Journal, trouble: StoreError | None) -> None:
+        with suppress(RuntimeError):  # nobody is left to hear it when the server has ended
+            self._loop.call_soon_threadsafe(self._forget, run, journal, trouble)
 
-    def _forget(self, run: int) -> None:
-        self._drivers.pop(run, None)
-        self._journals.pop(run, None)
+    def _forget(self, run: int, journal: Journal, trouble: StoreError | None) -> None:
+        if self._journals.get(run) is not journal:
+            return
+        del self._drivers[run], self._journals[run]
+        if trouble is not None and not self._halting:
+            self._mend(run, trouble)
         self._metrics.runs.set(len(self._drivers))
         ended = [each for each in self._logs if each not in self._drivers]
         for each in ended[:-_LOGS]:
             del self._logs[each]
+
+    def _mend(self, run: int, trouble: StoreError) -> None:
+        """Let a run go on after a while: the disk may be well again. A ledger that has failed ends the server."""
+        if isinstance(trouble, LedgerFailed):
+            self._fatal(trouble)
+            return
+        self._exchange.waiting[run] = f"waits for the disk: {trouble}"
+        task = asyncio.create_task(self._try_again(run))
+        self._again.add(task)
+        task.add_done_callback(self._again.discard)
+
+    async def _try_again(self, run: int) -> None:
+        await asyncio.sleep(_MENDING)
+        try:
+            found = await self.get(run, None)
+            if found.status in _ACTIVE and run not in self._drivers and not self._halting:
+                await self._start(found)
+        except StoreError as error:
+            self._mend(run, error)
 
     async def _log(self, run: int) -> Log:
         if run not in self._logs:
@@ -176,31 +221,39 @@ class Runs:
     async def resume(self, run: int, rounds: int | None) -> None:
         """Let a run go on that was stopped or has failed, to more rounds if wanted."""
         found = await self.get(run, None)
-        if found.status not in _RESUMABLE or run in self._drivers:
-            raise WrongState(
-                f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name
-            )
         spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
         if rounds is not None and rounds < spec.rounds:
             raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
         text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
-        await self._start(await self._keeper.commit(partial(_resume, run=run, spec=text)))
+        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text))
+        if run in self._drivers:  # it has said how it ended, and is about to
+            await asyncio.to_thread(self._drivers[run].join, _LEAVING)
+        await self._start(resumed, fresh)
 
-    async def halt(self, seconds: float) -> None:
-        """Leave all loops at points from which they can go on."""
-        drivers = list(self._drivers.values())
-        for driver in drivers:
+    def halt(self) -> None:
+        """Have all loops left at points from which they can go on."""
+        self._halting = True
+        for task in self._again:
+            task.cancel()
+        for driver in self._drivers.values():
             driver.halt()
+
+    async def leave(self, seconds: float) -> None:
+        """Wait until all loops are left, but no longer than so many seconds."""
+        drivers = list(self._drivers.values())
         until = time.monotonic() + seconds
         for driver in drivers:
             await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
 
 
-def _resume(connection: sa.Connection, run: int, spec: str) -> runs.Run:
-    now = time.time()
+def _resume(connection: sa.Connection, run: int, spec: str) -> tuple[runs.Run, list[messages.Key]]:
+    """Let a run wait again, and return it with the messages that are open again; one that waits already is refused."""
+    now, found = time.time(), runs.get(connection, run)
+    if found.status not in _RESUMABLE:
+        raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
-    messages.reopen(connection, run, now=now)
-    return runs.set_status(connection, run, "waiting", now=now)
+    fresh = messages.reopen(connection, run, now=now)
+    return runs.set_status(connection, run, "waiting", now=now), fresh
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:
