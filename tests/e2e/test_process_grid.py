@@ -185,6 +185,15 @@ def test_a_model_is_in_memory_once_for_all_workers(module):
         assert seen[1] != seen[2]
 
 
+def test_messages_that_are_sent_one_by_one_share_their_content(module):
+    with closing(ProcessGrid(module.app, Population(6), workers=2)) as grid:
+        for message in list(messages(grid, "where", size=50_000)):
+            grid.send([message])
+        places = [told(reply) for reply in grid.replies()]
+        assert len(places) == 6
+        assert len({place["inode"] for place in places}) == 1
+
+
 def test_replies_that_are_kept_stay_as_they_were(module):
     states = NodeStates()
     with closing(ProcessGrid(module.app, Population(40), workers=2, states=states)) as grid:

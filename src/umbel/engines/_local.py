@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from umbel.app import ClientApp
 from umbel.engines._heap import keep_freed_memory
@@ -23,6 +24,9 @@ class LocalGrid:
     the next node receives what was sent. ``seed`` is the run's; every context gets a seed derived from it and from the
     message's ``group_id``, the round.
     """
+
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
 
     def __init__(
         self,

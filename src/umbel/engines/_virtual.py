@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from math import nextafter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -38,6 +38,9 @@ class VirtualGrid:
     A node runs when its reply is taken, with the content that it was sent. ``seed``, ``run_config`` and ``states`` are
     those of ``LocalGrid``: with a loop that takes every reply, so are the results, to the bit.
     """
+
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
 
     def __init__(
         self,
