@@ -77,6 +77,11 @@ class ClientApp:
         """Return whether the app has a handler for this type of message."""
         return message_type in self._handlers
 
+    @property
+    def message_types(self) -> tuple[str, ...]:
+        """The types of message that have a handler, in the order in which they were given one."""
+        return tuple(str(name) for name in self._handlers)
+
     def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
         """Handle one message and return the reply to it.
 

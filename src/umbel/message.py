@@ -44,6 +44,8 @@ class ErrorCode(IntEnum):
     MOD_FAILED_PRECONDITION = 6
     UNKNOWN_MESSAGE_TYPE = 100
     BAD_REPLY = 101
+    NOT_ALLOWED = 102
+    HANDLER_LOST = 103
 
 
 class Metadata(msgspec.Struct, frozen=True):

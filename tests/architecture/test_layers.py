@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from house import Module, house, imports, layers, umbel
 
-LAZY = ("umbel", "umbel.records")  # each says in its docstring what waits for its first use
+LAZY = ("umbel", "umbel.node", "umbel.records")  # each says in its docstring what waits for its first use
 SIBLINGS_APART = 5  # engines, store, http: each must be replaceable without the others
 
 

@@ -7,14 +7,13 @@ import tomllib
 import pytest
 
 from umbel import strategy as named
-from umbel.cli._strategies import STRATEGIES, settings_of
-from umbel.strategy import Strategy
+from umbel.strategy import Strategy, catalogue
 
 REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x"}
 
 
 def table(name, **changes):
-    options = {each.name: REQUIRED[each.name] for each in settings_of(name) if each.required} | changes
+    options = {each.name: REQUIRED[each.name] for each in catalogue()[name].settings if each.required} | changes
     pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in {"name": name, **options}.items())
     assert tomllib.loads(f"strategy = {{ {pairs} }}")["strategy"]["name"] == name
     return f"strategy = {{ {pairs} }}"
@@ -24,7 +23,7 @@ def test_every_strategy_is_listed_with_its_paper(umbel):
     result = umbel("strategies")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    for name in STRATEGIES:
+    for name in catalogue():
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert "arXiv:" in line
     assert "learning_rate = 0.1, beta1 = 0.9, beta2 = 0.99, tau = 0.001" in result.stdout
@@ -36,15 +35,15 @@ def test_no_strategy_is_forgotten():
         name
         for name, function in vars(named).items()
         if inspect.isfunction(function)
-        and name != "strategy"
+        and name not in ("strategy", "named")
         and inspect.signature(function).return_annotation is Strategy
     }
-    assert made == set(STRATEGIES)
+    assert made == set(catalogue())
 
 
 def test_the_list_as_json(umbel):
     listed = json.loads(umbel("strategies", "--json").stdout)["strategies"]
-    assert [each["name"] for each in listed] == list(STRATEGIES)
+    assert [each["name"] for each in listed] == list(catalogue())
     assert all(each["paper"].startswith("arXiv:") and each["summary"] for each in listed)
     (one,) = json.loads(umbel("strategies", "fedprox", "--json").stdout)["strategies"]
     assert one["settings"][0] == {"name": "mu", "required": True}
@@ -64,11 +63,11 @@ def test_an_unknown_one_is_met_with_the_nearest(umbel):
     assert 'did you mean "fedadam"?' in result.stderr
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", catalogue())
 def test_a_default_that_is_shown_is_the_default(name):
-    required = {each.name: REQUIRED[each.name] for each in settings_of(name) if each.required}
-    shown = {each.name: each.default for each in settings_of(name) if not each.required}
-    assert STRATEGIES[name](**required).describe() == STRATEGIES[name](**required, **shown).describe()
+    required = {each.name: REQUIRED[each.name] for each in catalogue()[name].settings if each.required}
+    shown = {each.name: each.default for each in catalogue()[name].settings if not each.required}
+    assert named.named(name, required).describe() == named.named(name, required | shown).describe()
 
 
 @pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "feddyn"])
@@ -89,9 +88,9 @@ def test_an_app_names_a_strategy(umbel, site, name):
         (table("fedbn", local=5), "expected a text or a list of texts for local of fedbn, got 5"),
         (table("fedbn", local=["a", 1]), "a text or a list of texts"),
         (table("fedadam", beta1=1), "beta1 from 0 to below 1, got 1"),
-        ('strategy = "fedprox"', 'the strategy "fedprox" needs mu; umbel strategies fedprox says what it takes'),
+        ('strategy = "fedprox"', "the strategy fedprox needs mu; umbel strategies fedprox says what it takes"),
         ('strategy = { name = "qfedavg" }', "needs q and learning_rate"),
-        (table("fedadam", optimizer="adam"), 'fedadam" has no setting "optimizer"'),
+        (table("fedadam", optimizer="adam"), "fedadam has no setting 'optimizer'"),
         (table("fedbn", local="bn.*"), "got 'bn.*'; it has 'w'"),
     ],
 )

@@ -16,11 +16,10 @@ from umbel.app import ClientApp
 from umbel.cli._failure import blame
 from umbel.cli._opened import open_model
 from umbel.cli._settings import Scalar, Settings
-from umbel.cli._strategies import STRATEGIES, settings_of
 from umbel.cli._text import nearest, safe
 from umbel.errors import AppError, StrategyError, UmbelError, UsageError
 from umbel.records import ParametersRecord
-from umbel.strategy import Strategy
+from umbel.strategy import Strategy, named
 
 _SETTINGS = "pyproject.toml"
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -212,30 +211,10 @@ def _strategy(settings: Settings) -> Strategy:
             )
         return made
     options = {} if isinstance(given, str) else {key: value for key, value in given.items() if key != "name"}
-    name = given if isinstance(given, str) else given["name"]
-    if name not in STRATEGIES:
-        msg = f'there is no strategy "{safe(name)}"{nearest(name, STRATEGIES)}'
-        raise UsageError(msg, at=_place(settings, "strategy"))
-    return _compose(settings, name, options)
-
-
-def _compose(settings: Settings, name: str, options: Mapping[str, Any]) -> Strategy:
-    known = {setting.name: setting for setting in settings_of(name)}
-    for option, value in options.items():
-        if option not in known:
-            msg = f'the strategy "{name}" has no setting "{safe(option)}"{nearest(option, known)}'
-            raise UsageError(msg, at=_place(settings, "strategy"))
-        if not known[option].takes(value):
-            msg = f"expected {known[option].expected} for {option} of {name}, got {safe(repr(value)[:_SHOWN])}"
-            raise UsageError(msg, at=_place(settings, "strategy"))
-    missing = [option for option, setting in known.items() if setting.required and option not in options]
-    if missing:
-        msg = f'the strategy "{name}" needs {" and ".join(missing)}; umbel strategies {name} says what it takes'
-        raise UsageError(msg, at=_place(settings, "strategy"))
     try:
-        return STRATEGIES[name](**options)
+        return named(given if isinstance(given, str) else given["name"], options)
     except StrategyError as error:
-        raise UsageError(f"strategy {name}: {error}", at=_place(settings, "strategy")) from error
+        raise UsageError(str(error), at=_place(settings, "strategy")) from error
 
 
 def _initial(settings: Settings) -> ParametersRecord:

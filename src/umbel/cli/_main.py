@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from umbel.cli._diff import diff
 from umbel.cli._failure import BROKEN_PIPE, report
 from umbel.cli._inspect import inspect
+from umbel.cli._later import COMMANDS, Later, stand_in
 from umbel.cli._new import new
 from umbel.cli._options import Json
 from umbel.cli._run import run
@@ -30,12 +30,19 @@ Start here:
   umbel inspect runs/<id>    look into the model
   umbel diff A B             compare two models
 
+Then over a network, each line in a terminal or on a machine of its own:
+
+\b
+  umbel server                           prints the line with which a node joins
+  umbel node --join URL#TOKEN --app m:a  on every machine that has data
+  umbel run hello --server URL           train over the nodes; umbel runs, umbel nodes, umbel doctor look after it
+
 Every command has --help with examples, and --json (JSON on stdout, nothing else there). Exit codes: 0 done, 1 \
 different or failed, 2 a usage error, 130 interrupted; docs/reference/cli.md lists the others.
 """
 
 
-class Commands(TyperGroup):
+class Commands(Later):
     """The group of commands; it turns every exception into a message and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -115,6 +122,8 @@ app.command()(run)
 app.command()(inspect)
 app.command()(diff)
 app.command()(strategies)
+for name, (_, text) in COMMANDS.items():
+    app.command(name)(stand_in(text))
 
 
 @app.command()

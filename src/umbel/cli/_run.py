@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import umbel
 from umbel import checkpoint
 from umbel.cli._app import LoadedApp, find_settings, importable, load_app
+from umbel.cli._conclusion import conclude, report
 from umbel.cli._folder import (
     RUNS,
     RunFolder,
@@ -20,12 +21,14 @@ from umbel.cli._folder import (
     write_results,
     write_start,
 )
+from umbel.cli._later import later
 from umbel.cli._operated import OperatedApp
 from umbel.cli._options import Json
 from umbel.cli._progress import renderer
 from umbel.cli._screen import Screen, open_screen, quiet
-from umbel.cli._settings import MOST_NODES, MOST_ROUNDS, MOST_SEED, Settings, override, read_settings
-from umbel.cli._text import counted, duration, printable, safe, size
+from umbel.cli._settings import MOST_ROUNDS, MOST_SEED, Settings, override, read_settings
+from umbel.cli._text import safe
+from umbel.cli._units import number_or_names
 from umbel.errors import UsageError
 from umbel.history import History
 
@@ -60,12 +63,11 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         typer.Option(min=0, max=MOST_SEED, metavar="N", help="Draw everything from this seed.", show_default=False),
     ] = None,
     nodes: Annotated[
-        int | None,
+        Any,
         typer.Option(
-            min=1,
-            max=MOST_NODES,
+            parser=number_or_names,
             metavar="N",
-            help="Use this many nodes; of named ones, the first N.",
+            help="Use this many nodes; of named ones, the first N. With --server: wait for so many, or for NAME,NAME.",
             show_default=False,
         ),
     ] = None,
@@ -77,6 +79,17 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         str | None, typer.Option(metavar="RUN", help="Continue this run: its id or its folder.", show_default=False)
     ] = None,
     runs: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the folders of runs are.")] = Path(RUNS),
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Train over the nodes of this server, https://host:8443; with #TOKEN, join it as a user first.",
+            show_default=False,
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="With --server: submit the run and end; umbel runs watch looks at it.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train an app and keep what it made.
@@ -99,23 +112,42 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
     Every round is kept on disk: after Ctrl-C, a crash or a power cut, --resume goes on where the run was and ends with
     the same model, bit for bit. runs/<id>/ receives model.safetensors, history.json, metrics.svg and checkpoint/.
 
+    With --server the nodes are real ones, which have joined that server. It is sent the strategy's name and numbers,
+    the settings and the initial model, and runs no code of the app. The model is downloaded, verified and kept as
+    above; evaluate is then called here, on the final model only. Ctrl-C leaves the run going.
+
     \b
       umbel run hello                          the app in the folder hello
       umbel run hello --rounds 3 --nodes 4     a quick try
       umbel run hello --set epochs=5           with another setting
       umbel run --resume 20260131-154502-k7qm  go on with a run
       umbel run hello --json | jq .            one JSON object a line for every event
+      umbel run hello --server https://host:8443 --nodes 2
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     screen = open_screen(json_wanted=json)
-    asked = {"rounds": rounds, "seed": seed, "first_nodes": nodes}
+    if server is not None:
+        if resume is not None:
+            raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
+        settings = _begin(app, {"rounds": rounds, "seed": seed}, changes or [], runs).settings
+        later("umbel.cli._submit").submit(screen, settings, server, nodes=nodes, runs=runs, detach=detach)
+        return
+    asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes)}
+    if detach:
+        raise UsageError("only a server can go on with a run by itself: name one with --server URL", at="--detach")
     plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
     with importable(plan.settings.folder), quiet(screen):
         loaded = load_app(plan.settings)
         loaded = dataclasses.replace(loaded, client=OperatedApp(loaded.client, tracebacks=context.meta["umbel.debug"]))
         folder, history = _train(screen, plan, loaded)
-        _conclude(screen, folder, history)
+        conclude(screen, folder, history)
         if loaded.report is not None:
-            _report(screen, loaded.report(history, plan.settings.config))
+            report(screen, loaded.report(history, plan.settings.config))
+
+
+def _counted(nodes: int | list[str] | None) -> int | None:
+    if isinstance(nodes, list):
+        raise UsageError("expected a number of nodes, got names, which only nodes of a --server have", at="--nodes")
+    return nodes
 
 
 def _begin(app: str | None, asked: Mapping[str, int | None], changes: list[str], runs: Path) -> Plan:
@@ -210,35 +242,3 @@ def _discard(folder: RunFolder) -> None:
         if folder.checkpoint.is_dir():
             folder.checkpoint.rmdir()
         folder.path.rmdir()
-
-
-def _conclude(screen: Screen, folder: RunFolder, history: History) -> None:
-    command = f"umbel inspect {folder.path}"
-    if screen.json:
-        files = {"model": str(folder.model), "history": str(folder.history), "plot": str(folder.plot)}
-        screen.emit({"event": "run-saved", "run": folder.name, "digest": history.digest, **files, "next": command})
-        return
-    for line in _summary(folder, history):
-        screen.say(line)
-    screen.say(f"next     {command}", style="bold")
-
-
-def _report(screen: Screen, text: object) -> None:
-    """Print what the app says about the run, in JSON as an event of its own."""
-    if screen.json:
-        screen.emit({"event": "report", "text": str(text)})
-    else:
-        screen.say()
-        screen.say(printable(str(text)))
-
-
-def _summary(folder: RunFolder, history: History) -> Iterator[str]:
-    reports = history.rounds if history.statistics is None else (history.statistics, *history.rounds)
-    seconds = sum(sum(report.seconds.values()) for report in reports)
-    count = sum(sum(report.bytes.values()) for report in reports)
-    yield ""
-    yield f"{counted(len(history.rounds), 'round')} in {duration(seconds)}, {size(count)} sent and received"
-    yield f"digest   {history.digest}"
-    yield f"model    {folder.model}"
-    yield f"history  {folder.history}"
-    yield f"plot     {folder.plot}"

@@ -1,6 +1,7 @@
 """How names, sizes, numbers and times are written for people."""
 
 import difflib
+import time
 from collections.abc import Iterable
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -65,6 +66,11 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def moment(seconds: float) -> str:
+    """Return a time in seconds since 1970 as ``2026-01-31 15:45:02``, in the time zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

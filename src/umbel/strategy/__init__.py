@@ -4,6 +4,7 @@ from umbel.strategy._companion import Companion
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
+from umbel.strategy._named import Entry, Setting, catalogue, named
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._personal import fedbn, fedper
 from umbel.strategy._selectors import Selector, everyone, fixed, fraction, weighted
@@ -11,8 +12,11 @@ from umbel.strategy._strategy import Strategy, strategy, tell
 
 __all__ = [
     "Companion",
+    "Entry",
     "Selector",
+    "Setting",
     "Strategy",
+    "catalogue",
     "diloco",
     "everyone",
     "fedadagrad",
@@ -27,6 +31,7 @@ __all__ = [
     "fedyogi",
     "fixed",
     "fraction",
+    "named",
     "qfedavg",
     "scaffold",
     "strategy",

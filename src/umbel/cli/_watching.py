@@ -1,0 +1,97 @@
+"""Watch a run of a server to its end, over restarts of the server."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import typer
+
+from umbel.cli._feed import event_of
+from umbel.cli._progress import Renderer, renderer
+from umbel.cli._remote import Remote
+from umbel.cli._screen import Screen
+from umbel.cli._text import safe
+from umbel.http.wire import EventLine, RunView
+from umbel.rounds import RunStarted
+
+
+class Say(Protocol):
+    """Says something that no event of the loop says."""
+
+    def __call__(self, text: str, kind: str, **fields: Any) -> None:
+        """Print ``text``, or in JSON an event of this kind with these fields."""
+        ...
+
+
+def watch(screen: Screen, remote: Remote, run: int) -> RunView:
+    """Show what happens in a run until it ends, and return it as it is then."""
+    say = _voice(screen)
+    with _leaving(screen, remote, run), renderer(screen) as show:
+        follow, look, after, ended = _follower(show, say), _waiting(remote, run, say), 0, False
+        while not ended:
+            told = remote.events(run, after, say)
+            for line in told.events:
+                follow(line)
+                after = line.number
+            ended = told.ended
+            if not told.events and not ended:
+                look()
+    return remote.run(run)
+
+
+def _voice(screen: Screen) -> Say:
+    def say(text: str, kind: str, **fields: Any) -> None:
+        if screen.json:
+            screen.emit({"event": kind, **fields})
+        else:
+            screen.say(text, style="yellow")
+
+    return say
+
+
+def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
+    """Return what shows the lines of a run; a start that is told again, after a restart, is no second start."""
+    started = False
+
+    def follow(line: EventLine) -> None:
+        nonlocal started
+        event = event_of(line)
+        if event is None:
+            told = ", ".join(f"{safe(name)} {safe(str(value))}" for name, value in line.fields.items())
+            say(f"{safe(line.kind)}: {told}", line.kind, **line.fields)
+        elif isinstance(event, RunStarted) and started:
+            say(f"the server came back: the run goes on after round {event.completed}", "run-goes-on")
+        else:
+            started = started or isinstance(event, RunStarted)
+            show(event)
+
+    return follow
+
+
+def _waiting(remote: Remote, run: int, say: Say) -> Callable[[], None]:
+    """Return what says, whenever it changes, for which nodes a run waits."""
+    said = ""
+
+    def look() -> None:
+        nonlocal said
+        row = remote.run(run).row
+        text = f"waiting: {safe(row.reason)}" if row.status == "waiting" else ""
+        if text not in ("", said):
+            said = text
+            say(text, "waiting", reason=row.reason)
+
+    return look
+
+
+@contextlib.contextmanager
+def _leaving(screen: Screen, remote: Remote, run: int) -> Iterator[None]:
+    """Say, to whoever stops watching, that the run goes on and how to watch it again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = f"umbel runs watch {run} --server {remote.url}"
+        if screen.json:
+            screen.emit({"event": "detached", "run": run, "next": command})
+        else:
+            typer.echo(f"run {run} goes on at the server; watch it with: {command}", err=True)
+        raise

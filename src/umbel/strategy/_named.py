@@ -1,0 +1,165 @@
+"""Strategies by name and numbers, as a settings file or a request over the network gives them: data, not code."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from math import isfinite
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from umbel.errors import StrategyError
+from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
+from umbel.strategy._fairness import qfedavg
+from umbel.strategy._fedavg import fedavg
+from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
+from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._strategy import Strategy
+
+_MADE: Final[tuple[Callable[..., Strategy], ...]] = (
+    fedavg,
+    fedavgm,
+    fedadagrad,
+    fedadam,
+    fedyogi,
+    fedprox,
+    fednova,
+    scaffold,
+    feddyn,
+    qfedavg,
+    fedbn,
+    fedper,
+    diloco,
+)
+_PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
+_CITATION: Final = re.compile(r" \((?:[^()]*, )?[^()]*arXiv:[^()]*\)")
+_EXPECTED: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_NAME: Final = "name"  # of the strategy: whoever names it has said it already
+_SHOWN: Final = 80
+_MOST: Final = 2**63
+
+
+class Setting(NamedTuple):
+    """One number or text that a named strategy takes; ``default`` is None for one that has to be given."""
+
+    name: str
+    default: Any
+    kind: Any
+    required: bool
+
+    @property
+    def expected(self) -> str:
+        """What a value has to be, in words."""
+        return _EXPECTED.get(self.kind, "a text or a list of texts")
+
+    def takes(self, value: object) -> bool:
+        """Say whether a plain value has the right type: no bool is a number, and no number is endless."""
+        if self.kind is bool or isinstance(value, bool):
+            return self.kind is bool and isinstance(value, bool)
+        if self.kind is float:
+            return isinstance(value, int | float) and _is_short(value) and isfinite(value)
+        if self.kind in (int, str):
+            return isinstance(value, self.kind) and _is_short(value)
+        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+    def __str__(self) -> str:
+        """Return ``fraction = 1.0``, or what has to be given."""
+        return f"{self.name} (required)" if self.required else f"{self.name} = {self.default!r}"
+
+
+class Entry(NamedTuple):
+    """A strategy of the catalogue: what it does, in which paper it stands, and what it can be told."""
+
+    name: str
+    summary: str
+    paper: str
+    settings: tuple[Setting, ...]
+
+
+def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strategy:
+    """Return the strategy of a name, told some numbers: plain values alone, such as JSON and TOML have.
+
+    Parts (an aggregator, an optimizer) have no plain form: a strategy of other parts is put together in Python.
+
+    Raises:
+        StrategyError: for a name that no strategy has, an option that it does not have, a value of the wrong type, a
+            number out of range, or if one that it needs is missing. The message says what there is.
+
+    >>> named("fedadam", {"learning_rate": 0.03, "fraction": 0.5}).optimizer.name
+    'adam(learning_rate=0.03, beta1=0.9, beta2=0.99, tau=0.001)'
+    >>> named("fedadm")
+    Traceback (most recent call last):
+    umbel.errors.StrategyError: there is no strategy 'fedadm'; did you mean "fedadam"? - at strategy
+
+    """
+    entries = catalogue()
+    if name not in entries:
+        raise StrategyError(f"there is no strategy {name!a:.{_SHOWN}}{_nearest(name, entries)}", at="strategy")
+    _require(entries[name], options)
+    try:
+        return _makers()[name](**options)
+    except StrategyError as error:
+        raise StrategyError(error.message, at=f"strategy {name}, {error.at}") from error
+
+
+@cache
+def catalogue() -> Mapping[str, Entry]:
+    """Return every strategy that ``named`` can make, by name."""
+    return MappingProxyType({name: _entry(name, make) for name, make in _makers().items()})
+
+
+@cache
+def _makers() -> Mapping[str, Callable[..., Strategy]]:
+    return {make.__name__: make for make in _MADE}
+
+
+def _entry(name: str, make: Callable[..., Strategy]) -> Entry:
+    doc = inspect.getdoc(make) or ""
+    paper = _PAPER.search(doc)
+    summary = _CITATION.sub("", doc.partition("\n")[0]).removesuffix(".")
+    return Entry(name, summary, paper.group() if paper else "", tuple(_settings(make)))
+
+
+def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
+    """Yield what plain values can tell a strategy: its own options, then those that it hands on to ``fedavg``."""
+    own = inspect.signature(make).parameters.values()
+    rest = inspect.signature(fedavg).parameters.values()
+    shared = rest if any(option.kind is option.VAR_KEYWORD for option in own) else ()
+    for option in {each.name: each for each in (*own, *shared)}.values():
+        if option.name != _NAME and (option.annotation in _EXPECTED or "Sequence[str]" in str(option.annotation)):
+            required = option.default is option.empty
+            yield Setting(option.name, None if required else option.default, option.annotation, required)
+
+
+def _require(entry: Entry, options: Mapping[str, Any]) -> None:
+    known = {setting.name: setting for setting in entry.settings}
+    for option, value in options.items():
+        if option not in known:
+            msg = f"the strategy {entry.name} has no setting {option!a:.{_SHOWN}}{_nearest(option, known)}"
+            raise StrategyError(msg, at=f"strategy {entry.name}")
+        if not known[option].takes(value):
+            msg = f"expected {known[option].expected} for {option} of {entry.name}, got {_brief(value)}"
+            raise StrategyError(msg, at=f"strategy {entry.name}")
+    missing = [option for option, setting in known.items() if setting.required and option not in options]
+    if missing:
+        msg = (
+            f"the strategy {entry.name} needs {' and '.join(missing)}; umbel strategies {entry.name} says what it takes"
+        )
+        raise StrategyError(msg, at=f"strategy {entry.name}")
+
+
+def _is_short(value: object) -> bool:
+    """Say whether a whole number has at most 64 bits; further ones are no settings, and cannot be written out."""
+    return not isinstance(value, int) or abs(value) < _MOST
+
+
+def _brief(value: object) -> str:
+    return f"{value!a:.{_SHOWN}}" if _is_short(value) else "a whole number of more than 64 bits"
+
+
+def _nearest(name: object, known: Iterable[str]) -> str:
+    """Return ``; did you mean "fedadam"?``, or the known names when none is near."""
+    names = list(known)
+    close = difflib.get_close_matches(str(name)[:_SHOWN], names, n=1)
+    return f'; did you mean "{close[0]}"?' if close else f" (known: {', '.join(names)})"

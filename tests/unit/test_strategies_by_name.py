@@ -1,0 +1,55 @@
+"""Strategies made of a name and plain values, as they come from a file or over the network."""
+
+import pytest
+
+from umbel import strategy
+from umbel.errors import StrategyError
+from umbel.strategy import catalogue, named
+
+
+def test_the_strategy_is_the_one_that_its_function_makes():
+    assert named("fedavg").describe() == strategy.fedavg().describe()
+    options = {"learning_rate": 1, "beta": 0.5, "fraction": 0.25}
+    assert named("fedavgm", options).describe() == strategy.fedavgm(**options).describe()
+    assert options == {"learning_rate": 1, "beta": 0.5, "fraction": 0.25}
+    assert named("fedbn", {"local": ["a", "b"]}).local == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fedadm", {}, "there is no strategy 'fedadm'; did you mean \"fedadam\""),
+        ("\x1b[2J" * 99, {}, r"there is no strategy '\\x1b\[2J.*\(known: fedavg, "),
+        ("strategy", {}, "there is no strategy"),
+        ("fedadam", {"beta": 0.1}, "fedadam has no setting 'beta'; did you mean \"beta"),
+        ("fedavg", {"optimizer": "adam"}, "has no setting 'optimizer'"),
+        ("fedavg", {"name": "mine"}, "has no setting 'name'"),
+        ("fedavg", {"fraction": "1"}, "expected a number for fraction of fedavg, got '1'"),
+        ("fedavg", {"fraction": True}, "expected a number"),
+        ("fedavg", {"fraction": float("nan")}, "expected a number .* got nan"),
+        ("fedprox", {"mu": float("inf")}, "expected a number .* got inf"),
+        ("fedprox", {"mu": 10**5000}, "got a whole number of more than 64 bits"),
+        ("diloco", {"local_steps": 2**63}, "got a whole number of more than 64 bits"),
+        ("diloco", {"local_steps": 1.0}, "expected a whole number"),
+        ("fedavg", {"statistics": 1}, "expected true or false"),
+        ("fedbn", {"local": [1]}, "expected a text or a list of texts"),
+        ("fedbn", {"local": None}, "expected a text or a list of texts"),
+        ("fedavg", {"fraction": 7}, "above 0 and at most 1, got 7 - at strategy fedavg, fraction"),
+        ("qfedavg", {}, "needs q and learning_rate"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(name, options, message):
+    with pytest.raises(StrategyError, match=message) as caught:
+        named(name, options)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_the_catalogue_says_what_each_takes():
+    entry = catalogue()["fedprox"]
+    assert (entry.summary, entry.paper) == (
+        "Average models that are held near the one they began with",
+        "arXiv:1812.06127",
+    )
+    assert [each.name for each in entry.settings if each.required] == ["mu"]
+    assert {each.name: each.default for each in entry.settings}["fraction"] == 1.0
