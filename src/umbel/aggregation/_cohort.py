@@ -10,7 +10,7 @@ import numpy as np
 from umbel.aggregation._choices import one_after_the_other
 from umbel.aggregation._distances import Distances, distances
 from umbel.aggregation._fold import LinearFold, chosen_of
-from umbel.aggregation._kinds import mean_of
+from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import slots, to_record
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._rules import nearest_mean
@@ -94,7 +94,7 @@ class ByElement:
         if len(updates) == 1:
             return _mean(template, updates, finite=self.finite, memory=self.memory)
         layout = slots(template)
-        kinds = [mean_of(slot.kind) for slot in layout]
+        kinds = [_by_element(mean_of(slot.kind)) for slot in layout]
         outs = self.memory.allocate(
             [(kind.view, slot.nbytes // kind.view.itemsize) for slot, kind in zip(layout, kinds, strict=True)]
         )
@@ -116,8 +116,21 @@ class ByElement:
                     raise AggregationError(problem, at=f"array {place.slot.name!r}")
 
 
+def _by_element(kind: Kind) -> Kind:
+    """Return the arithmetic for rules, which put 64-bit integers in order as they are."""
+    return kind if kind.begin is None else kind._replace(total=kind.view, load=None, begin=None, store=_store_as_is)
+
+
+def _store_as_is(total: Block, out: Block, divisor: float, finite: bool) -> str:  # noqa: FBT001 - the signature of all kinds
+    del divisor, finite
+    np.copyto(out, total)
+    return ""
+
+
 def _put_last(rows: Block) -> None:
     """Take what is no number for more than any number, so that a rule treats it as the outlier that it is."""
+    if rows.dtype.kind != "f":
+        return
     unknown = np.isnan(rows)
     if unknown.any():
         rows[unknown] = np.inf

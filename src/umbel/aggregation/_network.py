@@ -26,13 +26,13 @@ def ranks(blocks: list[Block], spare: Block, low: int, high: int) -> list[Block]
     for one, other, smaller, larger in _network(len(blocks), low, high):
         a, b = places[one], places[other]
         if smaller and larger:
-            minimum(a, b, spare)
-            maximum(a, b, b)
+            minimum(a, b, out=spare)
+            maximum(a, b, out=b)
             places[one], spare = spare, a
         elif smaller:
-            minimum(a, b, a)
+            minimum(a, b, out=a)
         else:
-            maximum(a, b, b)
+            maximum(a, b, out=b)
     return places[low:high]
 
 

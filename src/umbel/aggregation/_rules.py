@@ -6,11 +6,12 @@ nor the sign of a zero can be told from the result.
 """
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.aggregation import _wide
 from umbel.aggregation._network import ranks
 
 Block: TypeAlias = NDArray[Any]
@@ -36,35 +37,57 @@ def nearest_mean(count: int, rows: Block, total: Block) -> None:
     their place on the right, and counting these is enough, because the distance on the left only falls.
     """
     ordered = ranks(list(rows), np.empty_like(total), 0, len(rows))
-    median, space = np.empty_like(total), np.empty_like(total)
+    median = np.empty_like(total)
     _mean([ordered[place] for place in range((len(rows) - 1) // 2, len(rows) // 2 + 1)], median)
     first = np.zeros(total.size, np.int16)
     for low, high in zip(ordered, ordered[count:], strict=False):
-        first += np.subtract(median, low) > np.subtract(high, median, space)
-    _mean(ordered, total, (first, count))
+        first += _above(median, low) > _above(high, median)
+    _mean(ordered, total, first, count)
 
 
-def _mean(rows: list[Block], total: Block, window: tuple[Block, int] | None = None) -> None:
-    """Write the mean of the rows, or of the window in them, added up in their order.
+def _above(high: Block, low: Block) -> Block:
+    """Return ``high - low``, which is not negative: of 64-bit integers in unsigned ones, where it has room."""
+    if high.dtype.kind == "i":
+        high, low = high.view(np.uint64), low.view(np.uint64)
+    return np.subtract(high, low)
 
-    A sum that overflows is taken again of smaller numbers.
-    """
-    count = len(rows) if window is None else window[1]
+
+def _mean(rows: list[Block], total: Block, first: Block | None = None, count: int = 0) -> None:
+    """Write the mean of the rows, which ascend, added up in their order; with ``first``, of ``count`` from there on."""
+    window = _Window(first, count or len(rows))
+    if total.dtype.kind == "f":
+        _mean_of_floats(rows, total, window)
+        return
+    # What is added up are differences from the middle, which are as exact as the values are near to it.
+    np.copyto(total, rows[len(rows) // 2])
+    room, apart = np.empty(total.shape), np.empty(total.shape)
+    _sum((_wide.difference(row, total, room) for row in rows), apart, window)
+    _wide.store_mean(total.dtype, apart, total, float(window.size), finite=True)
+
+
+def _mean_of_floats(rows: list[Block], total: Block, window: "_Window") -> None:
+    """Write the mean; where its sum overflows, that of smaller numbers."""
     _sum(rows, total, window)
-    np.divide(total, count, total)
+    np.divide(total, window.size, total)
     if not np.isfinite(total).all():
-        small = np.array(2.0 ** -count.bit_length(), total.dtype)
+        small = np.array(2.0 ** -window.size.bit_length(), total.dtype)
         again = np.empty_like(total)
         _sum((row * small for row in rows), again, window)
-        np.copyto(total, again / count / small, where=~np.isfinite(total))
+        np.copyto(total, again / window.size / small, where=~np.isfinite(total))
     np.add(total, 0.0, total)
 
 
-def _sum(rows: Iterable[Block], total: Block, window: tuple[Block, int] | None) -> None:
+class _Window(NamedTuple):
+    """Which rows count in each column: all, or ``size`` of them from ``first`` on."""
+
+    first: Block | None
+    size: int
+
+
+def _sum(rows: Iterable[Block], total: Block, window: _Window) -> None:
     total[...] = 0
     for place, row in enumerate(rows):
-        if window is None:
+        if window.first is None:
             np.add(total, row, total)
         else:
-            first, count = window
-            np.add(total, row, total, where=(first <= place) & (place < first + count))
+            np.add(total, row, total, where=(window.first <= place) & (place < window.first + window.size))

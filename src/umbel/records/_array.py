@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from operator import index
 from typing import Any, Self
 
@@ -119,8 +120,9 @@ class Array:
         return unchecked(self.dtype, list(self.shape), self.stype, self.data)  # type: ignore[return-value]
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return an equal array with bytes of its own."""
-        data = self.data if type(self.data) is bytes else np.frombuffer(self.data, np.uint8).copy().data.toreadonly()
+        """Return an equal array with bytes of its own, or that share memory which nobody can write to."""
+        shared = _is_fixed(self.data)
+        data = self.data if shared else np.frombuffer(self.data, np.uint8).copy().data.toreadonly()
         return unchecked(self.dtype, list(self.shape), self.stype, data)  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -190,6 +192,12 @@ def read_only(data: object) -> memoryview:
     except (TypeError, ValueError, BufferError) as error:
         msg = f"expected contiguous bytes-like data, got {type(data).__name__}"
         raise RecordTypeError(msg, at="Array.data") from error
+
+
+def _is_fixed(data: bytes | memoryview) -> bool:
+    """Say whether data cannot change: bytes, or pages of a file that were mapped for reading."""
+    owner: object = data if isinstance(data, bytes) else data.obj
+    return isinstance(owner, bytes) or (isinstance(owner, mmap) and memoryview(owner).readonly)
 
 
 def same_bytes(left: bytes | memoryview, right: bytes | memoryview) -> bool:

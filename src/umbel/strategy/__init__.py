@@ -7,6 +7,7 @@ from umbel.strategy._fedavg import fedavg
 from umbel.strategy._named import Entry, Setting, catalogue, named
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._selectors import Selector, everyone, fixed, fraction, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
 
@@ -16,7 +17,9 @@ __all__ = [
     "Selector",
     "Setting",
     "Strategy",
+    "bulyan",
     "catalogue",
+    "centredclip",
     "diloco",
     "everyone",
     "fedadagrad",
@@ -25,14 +28,20 @@ __all__ = [
     "fedavgm",
     "fedbn",
     "feddyn",
+    "fedmedian",
     "fednova",
     "fedper",
     "fedprox",
+    "fedtrimmedavg",
     "fedyogi",
     "fixed",
     "fraction",
+    "krum",
+    "multikrum",
     "named",
+    "normclip",
     "qfedavg",
+    "rfa",
     "scaffold",
     "strategy",
     "tell",

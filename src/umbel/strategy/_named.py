@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from umbel.errors import StrategyError
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
@@ -15,6 +15,7 @@ from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
 
 _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
@@ -31,6 +32,14 @@ _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     fedbn,
     fedper,
     diloco,
+    fedmedian,
+    fedtrimmedavg,
+    krum,
+    multikrum,
+    bulyan,
+    rfa,
+    normclip,
+    centredclip,
 )
 _PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _CITATION: Final = re.compile(r" \((?:[^()]*, )?[^()]*arXiv:[^()]*\)")
@@ -55,6 +64,8 @@ class Setting(NamedTuple):
 
     def takes(self, value: object) -> bool:
         """Say whether a plain value has the right type: no bool is a number, and no number is endless."""
+        if value is None:
+            return not self.required and self.default is None
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
         if self.kind is float:
@@ -64,8 +75,10 @@ class Setting(NamedTuple):
         return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
 
     def __str__(self) -> str:
-        """Return ``fraction = 1.0``, or what has to be given."""
-        return f"{self.name} (required)" if self.required else f"{self.name} = {self.default!r}"
+        """Return ``fraction = 1.0``, or what has to be given, or may be."""
+        if self.default is None:
+            return f"{self.name} ({'required' if self.required else 'optional'})"
+        return f"{self.name} = {self.default!r}"
 
 
 class Entry(NamedTuple):
@@ -127,9 +140,16 @@ def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
     rest = inspect.signature(fedavg).parameters.values()
     shared = rest if any(option.kind is option.VAR_KEYWORD for option in own) else ()
     for option in {each.name: each for each in (*own, *shared)}.values():
-        if option.name != _NAME and (option.annotation in _EXPECTED or "Sequence[str]" in str(option.annotation)):
+        kind = _without_none(option.annotation)
+        if option.name != _NAME and (kind in _EXPECTED or "Sequence[str]" in str(kind)):
             required = option.default is option.empty
-            yield Setting(option.name, None if required else option.default, option.annotation, required)
+            yield Setting(option.name, None if required else option.default, kind, required)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return what an option is if it is given: ``float`` of ``float | None``."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and len(get_args(annotation)) > 1 else annotation
 
 
 def _require(entry: Entry, options: Mapping[str, Any]) -> None:

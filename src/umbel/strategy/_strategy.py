@@ -87,7 +87,8 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
 
     What is left out is FedAvg's: everyone, the model as it is, the mean by examples, which replaces the model; nobody
-    evaluates. See ``Strategy`` for what each part does.
+    evaluates. See ``Strategy`` for what each part does. A round requires at least as many updates as its aggregators
+    take, whatever ``min_updates`` says.
 
     Raises ``StrategyError``, with a sentence, for parts that do not go together.
     """
@@ -105,7 +106,9 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         local=(local,) if isinstance(local, str) else tuple(local),
     )
     _require_kinds(whole)
-    _require_sense(whole)
+    aggregators = [whole.aggregator, *(companion.aggregator for companion in whole.companions)]
+    whole = whole._replace(min_updates=max(min_updates, *(each.least for each in aggregators)))
+    _require_sense(whole, min_updates)
     return whole
 
 
@@ -148,10 +151,10 @@ def _kinds(whole: Strategy) -> Iterator[tuple[str, Any, Any]]:
     yield from (("local", pattern, str) for pattern in whole.local)
 
 
-def _require_sense(whole: Strategy) -> None:
-    if whole.min_updates < 1:
+def _require_sense(whole: Strategy, min_updates: int) -> None:
+    if min_updates < 1:
         raise StrategyError(
-            f"a round needs an update to train from, so min_updates is at least 1, not {whole.min_updates}",
+            f"a round needs an update to train from, so min_updates is at least 1, not {min_updates}",
             at="min_updates",
         )
     if whole.aggregator.name == "total":
