@@ -197,7 +197,7 @@ def _blocks(elements: _Block) -> Iterator[_Block]:
 
 def _check_bools(elements: _Block) -> str:
     codes = elements.view(np.uint8)
-    bad = int(np.count_nonzero(codes > 1)) if codes.size and codes.max() > 1 else 0
+    bad = sum(int(np.count_nonzero(block > 1)) for block in _blocks(codes)) if codes.size and codes.max() > 1 else 0
     return f"expected bytes of 0 or 1 for bool, got {bad} others among {codes.size}" if bad else ""
 
 

@@ -14,10 +14,20 @@ PARAMETERS = 7
 
 # Frozen values of more fields, each with the reason; nobody writes their constructor calls by position.
 WIDE = {
+    "umbel.http._table.Endpoint": "one row of the table of endpoints; made in the table alone, by name",
+    "umbel.http._settings.Settings": "how a server listens; each field has a default and is read by name",
     "umbel.message.Metadata": "the nine fields of the kept API, all of them needed to route a message",
     "umbel.strategy._strategy.Strategy": "the parts of the product; made by `strategy(...)`, where each has a default",
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",
     "umbel.cli._settings.Settings": "one field for each key of [tool.umbel]; made from a file, read by name",
+    "umbel.store.members.Member": "a row of the table of members; made by the ledger, read by name",
+    "umbel.store.runs.Run": "a row of the table of runs; made by the ledger, read by name",
+    "umbel.store.messages.Open": "a row of the table of messages; made by the ledger, read by name",
+    "umbel.store.messages.Question": "a row of `umbel runs show`; made by the ledger, read by name",
+    "umbel.store.replies.Reply": "what a node says in one answer; made where it is decoded, by name",
+    "umbel.node._settings.Settings": "one field for each thing a node is told; made by the command line, read by name",
+    "umbel.node._jobs.Job": "a message and all that its context needs, as one line of JSON; made once, read by name",
+    "umbel.node._status.Status": "one field for each thing that is shown; made once, changed by name",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from umbel.aggregation import Update, weighted_mean
 from umbel.aggregation._memory import Memory
-from umbel.records import ParametersRecord
+from umbel.records import ParametersRecord, scratch
 
 LARGE = [(np.dtype(np.float32), 2**20 + 1), (np.dtype(np.int8), 3)]
 
@@ -55,12 +55,31 @@ def test_one_buffer_is_kept_and_only_for_its_size():
     first, second = memory.allocate(LARGE), memory.allocate(LARGE)
     kept = address(second)
     del first, second
-    assert [len(buffer) for buffer in memory._spare] == [2**22 + 64 + 64]
+    assert [len(buffer) for _, buffer in memory._spare] == [2**22 + 64 + 64]
     arrays = memory.allocate(LARGE)
     assert address(arrays) == kept
     del arrays
     memory.allocate([(np.dtype(np.int8), 2**23)])
-    assert [len(buffer) for buffer in memory._spare] == [2**23]
+    assert [len(buffer) for _, buffer in memory._spare] == [2**23]
+
+
+def test_a_file_serves_its_folder_alone(tmp_path):
+    memory = Memory()
+    anonymous = address(memory.allocate(LARGE))
+    with scratch(tmp_path):
+        arrays = memory.allocate(LARGE)
+        mapped = address(arrays)
+        assert mapped != anonymous
+        del arrays
+        assert address(memory.allocate(LARGE)) == mapped
+        (tmp_path / "other").mkdir()
+        with scratch(tmp_path / "other"):
+            arrays = memory.allocate(LARGE)
+            assert [folder for folder, _ in memory._spare] == []
+        del arrays
+    assert [folder for folder, _ in memory._spare] == [str(tmp_path / "other")]
+    memory.allocate(LARGE)
+    assert [folder for folder, _ in memory._spare] == [None]
 
 
 def test_small_ones_are_not_kept():

@@ -26,7 +26,10 @@ class Aggregator(NamedTuple):
 
 
 def weighted_mean(
-    weigh: Callable[[Mapping[str, MetricsRecord]], float] = by_examples, *, finite: bool = True
+    weigh: Callable[[Mapping[str, MetricsRecord]], float] = by_examples,
+    *,
+    finite: bool = True,
+    threads: int | None = None,
 ) -> Aggregator:
     """Return the weighted mean, ``sum(w*x) / sum(w)``, element by element: McMahan et al. 2017, arXiv:1602.05629.
 
@@ -41,6 +44,8 @@ def weighted_mean(
     Args:
         weigh: the weight of an update, from its metrics.
         finite: refuse a result with NaN or infinite elements. False passes on those that the updates had.
+        threads: how many work on a large model at most; None for as many as there are cores, up to four. The bits are
+            the same with any number.
 
     >>> from umbel.records import ParametersRecord
     >>> import numpy as np
@@ -51,7 +56,7 @@ def weighted_mean(
     array([4., 5.], dtype=float32)
 
     """
-    return Aggregator("weighted_mean", weigh, LinearFold(mean_of, plan, finite=finite))
+    return Aggregator("weighted_mean", weigh, LinearFold(mean_of, plan, finite=finite, threads=threads))
 
 
 def total(*, finite: bool = True) -> Aggregator:

@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from sys import float_info
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, slots, to_record, view
-from umbel.aggregation._memory import Memory, allocate
-from umbel.aggregation._passes import Batch, Place, batch, fold
+from umbel.aggregation._memory import Memory
+from umbel.aggregation._passes import Batch, batch, fold
+from umbel.aggregation._shares import Piece, Room, Share, shares_of
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
-from umbel.records import ParametersRecord
+from umbel.records import Array, ParametersRecord
+from umbel.records._arena import allocate
+from umbel.records._threads import cores, side_by_side
 
 _RAW: Final = "raw"
+_Table: TypeAlias = Mapping[str, Array]
 _SPENT: Final = "this accumulator is finished, or was left half done by an error; begin another with start()"
 
 
@@ -50,48 +55,31 @@ class Fold(Protocol):
 
 
 class _Accumulator:
-    """The result in the making: flat arrays, where those with elements are accumulated, and the scale so far."""
+    """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("last", "others", "outs", "places", "scale", "simple", "slots", "spent", "totals")
+    __slots__ = ("kinds", "last", "outs", "scale", "shares", "slots", "spent")
 
-    def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind], memory: Memory) -> None:
-        sizes = [slot.nbytes // kind.view.itemsize for slot, kind in zip(layout, kinds, strict=True)]
-        self.outs = memory.allocate([(kind.view, size) for kind, size in zip(kinds, sizes, strict=True)])
-        self.slots = layout
-        rooms = list(zip(layout, kinds, self.outs, strict=True))
-        most = max((min(out.size, kind.block) * kind.total.itemsize for _, kind, out in rooms), default=0)
-        work, product = np.empty(most, np.uint8), np.empty(most, np.uint8)
-        self.places = [(slot, _place(kind, out, work, product)) for slot, kind, out in rooms if out.size]
-        self.totals = {place.kind.total for _, place in self.places}
-        self.simple: dict[np.dtype[Any], list[tuple[Slot, NDArray[Any], NDArray[Any]]]] = {}
-        for slot, place in self.places:
-            if _is_simple(place):
-                self.simple.setdefault(place.kind.total, []).append((slot, place.out, place.product))
-        self.others: list[tuple[Slot, Place]] = []
+    def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
+        self.slots, self.kinds = layout, kinds
+        self.outs: list[NDArray[Any]] = []
+        self.shares: list[Share] = []
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
 
-    def keep_totals(self) -> None:
-        """Allocate sums that outlive a pass, for arrays whose result cannot be their own accumulator."""
-        wanted = [(place.kind.total, place.out.size) for _, place in self.places if place.total is None]
-        totals = iter(allocate(wanted))
-        self.places = [
-            (slot, place if place.total is not None else place._replace(total=next(totals)))
-            for slot, place in self.places
-        ]
-        self.others = [(slot, place) for slot, place in self.places if not _is_simple(place)]
-
-
-def _is_simple(place: Place) -> bool:
-    """Say whether adding an update is one multiplication and one addition over the whole array."""
-    return place.total is place.out and place.kind.load is None and place.out.size <= place.product.size
-
-
-def _place(kind: Kind, out: NDArray[Any], work: NDArray[np.uint8], product: NDArray[np.uint8]) -> Place:
-    size = min(out.size, kind.block) * kind.total.itemsize
-    total = out if kind.in_place else None
-    return Place(kind, out, total, work[:size].view(kind.total), product[:size].view(kind.total))
+    def open(self, memory: Memory, threads: int, *, kept: bool) -> None:
+        """Allocate the result, and sums that outlive a pass if they are ``kept`` for arrays that cannot hold them."""
+        rooms = list(zip(self.slots, self.kinds, strict=True))
+        self.outs = memory.allocate([(kind.view, slot.nbytes // kind.view.itemsize) for slot, kind in rooms])
+        wanted = [(kind.total, out.size) for kind, out in zip(self.kinds, self.outs, strict=True) if not kind.in_place]
+        totals = iter(allocate(wanted) if kept else ())
+        self.shares = shares_of(
+            [
+                Room(slot, kind, out, None if kind.in_place else next(totals, None))
+                for (slot, kind), out in zip(rooms, self.outs, strict=True)
+            ],
+            threads,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,13 +87,15 @@ class LinearFold:
     """A sum of updates, weighted and then divided or neither, as a fold.
 
     ``kind_of`` gives the arithmetic of a dtype, ``plan`` the steps that some weights ask for. ``finite`` refuses a
-    result with NaN or infinite elements even if the updates had them. ``memory`` holds what a result that is gone left.
+    result with NaN or infinite elements even if the updates had them. At most ``threads`` work on large records, None
+    for as many as there are cores. ``memory`` holds what a result that is gone left.
     """
 
     kind_of: Callable[[np.dtype[Any]], Kind]
     plan: Callable[[Scale, Sequence[float]], tuple[Scale, list[Step]]]
     finite: bool = True
     streaming: bool = True
+    threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def start(self, template: ParametersRecord) -> _Accumulator:
@@ -117,7 +107,7 @@ class LinearFold:
 
         """
         layout = slots(template)
-        return _Accumulator(layout, [_kind(slot, self.kind_of) for slot in layout], self.memory)
+        return _Accumulator(layout, [_kind(slot, self.kind_of) for slot in layout])
 
     def add(self, acc: _Accumulator, updates: Sequence[Update]) -> _Accumulator:
         """Add some updates. One of weight 0 changes nothing.
@@ -128,8 +118,6 @@ class LinearFold:
         """
         chosen = chosen_of(acc, updates)
         if chosen:
-            if acc.scale.added == 0:
-                acc.keep_totals()
             self._run(acc, chosen, last=False)
         return acc
 
@@ -151,43 +139,69 @@ class LinearFold:
     def _run(self, acc: _Accumulator, updates: Sequence[Update], *, last: bool) -> None:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
-        divisor = scale.divisor if last else None
-        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
         acc.spent = True  # until every array is done
-        with np.errstate(all="ignore"):
-            if len(updates) == 1 and not fresh and not last:
-                _add_one(acc, updates[0], batches)
-            else:
-                _add_all(acc, updates, batches)
+        if fresh:
+            acc.open(self.memory, cores() if self.threads is None else self.threads, kept=not last)
+        divisor = scale.divisor if last else None
+        batches = {
+            kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite)
+            for kind in {kind.total for kind in acc.kinds}
+        }
+        work = _add_one if len(updates) == 1 and not fresh and not last else _add_all
+        side_by_side([partial(work, share, updates, batches) for share in acc.shares])
         acc.scale, acc.spent = scale, False
 
 
-def _add_all(acc: _Accumulator, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
-    for slot, place in acc.places:
-        arrays = [view(slot, place.kind.view, update) for update in updates]
-        problem = fold(place, arrays, batches[place.kind.total])
-        if problem:
-            raise _unfit(slot, problem)
+def _add_all(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
+    tables = [dict(update.record.items()) for update in updates]
+    with np.errstate(all="ignore"):
+        for piece in share.pieces:
+            problem = _fold(piece, updates, tables, batches)
+            if problem:
+                raise AggregationError(problem, at=f"array {piece.slot.name!r}")
 
 
-def _add_one(acc: _Accumulator, update: Update, batches: Mapping[np.dtype[Any], Batch]) -> None:
+def _fold(
+    piece: Piece, updates: Sequence[Update], tables: Sequence[_Table], batches: Mapping[np.dtype[Any], Batch]
+) -> str:
+    slot, place, part = piece
+    kind = place.kind
+    arrays = [_values(slot, kind.view, table, update) for table, update in zip(tables, updates, strict=True)]
+    if part is not None:
+        arrays = [array[part] for array in arrays]
+    return fold(place, arrays, batches[kind.total])
+
+
+def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> NDArray[Any]:
+    """Return what ``view`` does, without its detours: almost every array of every update is as it should be."""
+    name, dtype, shape, _, _, nbytes = slot
+    array = table.get(name)
+    if (
+        array is not None
+        and array.stype == _RAW
+        and array.dtype == dtype
+        and array.shape == shape
+        and len(array.data) == nbytes
+    ):
+        return np.frombuffer(array.data, kind)
+    return view(slot, kind, update)
+
+
+def _add_one(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
-    arrays = dict(update.record.items())
-    for dtype, simple in acc.simple.items():
-        ((rescale, weight),) = batches[dtype].steps
-        for slot, total, room in simple:
-            name, declared, shape, _, _, nbytes = slot
-            array = arrays.get(name)
-            if array is None or (array.dtype, array.stype, len(array.data)) != (declared, _RAW, nbytes):
-                values = view(slot, dtype, update)
-            else:
-                values = frombuffer(array.data, dtype) if array.shape == shape else view(slot, dtype, update)
-            if rescale is not None:
-                multiply(total, rescale, total)
-            add(total, values if weight is None else multiply(values, weight, room), total)
-    for slot, place in acc.others:
-        fold(place, [view(slot, place.kind.view, update)], batches[place.kind.total])
+    multiply, add = np.multiply, np.add
+    (update,) = updates
+    table = dict(update.record.items())
+    with np.errstate(all="ignore"):
+        for dtype, simple in share.simple.items():
+            ((rescale, weight),) = batches[dtype].steps
+            for slot, total, room in simple:
+                values = _values(slot, dtype, table, update)
+                if rescale is not None:
+                    multiply(total, rescale, total)
+                add(total, values if weight is None else multiply(values, weight, room), total)
+        for piece in share.others:
+            _fold(piece, updates, [table], batches)
 
 
 def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:
@@ -220,7 +234,3 @@ def chosen_of(acc: Progress, updates: Sequence[Update]) -> list[Update]:
             raise AggregationError(f"expected a weight of 0 or more, got {update.weight!r} from node {update.node!r}")
     acc.last = last
     return [update for update in updates if update.weight]
-
-
-def _unfit(slot: Slot, problem: str) -> AggregationError:
-    return AggregationError(problem, at=f"array {slot.name!r}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from umbel.aggregation._update import Update
 from umbel.errors import AggregationError, RecordError, RecordTypeError
 from umbel.records import Array, ParametersRecord
+from umbel.records._arena import allocate
 
 _RAW: Final = "raw"
 
@@ -64,8 +65,13 @@ def flat(array: Array) -> NDArray[Any]:
         kind = dtype_of(array.dtype)
         if prod(shape) * kind.itemsize == len(array.data):
             return np.frombuffer(array.data, kind)
-    view = array.numpy(copy=False).reshape(-1)
-    return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
+    whole = array.numpy(copy=False)
+    if whole.flags.c_contiguous and whole.dtype.isnative:
+        return whole.reshape(-1)
+    (copied,) = allocate([(whole.dtype.newbyteorder("="), whole.size)])
+    copied.reshape(whole.shape)[...] = whole
+    copied.setflags(write=False)
+    return copied
 
 
 def view(slot: Slot, kind: np.dtype[Any], update: Update) -> NDArray[Any]:

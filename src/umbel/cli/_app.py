@@ -120,7 +120,7 @@ def load_app(settings: Settings) -> LoadedApp:
         client=client,
         strategy=_strategy(settings),
         initial=_initial(settings),
-        nodes=_nodes(settings),
+        nodes=named_nodes(settings),
         evaluate=_function(settings, "evaluate"),
         report=_function(settings, "report"),
     )
@@ -233,7 +233,8 @@ def _initial(settings: Settings) -> ParametersRecord:
     return value
 
 
-def _nodes(settings: Settings) -> Nodes:
+def named_nodes(settings: Settings) -> Nodes:
+    """Return who takes part, as ``umbel.simulate`` takes it; call it inside ``importable``."""
     nodes: Any = settings.nodes
     if isinstance(nodes, str):
         nodes = _made(settings, "nodes")

@@ -35,7 +35,7 @@ def require_completed(view: RunView, url: str) -> None:
         )
 
 
-def history_of(remote: Remote, view: RunView, evaluate: Evaluate | None = None) -> History:
+def history_of(remote: Remote, view: RunView, runs: Path, evaluate: Evaluate | None = None) -> History:
     """Return the history of a run with its model, which is downloaded and verified.
 
     ``evaluate`` of the app is called here, by whoever submitted the run, and on the final model alone: the server runs
@@ -43,7 +43,10 @@ def history_of(remote: Remote, view: RunView, evaluate: Evaluate | None = None) 
     """
     reports = msgspec.convert(view.reports, list[RoundReport])
     rounds = [each for each in reports if each.round]
-    model = remote.fetch(view).parameters_records[_MODEL]
+    if view.model is None:
+        raise WrongState(f"expected run {view.row.run} to have a model, but it has none", at=remote.url)
+    runs.mkdir(parents=True, exist_ok=True)
+    model = remote.fetch(view.model, runs).parameters_records[_MODEL]
     if evaluate is not None and rounds:
         rounds[-1] = _measured(rounds[-1], evaluate, model)
     statistics = next((each for each in reports if not each.round), None)

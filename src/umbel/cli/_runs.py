@@ -130,7 +130,7 @@ def watch(
         view = watch_run(screen, remote, find(remote, run))
         require_completed(view, remote.url)
         if save:
-            history = history_of(remote, view)
+            history = history_of(remote, view, runs)
             conclude(screen, keep(runs, remote.url, view, history), history)
         elif not json:
             screen.say()
@@ -147,7 +147,8 @@ def stop(run: Run, *, server: Server = None, data: Data = None, json: Json = Fal
     screen = open_screen(json_wanted=json)
     with open_remote(server, data) as remote:
         number = find(remote, run)
-        row = remote.stop(number)
+        remote.stop(number)
+        row = remote.run(number).row
     _say(screen, row, f"umbel runs resume {number}")
 
 
@@ -172,7 +173,8 @@ def resume(
     screen = open_screen(json_wanted=json)
     with open_remote(server, data) as remote:
         number = find(remote, run)
-        row = remote.resume(number, rounds)
+        remote.resume(number, rounds)
+        row = remote.run(number).row
     _say(screen, row, f"umbel runs watch {number}")
 
 

@@ -6,17 +6,17 @@ private key, which nobody else may read. The server's own operator has a key in 
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import platformdirs
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from blake3 import blake3
 
 from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
+from umbel.http import Identity
 from umbel.records._files import write
 
 _FOLDER: Final = "UMBEL_CONFIG_DIR"
@@ -24,8 +24,11 @@ _ABOUT: Final = "server.json"
 _KEY: Final = "key"
 
 
-class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A server as its members know it; ``key_file`` is where the key is if it is not beside this."""
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A server as one of its members knows it; ``key_file`` is where the key is if it is not beside this.
+
+    A server writes the same, and more, into its data folder.
+    """
 
     url: str
     fingerprint: str = ""
@@ -42,17 +45,14 @@ class Known:
     about: About
 
     @property
-    def key(self) -> Ed25519PrivateKey:
-        """Return the private key; raises ``UsageError`` if it is gone or damaged."""
-        path = Path(self.about.key_file) if self.about.key_file else self.folder / _KEY
-        try:
-            return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
-        except FileNotFoundError:
-            reason = "there is none"
-        except ValueError:
-            reason = "it is damaged"
-        msg = f"expected the key of {safe(self.about.url)}, but {reason}; join anew with umbel run --server URL#TOKEN"
-        raise UsageError(msg, at=safe(str(path)))
+    def key_file(self) -> Path:
+        """Return where the private key is."""
+        return Path(self.about.key_file) if self.about.key_file else self.folder / _KEY
+
+    @property
+    def identity(self) -> Identity:
+        """Return who signs requests; raises ``UsageError`` if the key is gone or damaged."""
+        return Identity.load(self.key_file)
 
 
 def config_folder() -> Path:
@@ -67,8 +67,9 @@ def data_folder() -> Path:
 
 
 def all_known() -> list[Known]:
-    """Return every server that this user has joined."""
-    return [known for file in sorted(_servers().glob(f"*/{_ABOUT}")) for known in _read(file)]
+    """Return every server that this user has joined, or runs."""
+    found = [_read(file) for file in sorted(_servers().glob(f"*/{_ABOUT}"))]
+    return [known for known in found if known.key_file.exists()]
 
 
 def find_known(url: str | None) -> Known:
@@ -101,25 +102,42 @@ def find_known(url: str | None) -> Known:
     raise UsageError(msg)
 
 
-def remember(about: About, key: Ed25519PrivateKey | None = None) -> Known:
-    """Keep what is known of a server, and the key unless ``about`` says where it is."""
-    folder = _servers() / folder_name(about.url)
+def operator_of(data: Path) -> Known:
+    """Return a server of this machine as its operator knows it; ``data`` is its data folder.
+
+    Raises ``UsageError`` if no server has run there.
+    """
+    if not (data / _ABOUT).is_file():
+        raise UsageError(
+            "expected the data folder of a server, got one without: start umbel server with it", at=str(data)
+        )
+    return _read(data / _ABOUT)
+
+
+def remember_own(data: Path, about: About) -> None:
+    """Let the commands of this user find the server that they run; it has one place however often it moves."""
+    name = f"own-{blake3(str(data.resolve()).encode()).hexdigest()[:16]}"
+    _keep(name, msgspec.structs.replace(about, key_file=str(Path(about.key_file).resolve())))
+
+
+def new_identity(url: str) -> Identity:
+    """Return the key with which to join a server: the one that is there from an attempt before, or a new one."""
+    folder = _servers() / folder_name(url)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if key is not None:
-        write_secret(folder / _KEY, key.private_bytes_raw())
+    path = folder / _KEY
+    return Identity.load(path) if path.exists() else Identity.create(path)
+
+
+def remember(about: About) -> Known:
+    """Keep what is known of a server."""
+    return _keep(folder_name(about.url), about)
+
+
+def _keep(name: str, about: About) -> Known:
+    folder = _servers() / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write([msgspec.json.format(msgspec.json.encode(about), indent=2), b"\n"], folder / _ABOUT)
     return Known(folder, about)
-
-
-def write_secret(path: Path, secret: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all."""
-    early = path.with_name(f"{path.name}.{os.getpid()}")
-    early.unlink(missing_ok=True)
-    with os.fdopen(os.open(early, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(secret)
-        stream.flush()
-        os.fsync(stream.fileno())
-    early.rename(path)
 
 
 def folder_name(url: str) -> str:
@@ -131,9 +149,9 @@ def _servers() -> Path:
     return config_folder() / "servers"
 
 
-def _read(file: Path) -> Iterator[Known]:
+def _read(file: Path) -> Known:
     try:
-        yield Known(file.parent, msgspec.json.decode(file.read_bytes(), type=About))
+        return Known(file.parent, msgspec.json.decode(file.read_bytes(), type=About))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         msg = f"expected what umbel keeps of a server, got something else: {error}; remove the file and join anew"
         raise UsageError(msg, at=safe(str(file))) from error

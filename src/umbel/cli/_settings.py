@@ -207,7 +207,7 @@ def override(settings: Settings, changes: Sequence[str], **numbers: int | None) 
         if key not in config:
             msg = f'the config of this app has no "{safe(key)}"{nearest(key, config)}'
             raise UsageError(msg, at=f"--set {safe(change)}")
-        config[key] = _like(config[key], text, safe(change))
+        config[key] = like(config[key], text, safe(change))
     given = {name: number for name, number in numbers.items() if number is not None}
     return replace(settings, config=config, **given)  # type: ignore[arg-type]
 
@@ -215,7 +215,7 @@ def override(settings: Settings, changes: Sequence[str], **numbers: int | None) 
 _BOOLEANS = {"true": True, "false": False}
 
 
-def _like(old: Scalar, text: str, change: str) -> Scalar:
+def like(old: Scalar, text: str, change: str) -> Scalar:
     """Return ``text`` as a value of the type that ``old`` has: the file says what type a setting is."""
     try:
         if isinstance(old, bool):

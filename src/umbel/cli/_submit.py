@@ -12,7 +12,7 @@ from umbel.cli._screen import Screen, quiet
 from umbel.cli._settings import Settings
 from umbel.cli._text import safe
 from umbel.cli._watching import watch
-from umbel.envelope import pack
+from umbel.envelope import Content, pack
 from umbel.errors import UsageError
 from umbel.http.wire import RunSpec, RunView
 from umbel.records import RecordSet
@@ -25,7 +25,9 @@ def submit(
     strategy = strategy_as_data(settings)
     with importable(settings.folder), quiet(screen), open_remote(server) as remote:
         app = load_app(settings)
-        run = _send(remote, app, strategy, nodes)
+        runs.mkdir(parents=True, exist_ok=True)
+        initial = pack(RecordSet({"model": app.initial}), lambda segments: remote.put(segments, runs))
+        run = remote.submit(_spec(app, strategy, nodes, initial))
         _announce(screen, remote, run, detach=detach)
         if not detach:
             _finish(screen, app, remote, watch(screen, remote, run), runs)
@@ -55,18 +57,17 @@ def strategy_as_data(settings: Settings) -> dict[str, Any]:
     return {"name": given}
 
 
-def _send(remote: Remote, app: LoadedApp, strategy: Mapping[str, Any], nodes: int | list[str] | None) -> int:
+def _spec(app: LoadedApp, strategy: Mapping[str, Any], nodes: int | list[str] | None, initial: Content) -> RunSpec:
     settings = app.settings
-    spec = RunSpec(
+    return RunSpec(
         app=settings.client,
         strategy=dict(strategy),
         rounds=settings.rounds,
         seed=settings.seed,
         config=dict(settings.config),
         nodes=nodes or wanted(app),
-        initial=pack(RecordSet({"model": app.initial}), remote.put),
+        initial=initial,
     )
-    return remote.submit(spec)
 
 
 def wanted(app: LoadedApp) -> int | list[str]:
@@ -76,7 +77,7 @@ def wanted(app: LoadedApp) -> int | list[str]:
 
 def _finish(screen: Screen, app: LoadedApp, remote: Remote, view: RunView, runs: Path) -> None:
     require_completed(view, remote.url)
-    history = history_of(remote, view, app.evaluate)
+    history = history_of(remote, view, runs, app.evaluate)
     conclude(screen, keep(runs, remote.url, view, history), history)
     if app.report is not None:
         report(screen, app.report(history, app.settings.config))

@@ -63,7 +63,7 @@ def token(  # noqa: PLR0913 - the options of a command are its arguments
 
 def _make(screen: Screen, remote: Remote, wish: TokenRequest) -> None:
     made = remote.token(wish)
-    line = join_line(remote.line(made.secret), wish.kind)
+    line = typed(remote.line(made.secret), wish.kind)
     if screen.json:
         values = {"token": made.token, "kind": wish.kind, "uses": wish.uses, "expires_at": made.expires_at}
         screen.emit({**values, "address": remote.line(made.secret), "line": line})
@@ -72,7 +72,7 @@ def _make(screen: Screen, remote: Remote, wish: TokenRequest) -> None:
     screen.say(f"token {made.token}, for {counted(wish.uses, wish.kind)}, until {moment(made.expires_at)}", style="dim")
 
 
-def join_line(address: str, kind: str) -> str:
+def typed(address: str, kind: str) -> str:
     """Return what a new member types."""
     if kind == "user":
         return f"umbel run APP --server {address}"

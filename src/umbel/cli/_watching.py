@@ -2,25 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 
 from umbel.cli._feed import event_of
 from umbel.cli._progress import Renderer, renderer
-from umbel.cli._remote import Remote
+from umbel.cli._remote import Remote, Say
 from umbel.cli._screen import Screen
 from umbel.cli._text import safe
 from umbel.http.wire import EventLine, RunView
 from umbel.rounds import RunStarted
 
-
-class Say(Protocol):
-    """Says something that no event of the loop says."""
-
-    def __call__(self, text: str, kind: str, **fields: Any) -> None:
-        """Print ``text``, or in JSON an event of this kind with these fields."""
-        ...
+_FAILED = "RunFailed"
 
 
 def watch(screen: Screen, remote: Remote, run: int) -> RunView:
@@ -36,7 +30,7 @@ def watch(screen: Screen, remote: Remote, run: int) -> RunView:
             ended = told.ended
             if not told.events and not ended:
                 look()
-    return remote.run(run)
+    return remote.run(run, say)
 
 
 def _voice(screen: Screen) -> Say:
@@ -56,12 +50,12 @@ def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
     def follow(line: EventLine) -> None:
         nonlocal started
         event = event_of(line)
-        if event is None:
+        if event is None and line.kind != _FAILED:  # why a run failed is said at the end
             told = ", ".join(f"{safe(name)} {safe(str(value))}" for name, value in line.fields.items())
             say(f"{safe(line.kind)}: {told}", line.kind, **line.fields)
         elif isinstance(event, RunStarted) and started:
             say(f"the server came back: the run goes on after round {event.completed}", "run-goes-on")
-        else:
+        elif event is not None:
             started = started or isinstance(event, RunStarted)
             show(event)
 
@@ -74,7 +68,7 @@ def _waiting(remote: Remote, run: int, say: Say) -> Callable[[], None]:
 
     def look() -> None:
         nonlocal said
-        row = remote.run(run).row
+        row = remote.run(run, say).row
         text = f"waiting: {safe(row.reason)}" if row.status == "waiting" else ""
         if text not in ("", said):
             said = text

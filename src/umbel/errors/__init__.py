@@ -32,6 +32,7 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── SchemaTooNew              a ledger that a newer release has written
 │   ├── LedgerDamaged             a ledger that fails its integrity check
 │   ├── LedgerFailed              the disk failed under the ledger, which writes nothing more
+│   ├── StoreUnavailable          a database or a disk that cannot be reached at present
 │   ├── StorageFull               no room is left for what was to be kept
 │   └── AuditBroken               an audit log whose entries do not follow from one another
 ├── NotFound                      nothing of that name is here, or it is not yours (a LookupError)
@@ -164,6 +165,7 @@ from umbel.errors._storage import (
     SchemaTooNew,
     StorageFull,
     StoreError,
+    StoreUnavailable,
     TokenError,
     TokenExpired,
     TokenRevoked,
@@ -203,6 +205,7 @@ __all__ = [
     "LedgerDamaged",
     "LedgerFailed",
     "LedgerInUse",
+    "StoreUnavailable",
     "LengthRequired",
     "LimitExceeded",
     "MemberRevoked",

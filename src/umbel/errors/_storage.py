@@ -40,6 +40,14 @@ class LedgerFailed(StoreError):
     http_status = 503
 
 
+class StoreUnavailable(StoreError):
+    """A database or a disk that cannot be reached at present; what was asked may be asked again."""
+
+    code = "store.unavailable"
+    http_status = 503
+    exit_status = 75
+
+
 class StorageFull(StoreError):
     """There is no room left for what was to be kept."""
 

@@ -14,6 +14,9 @@ __all__ = [
     "VERSION",
     "Answer",
     "Assignment",
+    "Audit",
+    "AuditLine",
+    "Done",
     "EventLine",
     "Events",
     "Fault",
@@ -21,18 +24,23 @@ __all__ = [
     "Join",
     "Joined",
     "NodeRow",
+    "Nodes",
     "Poll",
     "Polled",
     "Question",
     "Replied",
+    "Resume",
     "Rotate",
+    "RunMade",
     "RunRow",
     "RunSpec",
     "RunView",
+    "Runs",
     "Task",
     "TokenMade",
     "TokenRequest",
     "TokenRow",
+    "Tokens",
 ]
 
 #: The version of the protocol. The server names all that it speaks; the client takes the highest that both do.
@@ -49,7 +57,7 @@ class Hello(_Body, frozen=True):
     """The server, to anyone: who it is, what it speaks, and its clock in seconds since 1970.
 
     ``audience`` goes into every signature. It changes with every start of the server, so that no request from before
-    a restart can be played again after it.
+    a restart can be played again after it. ``skew`` is how far ahead, in seconds, a signature may expire.
     """
 
     server: str
@@ -57,6 +65,7 @@ class Hello(_Body, frozen=True):
     versions: list[int]
     release: str
     time: float
+    skew: float = 60.0
 
 
 class Fault(_Body, frozen=True):
@@ -68,10 +77,14 @@ class Fault(_Body, frozen=True):
     retry_after: float | None = None
 
 
+class Done(_Body, frozen=True):
+    """What was asked is done, and there is no more to say."""
+
+
 class Join(_Body, frozen=True):
     """A new member: the secret of its join token, its public key (32 bytes, Ed25519), and what it is.
 
-    ``kind`` is "node" or "user". A node says which app it runs and the message types that the app handles.
+    ``kind`` is "node", "user" or "operator". A node says which app it runs and the message types that the app handles.
     """
 
     secret: bytes
@@ -181,6 +194,19 @@ class RunSpec(_Body, frozen=True):
     initial: Content
 
 
+class RunMade(_Body, frozen=True):
+    """The number and the name of a run that was accepted."""
+
+    run: int
+    name: str
+
+
+class Resume(_Body, frozen=True):
+    """A run is to go on; ``rounds`` raises the number of rounds that it has in all."""
+
+    rounds: int | None = None
+
+
 class RunRow(_Body, frozen=True):
     """A run in a list. ``status`` is one of waiting, running, stopping, stopped, completed, failed."""
 
@@ -195,6 +221,12 @@ class RunRow(_Body, frozen=True):
     owner: str
     created_at: float
     ended_at: float | None
+
+
+class Runs(_Body, frozen=True):
+    """The runs that the asker may see, the newest first."""
+
+    runs: list[RunRow]
 
 
 class Question(_Body, frozen=True):
@@ -253,6 +285,12 @@ class NodeRow(_Body, frozen=True):
     release: str
 
 
+class Nodes(_Body, frozen=True):
+    """All nodes of a server, by name."""
+
+    nodes: list[NodeRow]
+
+
 class TokenRequest(_Body, frozen=True):
     """A wish for a join token: for whom, how often it may be used, and for how many seconds."""
 
@@ -277,3 +315,27 @@ class TokenRow(_Body, frozen=True):
     uses_left: int
     expires_at: float
     revoked: bool
+
+
+class Tokens(_Body, frozen=True):
+    """All join tokens of a server, the newest first."""
+
+    tokens: list[TokenRow]
+
+
+class AuditLine(_Body, frozen=True):
+    """One entry of the audit log: its number, when, who did what to which, and the digest that chains it."""
+
+    number: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    digest: str
+
+
+class Audit(_Body, frozen=True):
+    """Entries of the audit log after a number, in order; fewer than all of them if they are many."""
+
+    entries: list[AuditLine]

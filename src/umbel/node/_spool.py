@@ -153,9 +153,12 @@ class Spool:
         """Return the file to which the bytes of a blob are appended while it is fetched."""
         return self._shelf.incoming(digest)
 
-    def arrived(self, digest: str, size: int) -> None:
-        """Take in a blob that was fetched; raises ``DigestMismatch``, and deletes it, if it is another."""
-        self._shelf.arrived(digest, size)
+    def arrived(self, digest: str, size: int, *, checked: bool = False) -> None:
+        """Take in a blob that was fetched; raises ``DigestMismatch``, and deletes it, if it is another.
+
+        It is not read again if whoever fetched it has ``checked`` its digest.
+        """
+        self._shelf.arrived(digest, size, checked=checked)
 
     def desk(self) -> Path:
         """Return a new folder, into which the blobs of a reply and a state are written."""
@@ -213,6 +216,18 @@ class Spool:
         """Give up a reply that was damaged since; its message, if it is still here, is handled again."""
         self.damaged.append(f"the reply to message {finished.answer.message} of run {finished.answer.run}")
         self._drop(finished.answer, counted=False)
+        self._collect()
+
+    def replace(self, finished: Finished, outcome: Outcome) -> None:
+        """Put an error in the place of a reply that the server does not take; the state is the one before it."""
+        run = self._run(finished.answer.run)
+        task = self._tasks.get(_key(finished.answer))
+        if task is None:
+            self.acknowledge(finished.answer, counted=False)
+            return
+        instead = Finished(_answer(task, outcome), run.state)
+        kept = tuple(instead if _key(each.answer) == _key(finished.answer) else each for each in run.finished)
+        self._store(msgspec.structs.replace(run, finished=kept))
         self._collect()
 
     def acknowledge(self, answer: Answer, *, counted: bool) -> None:

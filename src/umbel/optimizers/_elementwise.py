@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ from umbel.aggregation import flat
 from umbel.errors import AggregationError, StrategyError
 from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
 from umbel.records import ParametersRecord
+from umbel.records._arena import allocate
 
 Block: TypeAlias = NDArray[Any]
 # step(cohort, model, aggregate, *state) -> (model, *state), on blocks of one dtype, none of which it changes.
@@ -64,8 +65,7 @@ class _Elementwise:
 
     def init(self, model: ParametersRecord) -> OptimizerState:
         """Return the state before the first update, each record with an array for every float of the model."""
-        kinds = {name: _kind(array.dtype) for name, array in model.items()}
-        return {key: _filled(model, kinds, value) for key, value in self.initial.items()}
+        return {key: _filled(model, value) for key, value in self.initial.items()}
 
     def update(
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
@@ -73,25 +73,23 @@ class _Elementwise:
         """Return the next state and model."""
         slots = [state.get(key, ParametersRecord()) for key in self.initial]
         _check_layout(model, aggregate, slots)
-        models: dict[str, Block] = {}
-        moved: list[dict[str, Block]] = [{} for _ in slots]
+        # The result has memory of its own, integers included: it does not keep that of the aggregate.
+        following = _like(aggregate, {name: flat(array).dtype for name, array in aggregate.items()})
+        moved = [_like(model, _kinds(model)) for _ in slots]
         for name, array in aggregate.items():
             mean, kind = flat(array), _kind(array.dtype)
             if kind is None:
-                models[name] = mean.reshape(array.shape)
+                np.copyto(following[name].reshape(-1), mean)
                 continue
             given = (flat(model[name]), mean, *(flat(slot[name]) for slot in slots))
-            after, *states = self._array(cohort, name, kind, given)
-            models[name] = after.reshape(array.shape)
-            for slot, new in zip(moved, states, strict=True):
-                slot[name] = new.reshape(array.shape)
+            self._step(cohort, name, kind, given, [record[name].reshape(-1) for record in (following, *moved)])
         records = (ParametersRecord.from_numpy(slot, copy=False) for slot in moved)
-        return dict(zip(self.initial, records, strict=True)), ParametersRecord.from_numpy(models, copy=False)
+        return dict(zip(self.initial, records, strict=True)), ParametersRecord.from_numpy(following, copy=False)
 
-    def _array(self, cohort: Cohort, name: str, kind: np.dtype[Any], given: Sequence[Block]) -> list[Block]:
+    def _step(
+        self, cohort: Cohort, name: str, kind: np.dtype[Any], given: Sequence[Block], out: Sequence[Block]
+    ) -> None:
         """Step one array, a block at a time, in the dtype of its state."""
-        before, _, *states = given
-        out = [np.empty_like(before), *(np.empty(before.size, kind) for _ in states)]
         sources, rooms = [_parts(array) for array in given], [_parts(array) for array in out]
         real = rooms[0].dtype if kind.kind == "c" else kind
         with np.errstate(all="ignore"):
@@ -101,7 +99,6 @@ class _Elementwise:
                     np.copyto(room[part], result, casting="unsafe")
                     if not _is_finite(room[part]):
                         raise _not_finite(name)
-        return out
 
 
 def _parts(array: Block) -> Block:
@@ -127,8 +124,20 @@ def _kind(dtype: str) -> np.dtype[Any] | None:
     return _FLOAT32 if "float" in dtype else None
 
 
-def _filled(model: ParametersRecord, kinds: Mapping[str, np.dtype[Any] | None], value: float) -> ParametersRecord:
-    arrays = {name: np.empty(model[name].shape, kind) for name, kind in kinds.items() if kind is not None}
+def _kinds(model: ParametersRecord) -> dict[str, np.dtype[Any]]:
+    """Return the dtypes of a state by name."""
+    return {name: kind for name, array in model.items() if (kind := _kind(array.dtype)) is not None}
+
+
+def _like(record: ParametersRecord, kinds: Mapping[str, np.dtype[Any]]) -> dict[str, Block]:
+    """Return unwritten arrays with the shapes of those of ``record`` that have a dtype among ``kinds``."""
+    shapes = [record[name].shape for name in kinds]
+    rooms = allocate(zip(kinds.values(), map(prod, shapes), strict=True))
+    return {name: room.reshape(shape) for name, room, shape in zip(kinds, rooms, shapes, strict=True)}
+
+
+def _filled(model: ParametersRecord, value: float) -> ParametersRecord:
+    arrays = _like(model, _kinds(model))
     for array in arrays.values():
         _parts(array.reshape(-1)).fill(value)
     return ParametersRecord.from_numpy(arrays, copy=False)
@@ -144,7 +153,7 @@ def _not_finite(name: str) -> AggregationError:
 
 def _check_layout(model: ParametersRecord, aggregate: ParametersRecord, slots: list[ParametersRecord]) -> None:
     dtypes = {name: array.dtype for name, array in model.items()}
-    states = {name: kind.name for name, array in model.items() if (kind := _kind(array.dtype)) is not None}
+    states = {name: kind.name for name, kind in _kinds(model).items()}
     if not _fits(aggregate, dtypes, model) or not all(_fits(slot, states, model) for slot in slots):
         raise AggregationError(
             "expected a model, an aggregate and a state of one layout; begin the state again with init(model)"

@@ -10,6 +10,7 @@ from umbel.records._arena import Arena
 from umbel.records._array import Array, array_from_numpy
 from umbel.records._parameters import ParametersRecord
 from umbel.records._recordset import RecordSet
+from umbel.records._scratch import scratch
 from umbel.records._stypes import register_stype
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
@@ -31,6 +32,7 @@ __all__ = [
     "loads",
     "register_stype",
     "save",
+    "scratch",
 ]
 
 

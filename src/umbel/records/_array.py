@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.errors import RecordError, RecordTypeError
+from umbel.records._arena import aligned_empty
 from umbel.records._brief import brief
 from umbel.records._dtypes import name_of
 from umbel.records._stypes import BUILT_IN, NPY, check_decoded, codec
@@ -120,9 +121,8 @@ class Array:
         return unchecked(self.dtype, list(self.shape), self.stype, self.data)  # type: ignore[return-value]
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
-        """Return an equal array with bytes of its own, or that share memory which nobody can write to."""
-        shared = _is_fixed(self.data)
-        data = self.data if shared else np.frombuffer(self.data, np.uint8).copy().data.toreadonly()
+        """Return an equal array whose bytes nobody else can change: they are copied, unless nobody can as it is."""
+        data = self.data if _is_settled(self.data) else _copied(self.data)
         return unchecked(self.dtype, list(self.shape), self.stype, data)  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -194,15 +194,23 @@ def read_only(data: object) -> memoryview:
         raise RecordTypeError(msg, at="Array.data") from error
 
 
-def _is_fixed(data: bytes | memoryview) -> bool:
-    """Say whether data cannot change: bytes, or pages of a file that were mapped for reading."""
-    owner: object = data if isinstance(data, bytes) else data.obj
-    return isinstance(owner, bytes) or (isinstance(owner, mmap) and memoryview(owner).readonly)
-
-
 def same_bytes(left: bytes | memoryview, right: bytes | memoryview) -> bool:
     """Compare two buffers of one length; memoryviews compare themselves an element at a time, NumPy does not."""
     return bool(np.array_equal(np.frombuffer(left, np.uint8), np.frombuffer(right, np.uint8)))
+
+
+def _is_settled(data: bytes | memoryview) -> bool:
+    """Say whether bytes stay what they are: those of ``bytes``, and of a file that is mapped to be read."""
+    if type(data) is bytes:
+        return True
+    owner = data.obj  # type: ignore[union-attr]
+    return type(owner) is bytes or (type(owner) is mmap and memoryview(owner).readonly)
+
+
+def _copied(data: bytes | memoryview) -> memoryview:
+    buffer = aligned_empty(len(data))
+    buffer[...] = np.frombuffer(data, np.uint8)
+    return buffer.data.toreadonly()
 
 
 def _sizes(shape: object) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from umbel.errors import BadDtype, BadHeader, BadShape, HeaderTooLarge, Mismatch, Truncated
+from umbel.records._arena import aligned_empty
 from umbel.records._brief import brief
 from umbel.records._dtypes import NPY_NAMES, name_of
 from umbel.records._shapes import check_size, count_bytes
@@ -63,7 +64,7 @@ def encode(array: np.ndarray) -> memoryview:
     check_dtype(name_of(array.dtype))
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     header = _header_bytes(array.dtype, array.shape, fortran=fortran)
-    buffer = np.empty(len(header) + array.nbytes, np.uint8)
+    buffer = aligned_empty(len(header) + array.nbytes)
     buffer[: len(header)] = np.frombuffer(header, np.uint8)
     order: Literal["C", "F"] = "F" if fortran else "C"
     np.ndarray(array.shape, array.dtype, buffer, len(header), order=order)[...] = array

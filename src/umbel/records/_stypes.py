@@ -11,6 +11,7 @@ import numpy as np
 
 from umbel.errors import BadShape, DuplicateName, Mismatch, RecordTypeError, UnknownStype
 from umbel.records import _npy
+from umbel.records._arena import aligned_empty
 from umbel.records._brief import brief
 from umbel.records._dtypes import PORTABLE, name_of, portable
 from umbel.records._shapes import MAX_RANK, check_size, count_bytes
@@ -114,7 +115,7 @@ def place_raw(array: np.ndarray, dtype: np.dtype, buffer: np.ndarray, offset: in
 
 
 def _encode_raw(array: np.ndarray) -> memoryview:
-    buffer = np.empty(array.nbytes, np.uint8)
+    buffer = aligned_empty(array.nbytes)
     place_raw(array, portable(name_of(array.dtype)), buffer, 0)
     return buffer.data.toreadonly()
 

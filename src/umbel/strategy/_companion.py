@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from umbel.aggregation import Aggregator, flat
 from umbel.gate import Gate
 from umbel.optimizers import Optimizer
 from umbel.records import ParametersRecord
+from umbel.records._arena import allocate
 
 
 class Companion(NamedTuple):
@@ -38,7 +40,10 @@ def zeros_of_floats(model: ParametersRecord) -> ParametersRecord:
     """Return zeros for every float and complex array of ``model``, in its dtype."""
     kinds = {name: flat(array).dtype for name, array in model.items()}
     floats = {name: kind for name, kind in kinds.items() if kind.kind in "fc" or "float" in kind.name}
-    arrays = {name: np.zeros(model[name].shape, kind) for name, kind in floats.items()}
+    rooms = allocate((kind, prod(model[name].shape)) for name, kind in floats.items())
+    for room in rooms:
+        room.view(np.uint8).fill(0)
+    arrays = {name: room.reshape(model[name].shape) for name, room in zip(floats, rooms, strict=True)}
     return ParametersRecord.from_numpy(arrays, copy=False)
 
 

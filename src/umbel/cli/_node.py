@@ -1,0 +1,187 @@
+"""``umbel node``: a node, from joining a server to the last message."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from umbel.cli._options import Json
+from umbel.cli._rotate import rotate_key
+from umbel.cli._rounds import plain
+from umbel.cli._screen import Screen, open_screen
+from umbel.cli._service import begin_service, tell
+from umbel.cli._start import Typed, node_folder, prepare, started
+from umbel.cli._text import counted, moment, safe, size
+from umbel.cli._units import seconds, size_in_bytes
+from umbel.node import Node, Status, read_status
+
+_ENDED = "ended"
+
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="FOLDER", help="Where the node keeps its key and what it has in hand.", show_default=False
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help="What the node is called; by default as this machine.", show_default=False
+    ),
+]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def node(  # noqa: PLR0913 - the options of a command are its arguments
+    context: typer.Context,
+    *,
+    join: Annotated[
+        str | None,
+        typer.Option(metavar="URL#TOKEN", help="The line that umbel token prints; once.", show_default=False),
+    ] = None,
+    app_: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:NAME",
+            help="The app, in an installed package or in this folder; or a folder with a pyproject.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Name = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Tell the app this, as node_config.", show_default=False),
+    ] = None,
+    data: Folder = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the server may ask of this node, in TOML.", show_default=False),
+    ] = None,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(parser=size_in_bytes, metavar="SIZE", help="Memory for a handler: 8GB.", show_default=False),
+    ] = None,
+    handler_limit: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="Time for one message: 10m.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Join a server and train what it asks for, on data that stay here.
+
+    A node only calls out. What it has finished is on its disk before it is sent: nothing is done twice. After the
+    first start its folder knows the server, the app and the rest: umbel node alone goes on.
+
+    If the app's [tool.umbel] names its nodes and what each is told, as nodes = "app:nodes" does, --name site-1 alone
+    gives this node what that says of site-1; --set changes it.
+
+    \b
+      umbel node --join https://host:8443#TOKEN --app hospital.heart:app
+      umbel node --join https://host:8443#TOKEN --app app:app --name site-1
+      umbel node --join https://host:8443#TOKEN --app app:app --set rows=patients.csv --policy policy.toml
+      umbel node                      go on after a restart of this machine
+      umbel node status               what it is doing
+      umbel node rotate               a new key, while the node is stopped
+    """  # noqa: D301 - a real backspace keeps the lines below it as they are
+    if context.invoked_subcommand is not None:
+        return
+    folder = node_folder(data, name, joins=join is not None)
+    settings = prepare(Typed(join, app_, name, changes, policy, memory_limit, handler_limit), folder)
+    begin_service(json_wanted=json)
+    asyncio.run(Node(settings, watch=_teller()).run())
+
+
+def _teller() -> Callable[[Status], None]:
+    """Return what says a line whenever the status changes in a way that matters."""
+    before: Status | None = None
+
+    def watch(status: Status) -> None:
+        nonlocal before
+        former, before = before, status
+        if former is None or (status.state, status.reason) != (former.state, former.reason):
+            reason = f": {safe(status.reason)}" if status.reason else ""
+            tell(
+                f"{_STATES[status.state].format(name=safe(status.name), url=safe(status.url))}{reason}",
+                state=status.state,
+            )
+        if status.running is not None and (former is None or former.running != status.running):
+            running = status.running
+            tell(f"{running.message_type} of round {running.round} of {safe(running.run)}", **plain(running))
+
+    return watch
+
+
+_STATES = {
+    "starting": "{name} starts",
+    "connected": "{name} is connected to {url}",
+    "away": "no answer from {url}, trying again",
+    "ended": "{name} ended",
+}
+
+
+@app.command()
+def status(*, data: Folder = None, name: Name = None, json: Json = False) -> None:
+    """Say what the node is doing, and how it has fared since it was started.
+
+    \b
+      umbel node status
+      umbel node status --data /var/lib/umbel/node --json
+    """  # noqa: D301 - as above
+    folder = node_folder(data, name, joins=False)
+    started(folder)
+    found = read_status(folder)
+    screen = open_screen(json_wanted=json)
+    running = found.state != _ENDED and _is_there(found.pid)
+    if json:
+        screen.emit({**plain(found), "alive": running})
+        return
+    for line in _lines(found, running=running):
+        screen.say(line)
+
+
+def _lines(found: Status, *, running: bool) -> list[str]:
+    reason = f": {safe(found.reason)}" if found.reason else ""
+    state = found.state if running or found.state == _ENDED else "not running; it was killed"
+    doing = found.running if running else None
+    now = "nothing" if doing is None else f"{doing.message_type} of round {doing.round} of {safe(doing.run)}"
+    return [
+        f"node     {safe(found.name)}, {safe(found.app)}",
+        f"server   {safe(found.url)}",
+        f"state    {state} since {moment(found.since)}{reason}",
+        f"doing    {now}, {counted(found.holding, 'message')} in hand",
+        f"done     {found.completed:,} since {moment(found.started)}, {found.failed:,} failed",
+        f"moved    {size(found.sent)} sent, {size(found.received)} received",
+        *([f"last     {safe(found.last_error)}"] if found.last_error else []),
+    ]
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@app.command()
+def rotate(*, data: Folder = None, name: Name = None, json: Json = False) -> None:
+    """Give the node a new key; the old one opens nothing any more. Stop the node first.
+
+    \b
+      umbel node rotate
+    """  # noqa: D301 - as above
+    folder = node_folder(data, name, joins=False)
+    rotate_key(folder)
+    screen: Screen = open_screen(json_wanted=json)
+    if json:
+        screen.emit({"data": str(folder), "status": "rotated"})
+    else:
+        screen.say("the node has a new key; start it again: umbel node")

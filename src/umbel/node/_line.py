@@ -1,0 +1,77 @@
+"""The node's line to its server: every call is repeated until the server answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from umbel.errors import (
+    AuthError,
+    MemberRevoked,
+    NodeSuperseded,
+    ServerUnreachable,
+    TlsError,
+    TooManyRequests,
+    UmbelError,
+    VersionMismatch,
+)
+from umbel.http import Client, backoff
+from umbel.node._status import Board
+from umbel.records._files import map_file
+
+_T = TypeVar("_T")
+_FATAL = (AuthError, MemberRevoked, NodeSuperseded, TlsError, VersionMismatch)
+
+
+def is_fatal(error: UmbelError) -> bool:
+    """Say whether a node must end: nothing that it could ask would be answered."""
+    return isinstance(error, _FATAL)
+
+
+def _passes(error: UmbelError) -> bool:
+    return not is_fatal(error) and (isinstance(error, ServerUnreachable | TooManyRequests) or error.http_status >= 500)  # noqa: PLR2004 - faults of the server
+
+
+class Line:
+    """A client that waits for a server that is away, for ever, and says so on the board."""
+
+    def __init__(self, client: Client, board: Board) -> None:
+        self._client = client
+        self._board = board
+
+    async def hello(self) -> str:
+        """Return the id of the server."""
+        return (await self._patiently(self._client.hello)).server
+
+    async def call(self, name: str, body: Any) -> Any:
+        """Ask an endpoint; raises what the server answers, if waiting does not help."""
+        return await self._patiently(lambda: self._client.call(name, body))
+
+    async def fetch(self, digest: str, path: Path) -> None:
+        """Fetch a blob into a file, from where that ends; raises ``DigestMismatch`` if it is another."""
+        try:
+            await self._patiently(lambda: self._client.get_blob(digest, path))
+        finally:
+            self._board.change(received=self._client.bytes_received)
+
+    async def send(self, digest: str, path: Path, progress: Callable[[int], None]) -> None:
+        """Send a blob, from where the server has it."""
+        mapped = map_file(path)
+        try:
+            await self._patiently(lambda: self._client.put_blob(digest, mapped, progress=progress))
+        finally:
+            self._board.change(sent=self._client.bytes_sent)
+
+    async def _patiently(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+        waits = backoff()
+        while True:
+            try:
+                result = await operation()
+            except UmbelError as error:
+                if not _passes(error):
+                    raise
+                self._board.turn("away", str(error))
+                await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))
+            else:
+                self._board.turn("connected")
+                return result

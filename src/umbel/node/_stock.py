@@ -1,0 +1,69 @@
+"""What the three loops of a node share: the spool, the board, and bells that ring when there is something to do."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from umbel.envelope import Content
+from umbel.errors import UmbelError
+from umbel.node._spool import Finished, Spool
+from umbel.node._status import Board
+
+_T = TypeVar("_T")
+_FULL: Final = 2.0  # seconds before a disk that refused is asked again
+
+Key = tuple[int, int]  # run and message
+
+
+class Stock:
+    """The spool of a running node. Its files are written by the event loop's thread alone.
+
+    ``late`` are finished messages that the server no longer wants, as far as it has said.
+    """
+
+    def __init__(self, spool: Spool, board: Board) -> None:
+        self.spool = spool
+        self.board = board
+        self.late: set[Key] = set()
+        self.arrived: dict[Key, float] = {}
+        self._work = asyncio.Event()
+        self._mail = asyncio.Event()
+
+    async def work(self) -> None:
+        """Wait until there may be a message to handle."""
+        await self._work.wait()
+        self._work.clear()
+
+    async def mail(self) -> None:
+        """Wait until there may be a reply to send."""
+        await self._mail.wait()
+        self._mail.clear()
+
+    def ring(self) -> None:
+        """Have both look again."""
+        self._work.set()
+        self._mail.set()
+        self.board.change(holding=len(self.spool.holding))
+
+    async def stored(self, change: Callable[[], _T]) -> _T:
+        """Return what a change of the spool returns, repeated for as long as the disk refuses it."""
+        while True:
+            try:
+                return change()
+            except OSError as error:
+                self.board.note(f"the folder of the node cannot be written, and is tried again: {error}")
+            await asyncio.sleep(_FULL)
+
+    async def missing(self, content: Content) -> dict[str, int]:
+        """Return the blobs of ``content`` that must be fetched; those that are there may have to be read first."""
+        return await asyncio.to_thread(self.spool.missing, content)
+
+    async def is_whole(self, finished: Finished) -> bool:
+        """Say whether the blobs of a finished reply are what was written."""
+        return await asyncio.to_thread(self.spool.is_whole, finished)
+
+
+def brief(error: BaseException) -> str:
+    """Return an error with its kind, in at most 500 characters."""
+    text = str(error) if isinstance(error, UmbelError) else f"{type(error).__name__}: {error}"
+    return text[:500]

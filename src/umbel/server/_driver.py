@@ -1,0 +1,116 @@
+"""One thread for each run: the loop, what it leaves behind, and how it ends."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+from umbel.errors import UmbelError
+from umbel.failpoint import failpoint
+from umbel.history import RoundReport
+from umbel.message import MessageType
+from umbel.records import RecordSet, scratch
+from umbel.rounds import (
+    EvaluationStarted,
+    Event,
+    NodeLost,
+    RoundCompleted,
+    RunCompleted,
+    RunStarted,
+    StatisticsCollected,
+    UpdateAccepted,
+    UpdateRefused,
+    train,
+)
+from umbel.server._grid import Halted, NetworkGrid
+from umbel.server._journal import Journal, Verdict
+from umbel.server._log import Log
+from umbel.strategy import Strategy
+
+_HANDLED_BY_NODES: Final = str(MessageType.EVALUATE)
+
+
+class Driver:
+    """Drives one run from where the ledger says it is until it is complete, fails, or is asked to stop.
+
+    Each completed round is in the ledger, and its blobs on the disk, before anyone hears of it. What goes wrong ends
+    the run with the whole reason, and the run can be resumed; it never ends the server.
+    """
+
+    def __init__(
+        self, journal: Journal, grid: NetworkGrid, log: Log, folder: Path, ended: Callable[[], object]
+    ) -> None:
+        self._journal = journal
+        self._grid = grid
+        self._log = log
+        self._folder = folder
+        self._ended = ended
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._thread = Thread(target=self._drive, name=f"run {journal.run}", daemon=True)
+
+    def start(self) -> None:
+        """Begin, or go on."""
+        self._thread.start()
+
+    def halt(self) -> None:
+        """Leave the loop at the next point from which it can go on. Any thread may call this."""
+        self._grid.halt()
+
+    def join(self, seconds: float) -> bool:
+        """Wait until the loop was left; False if it was not within so many seconds."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _drive(self) -> None:
+        try:
+            with scratch(self._folder), closing(self._grid):
+                self._loop()
+        except Halted:
+            self._journal.halted()
+        except UmbelError as error:
+            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - the reason of a failed run is for its owner, whatever it is
+            self._fail(f"{type(error).__name__}: {error}")
+        finally:
+            self._log.end()
+            self._ended()
+
+    def _fail(self, reason: str) -> None:
+        self._journal.failed(reason)
+        self._log.say("RunFailed", reason=reason)
+
+    def _loop(self) -> None:
+        strategy, state = self._journal.strategy, self._journal.state()
+        roster = self._grid.nodes(self._journal.completed + 1, str(MessageType.TRAIN))
+        if not self._journal.handled(roster, _HANDLED_BY_NODES):
+            strategy = strategy._replace(evaluate=None)
+        self._train(strategy, state)
+
+    def _train(self, strategy: Strategy, state: RecordSet) -> None:
+        for event in train(self._grid, strategy, state, rounds=self._journal.rounds, run_id=self._journal.run):
+            self._note(event)
+            self._log.add(event)
+
+    def _note(self, event: Event) -> None:
+        """Make durable what the event says, before anybody hears of it."""
+        match event:
+            case RunStarted():
+                self._journal.running()
+            case UpdateAccepted():
+                self._verdicts[event.phase, event.node] = Verdict("accepted", "", event.received)
+            case UpdateRefused():
+                self._verdicts[event.phase, event.node] = Verdict("refused", event.reason, event.received)
+            case NodeLost():
+                self._verdicts[event.phase, event.node] = Verdict("lost", event.reason, 0)
+            case EvaluationStarted():
+                failpoint("server.evaluating")
+            case StatisticsCollected() | RoundCompleted():
+                self._close(event.report, event.state)
+            case RunCompleted():
+                self._journal.finished()
+                failpoint("server.run-finished")
+
+    def _close(self, report: RoundReport, state: RecordSet) -> None:
+        self._journal.close_round(report, state, self._verdicts, self._grid)
+        self._verdicts = {}

@@ -1,0 +1,215 @@
+"""Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+from umbel.context import derive_seed
+from umbel.envelope import Content, pack
+from umbel.failpoint import failpoint
+from umbel.grid import Node
+from umbel.http.wire import Task
+from umbel.message import ErrorCode
+from umbel.records import RecordSet
+from umbel.server._desk import Desk, Key
+from umbel.server._keeper import Keeper
+from umbel.server._plans import Commission, Fate, Offer, Phase
+from umbel.server._presence import Presence
+from umbel.server._registry import Registry
+from umbel.store import messages, replies
+from umbel.store.members import Member
+
+_T = TypeVar("_T")
+Tell = Callable[[Fate], object]
+
+_LISTED: Final = 5
+
+
+class Exchange:
+    """What the grids of all runs share. Methods that drivers call block, and are safe to call from any thread."""
+
+    def __init__(self, keeper: Keeper, desk: Desk, presence: Presence, registry: Registry) -> None:
+        self._keeper = keeper
+        self._desk = desk
+        self._presence = presence
+        self._registry = registry
+        self._loop = asyncio.get_running_loop()
+        self._tell: dict[int, Tell] = {}
+        self.waiting: dict[int, str] = {}
+
+    # What the event loop calls
+
+    def settle(self, key: Key, fate: Fate, *, answered: bool = False) -> None:
+        """Take an open message away, and tell the grid of its run what became of it."""
+        self._desk.close(key, answered=answered)
+        tell = self._tell.get(key[0])
+        if tell is not None:
+            tell(fate)
+
+    def is_sent(self, key: Key) -> bool:
+        """Say whether a message was handed out since the start."""
+        return self._desk.handed(key) is not None
+
+    # What drivers call
+
+    def attach(self, run: int, tell: Tell) -> None:
+        """Call ``tell`` with the fates of the messages of a run."""
+        self._tell[run] = tell
+
+    def detach(self, run: int) -> None:
+        """Forget the grid of a run."""
+        self._tell.pop(run, None)
+        self.waiting.pop(run, None)
+
+    def on_loop(self, function: Callable[[], _T]) -> _T:
+        """Run a short function on the event loop and return what it returns."""
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - goes to the thread that asked
+                future.set_exception(error)
+
+        self._loop.call_soon_threadsafe(run)
+        return future.result()
+
+    def offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+        """Return the nodes for a phase that is not planned yet, and what there is to wait for."""
+        return self.on_loop(lambda: self._offer(commission, message_type, previous))
+
+    def _offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+        wanted = commission.wanted
+        able = [each for each in self._registry.nodes() if message_type in each.types]
+        if not isinstance(wanted, int):
+            able = [each for each in able if each.name in wanted]
+        there = [each for each in able if self._is_there(each.id, previous)]
+        roster = tuple(Node(each.name, each.id) for each in there)
+        missing = _missing(wanted, there, message_type) if previous is None else _nobody(there, message_type)
+        self.waiting[commission.run] = missing
+        return Offer(roster, missing)
+
+    def _is_there(self, member: int, previous: frozenset[int] | None) -> bool:
+        # After a restart of the server, nodes that were there before it need a moment to come back.
+        if previous is not None and member in previous:
+            return not self._presence.is_silent(member)
+        return self._presence.is_here(member)
+
+    def handled(self, roster: Sequence[Node], message_type: str) -> bool:
+        """Say whether a node of a roster handles a message type."""
+        return self.on_loop(lambda: any(message_type in self._registry.get(each.node_id).types for each in roster))
+
+    def phase(self, run: int, number: int, message_type: str) -> Phase | None:
+        """Return a phase if it is planned, with the fates that are known by now."""
+        found = self._keeper.read(lambda connection: messages.phase(connection, run, number, message_type))
+        if found is None:
+            return None
+        given = self._keeper.read(lambda connection: replies.of_phase(connection, run, number, message_type))
+        known = {each.message: fate_of(each) for each in given}
+        lost = {row.message: lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP}
+        roster = tuple(Node(name, number) for name, number in found.roster)
+        return Phase(roster, tuple((lost | known).values()))
+
+    def pack(self, content: RecordSet) -> Content:
+        """Take content apart, its larger parts into the blobs, unless they are there."""
+        return pack(content, self._keeper.put)
+
+    def blob(self, digest: str) -> object:
+        """Return the bytes of a blob, mapped."""
+        return self._keeper.blob(digest)
+
+    def plan(self, commission: Commission, plan: messages.Plan) -> None:
+        """Plan a phase in one transaction, and let the nodes have its messages."""
+        now = self._keeper.plan(plan)
+        failpoint("server.planned")
+        names = {number: name for name, number in plan.roster}
+        rows = [
+            messages.Open(plan.run, ask.message, ask.node, 1, plan.round, plan.phase, now, plan.ttl)
+            for ask in plan.asks
+        ]
+        tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
+        self._loop.call_soon_threadsafe(self._open, tasks)
+
+    def reopen(
+        self,
+        commission: Commission,
+        rows: Iterable[messages.Open],
+        phases: Mapping[tuple[int, str], messages.Phase | None],
+    ) -> None:
+        """Lay out messages that the ledger has as open, and that nodes may have."""
+        tasks = []
+        for row in rows:
+            phase = phases[row.round, row.phase]
+            if phase is not None and phase.content is not None:
+                names = {number: name for name, number in phase.roster}
+                tasks.append((row.node, task_of(commission, row, names[row.node], phase.content)))
+
+        def lay_out() -> None:
+            for member, task in tasks:
+                self._desk.reopen(member, task)
+
+        self.on_loop(lay_out)
+
+    def _open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+        for member, task in tasks:
+            self._desk.open(member, task)
+
+    def cancel(self, run: int, message_ids: Iterable[int], reason: str) -> None:
+        """Give messages up, durably, and tell the nodes that have them."""
+        keys = [(run, message) for message in message_ids]
+        self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
+        self._loop.call_soon_threadsafe(self._close, keys)
+
+    def _close(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._desk.close(key)
+
+    def cancel_run(self, run: int, reason: str) -> None:
+        """Give up all open messages of a run."""
+        self.cancel(run, [message for _, message in self.on_loop(lambda: self._desk.of_run(run))], reason)
+
+
+_GIVEN_UP: Final = ("lost", "cancelled")
+
+
+def fate_of(given: replies.Given) -> Fate:
+    """Return the fate of a message that was answered."""
+    code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
+    return Fate(given.message, given.content, code, given.error_reason or "")
+
+
+def lost(message: int, reason: str) -> Fate:
+    """Return the fate of a message whose answer will not come."""
+    return Fate(message, None, ErrorCode.NODE_UNAVAILABLE, reason)
+
+
+def task_of(commission: Commission, row: messages.Open, name: str, content: Content) -> Task:
+    """Return an open message as its node gets it."""
+    return Task(
+        run=row.run,
+        run_name=commission.name,
+        message=row.message,
+        fence=row.fence,
+        round=row.round,
+        message_type=row.phase,
+        seed=derive_seed(commission.seed, row.round, name, row.phase),
+        created_at=row.created_at,
+        ttl=row.ttl,
+        run_config=commission.config,
+        content=content,
+    )
+
+
+def _missing(wanted: int | tuple[str, ...], there: Sequence[Member], message_type: str) -> str:
+    names = [member.name for member in there]
+    if isinstance(wanted, int):
+        short = wanted - len(names)
+        return f"waits for {short} of {wanted} nodes that handle {message_type!r}" if short > 0 else ""
+    absent = [name for name in wanted if name not in names]
+    shown = ", ".join(absent[:_LISTED]) + (f" and {len(absent) - _LISTED} more" if len(absent) > _LISTED else "")
+    return f"waits for nodes that handle {message_type!r}: {shown}" if absent else ""
+
+
+def _nobody(there: Sequence[Member], message_type: str) -> str:
+    return "" if there else f"waits for any node that handles {message_type!r}"

@@ -1,0 +1,147 @@
+"""The grid whose nodes are elsewhere: what the loop asks is planned in the ledger before anybody hears of it."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from umbel.envelope import unpack
+from umbel.errors import RecordError, RecordTypeError, StoreError
+from umbel.failpoint import failpoint
+from umbel.grid import Node
+from umbel.message import Error, ErrorCode, Message
+from umbel.server._exchange import Exchange
+from umbel.server._plans import Commission, Fate, Phase
+from umbel.store.messages import Ask, Plan
+
+_LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
+_GIVEN_UP: Final = "the loop gave it up"
+
+
+class Halted(Exception):
+    """The loop is left at a point from which it can go on."""
+
+
+class NetworkGrid:
+    """Implements ``umbel.grid.Grid`` for one run of a server; used by the thread that drives the run.
+
+    Everything that is asked is in the ledger before a node can see it, with the nodes there were; so a phase that is
+    planned already is taken up where it is. ``previous`` are the nodes of the last phase that was planned, None before
+    the first. ``halt`` ends every wait with ``Halted``.
+    """
+
+    def __init__(self, exchange: Exchange, commission: Commission, previous: Iterable[int] | None) -> None:
+        self._exchange = exchange
+        self._commission = commission
+        self._previous = None if previous is None else frozenset(previous)
+        self._inbox: SimpleQueue[Fate | None] = SimpleQueue()
+        self._halted = False
+        self._phase: Phase | None = None
+        self._offered: tuple[int, str, Sequence[Node]] = (0, "", ())
+        self._open: dict[int, Message] = {}
+        #: The messages of the round by phase and node, and for how long the loop had the reply to each, in seconds.
+        self.asked: dict[tuple[str, str], int] = {}
+        self.judged: dict[int, float] = {}
+        exchange.attach(commission.run, self._inbox.put)
+
+    def halt(self) -> None:
+        """Leave the loop at its next wait. Any thread may call this."""
+        self._halted = True
+        self._inbox.put(None)
+
+    def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
+        """Return whom a phase was planned with; before it is, whoever is there and handles the type, by name.
+
+        Waits, and says so in the run's row, until the nodes that the run wants are there; once it has begun, until
+        any node is.
+        """
+        self._phase = self._exchange.phase(self._commission.run, round, message_type)
+        roster = self._wait_for_nodes(message_type) if self._phase is None else self._phase.roster
+        self._offered = (round, message_type, roster)
+        return roster
+
+    def _wait_for_nodes(self, message_type: str) -> Sequence[Node]:
+        while True:
+            self._require_running()
+            offer = self._exchange.offer(self._commission, message_type, self._previous)
+            if not offer.missing:
+                return offer.roster
+            self._next(_LOOK_AGAIN)
+
+    def send(self, messages: Iterable[Message]) -> None:
+        """Plan the messages in one transaction and let the nodes have them; take up what is planned already."""
+        self._require_running()
+        _number, message_type, roster = self._offered
+        names = {node.node_id: node.name for node in roster}
+        self._open = {message.metadata.message_id: message for message in messages}
+        for number, message in self._open.items():
+            self.asked[message_type, names[message.metadata.dst_node_id]] = number
+        if self._phase is None:
+            self._plan(self._open)
+        else:
+            for fate in self._phase.settled:
+                self._inbox.put(fate)
+        self._previous = frozenset(names)
+
+    def _plan(self, asked: Mapping[int, Message]) -> None:
+        if not asked:
+            return
+        number, message_type, roster = self._offered
+        first = next(iter(asked.values()))
+        plan = Plan(
+            run=self._commission.run,
+            round=number,
+            phase=message_type,
+            roster=tuple(roster),
+            content=self._exchange.pack(first.content),
+            ttl=first.metadata.ttl,
+            asks=tuple(Ask(each, slot, asked[each].metadata.dst_node_id) for slot, each in enumerate(asked)),
+        )
+        self._exchange.plan(self._commission, plan)
+
+    def replies(self) -> Iterator[Message]:
+        """Yield a reply to every message, as they come: content mapped from disk, or an error that says what happened.
+
+        A node that is lost, and a reply that cannot be read, are error replies.
+        """
+        while self._open:
+            fate = self._next(None)
+            message = None if fate is None else self._open.pop(fate.message, None)
+            if fate is not None and message is not None:
+                begun = time.perf_counter()
+                yield self._reply(message, fate)
+                self.judged[fate.message] = time.perf_counter() - begun
+                failpoint("server.aggregating")
+        failpoint("server.quorum")
+
+    def _next(self, seconds: float | None) -> Fate | None:
+        try:
+            found = self._inbox.get(timeout=seconds)
+        except Empty:
+            return None
+        self._require_running()
+        return found
+
+    def _reply(self, message: Message, fate: Fate) -> Message:
+        now = message.metadata.created_at  # whether it came in time was decided when it came
+        if fate.content is None:
+            return message.create_error_reply(Error(fate.error_code, fate.reason), now=now)
+        try:
+            return message.create_reply(unpack(fate.content, self._exchange.blob), now=now)
+        except (RecordError, RecordTypeError, StoreError) as error:
+            fault = f"expected a reply that can be read, got one that cannot: {error}"
+            return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault), now=now)
+
+    def _require_running(self) -> None:
+        if self._halted:
+            raise Halted
+
+    def cancel(self, message_ids: Iterable[int]) -> None:
+        """Give messages up, durably; a node that has one is told to forget it."""
+        given_up = [each for each in message_ids if self._open.pop(each, None) is not None]
+        self._exchange.cancel(self._commission.run, given_up, _GIVEN_UP)
+
+    def close(self) -> None:
+        """Hear nothing more. What is open stays planned: whoever drives the run next takes it up."""
+        self._exchange.detach(self._commission.run)
+        self._open.clear()

@@ -1,0 +1,158 @@
+"""One run in the ledger: what it goes on from, and what each of its rounds leaves behind."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from umbel.envelope import unpack
+from umbel.errors import UsageError
+from umbel.failpoint import failpoint
+from umbel.grid import Node
+from umbel.history import RoundReport
+from umbel.http.wire import RunSpec
+from umbel.message import MessageType
+from umbel.records import ParametersRecord, RecordSet
+from umbel.rounds import begin
+from umbel.server._exchange import Exchange
+from umbel.server._grid import NetworkGrid
+from umbel.server._keeper import Keeper
+from umbel.server._plans import Commission
+from umbel.store import messages, runs
+from umbel.strategy import Strategy, named
+
+_MODEL = "model"
+_NAME = "name"
+
+
+class Verdict(NamedTuple):
+    """What the loop made of a reply: "accepted", "refused" or "lost", why, and of how many bytes it was."""
+
+    status: str
+    reason: str
+    received: int
+
+
+def strategy_of(spec: RunSpec) -> Strategy:
+    """Make the strategy that a run names; raises ``StrategyError`` for one that cannot be."""
+    options = {key: value for key, value in spec.strategy.items() if key != _NAME}
+    return named(str(spec.strategy.get(_NAME, "")), options)
+
+
+def initial_of(content: RecordSet) -> ParametersRecord:
+    """Return the model that a run begins with; raises ``UsageError`` if there is none, or more than that."""
+    if list(content.parameters_records) != [_MODEL]:
+        names = ", ".join(map(repr, content.parameters_records)) or "none"
+        raise UsageError(f"expected one parameters record {_MODEL!r} to begin with, got {names}", at="initial")
+    return content.parameters_records[_MODEL]
+
+
+class Journal:
+    """Reads and writes one run; used by the thread that drives it."""
+
+    def __init__(self, keeper: Keeper, exchange: Exchange, run: runs.Run, keep: int | None) -> None:
+        self._keeper = keeper
+        self._exchange = exchange
+        self._keep = keep
+        self.spec = msgspec.json.decode(run.spec, type=RunSpec)
+        self.run = run.id
+        self.name = run.name
+        self.completed = run.completed
+        self.stopping = False
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run has in all."""
+        return self.spec.rounds
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy that the run names."""
+        return strategy_of(self.spec)
+
+    @property
+    def commission(self) -> Commission:
+        """The run as its grid needs it."""
+        spec = self.spec
+        wanted = spec.nodes if isinstance(spec.nodes, int) else tuple(spec.nodes)
+        return Commission(self.run, self.name, spec.seed, spec.config, wanted)
+
+    def state(self) -> RecordSet:
+        """Return the state from which the run goes on, mapped from disk; the first one before its first round."""
+        kept = self._keeper.read(lambda connection: runs.state(connection, self.run))
+        if kept is not None:
+            return unpack(kept, self._keeper.blob)
+        initial = initial_of(unpack(self.spec.initial, self._keeper.blob))
+        return begin(self.strategy, initial, seed=self.spec.seed, run_config=self.spec.config)
+
+    def previous(self) -> frozenset[int] | None:
+        """Return the nodes that the last phase was planned with; None if the run has not begun."""
+        for number, phase in self._phases():
+            found = self._keeper.read(lambda connection: messages.phase(connection, self.run, number, phase))  # noqa: B023 - called at once
+            if found is not None:
+                return frozenset(number for _, number in found.roster)
+        return None
+
+    def _phases(self) -> list[tuple[int, str]]:
+        train, query = str(MessageType.TRAIN), str(MessageType.QUERY)
+        return [(self.completed + 1, train), (self.completed, train), (0, query)]
+
+    def handled(self, roster: Sequence[Node], message_type: str) -> bool:
+        """Say whether any of some nodes handles a message type."""
+        return self._exchange.handled(roster, message_type)
+
+    def running(self) -> None:
+        """The nodes that the run wants are there."""
+        self._status("running")
+
+    def close_round(
+        self, report: RoundReport, state: RecordSet, verdicts: Mapping[tuple[str, str], Verdict], grid: NetworkGrid
+    ) -> None:
+        """Make the end of a round durable: blobs first, then report, state and outcomes in one transaction."""
+        content = self._exchange.pack(state)
+        failpoint("server.state-stored")
+        closing = runs.Closing(
+            round=report.round,
+            report=report.to_json(),
+            state=content,
+            digest=report.digest,
+            outcomes=tuple(_outcomes(verdicts, grid)),
+        )
+        now, present = time.time(), self._keeper.present
+        self._keeper.write(lambda connection: runs.close_round(connection, self.run, closing, now=now, present=present))
+        failpoint("server.round-committed")
+        self.completed = report.round
+        grid.asked.clear()
+        grid.judged.clear()
+        if self._keep is not None:
+            keep = self._keep
+            self._keeper.write(lambda connection: runs.trim(connection, self.run, keep))
+
+    def finished(self) -> None:
+        """The run is complete."""
+        self._status("completed")
+
+    def failed(self, reason: str) -> None:
+        """The run cannot go on by itself; it can be resumed."""
+        self._exchange.cancel_run(self.run, "the run failed")
+        self._status("failed", reason)
+
+    def halted(self) -> None:
+        """The loop was left: for good if the run is to stop, or until the server is there again."""
+        if self.stopping:
+            self._exchange.cancel_run(self.run, "the run was stopped")
+            self._status("stopped")
+
+    def _status(self, status: str, reason: str = "") -> None:
+        now = time.time()
+        self._keeper.write(lambda connection: runs.set_status(connection, self.run, status, now=now, reason=reason))
+
+
+def _outcomes(verdicts: Mapping[tuple[str, str], Verdict], grid: NetworkGrid) -> list[runs.Outcome]:
+    found = []
+    for key, verdict in verdicts.items():
+        message = grid.asked.get(key)
+        if message is not None:
+            found.append(runs.Outcome(message=message, status=verdict.status, reason=verdict.reason))
+    return found

@@ -1,0 +1,78 @@
+"""The members of a server as its event loop knows them: the ledger's rows, in memory, changed after the ledger."""
+
+import time
+from collections.abc import Iterable
+
+from umbel.errors import NotFound
+from umbel.http.wire import NodeRow
+from umbel.server._presence import Presence
+from umbel.store.members import Member
+
+NODE = "node"
+
+
+class Registry:
+    """Members by number, living and revoked; the event loop alone uses it.
+
+    ``operator`` is the number of the user who may do everything.
+    """
+
+    def __init__(self, members: Iterable[Member], operator: int, presence: Presence) -> None:
+        self._members = {member.id: member for member in members}
+        self._operator = operator
+        self._presence = presence
+
+    def put(self, member: Member) -> None:
+        """Take a member, or what has become of it."""
+        self._members[member.id] = member
+
+    def get(self, number: int) -> Member:
+        """Return a member, living or revoked; raises ``NotFound``."""
+        if number not in self._members:
+            raise NotFound(f"no member has the number {number}", at="member")
+        return self._members[number]
+
+    def find(self, number: int) -> Member | None:
+        """Return a living member, or None."""
+        member = self._members.get(number)
+        return member if member is not None and member.revoked_at is None else None
+
+    def kind(self, member: Member) -> str:
+        """Return what a member may do: "node", "user" or "operator"."""
+        return "operator" if member.id == self._operator else member.kind
+
+    def name(self, number: int) -> str:
+        """Return what people call a member."""
+        return self.get(number).name
+
+    def nodes(self) -> list[Member]:
+        """Return the living nodes, by name."""
+        living = (each for each in self._members.values() if each.kind == NODE and each.revoked_at is None)
+        return sorted(living, key=lambda member: member.name)
+
+    def count_online(self) -> int:
+        """Return how many nodes are there."""
+        return sum(self._presence.is_here(member.id) for member in self._members.values() if member.kind == NODE)
+
+    def rows(self) -> list[NodeRow]:
+        """Return all nodes for people, by name."""
+        nodes = (member for member in self._members.values() if member.kind == NODE)
+        return [self._row(member) for member in sorted(nodes, key=lambda member: member.name)]
+
+    def _row(self, member: Member) -> NodeRow:
+        since = self._presence.seconds_since(member.id)
+        return NodeRow(
+            member=member.id,
+            name=member.name,
+            app=member.app,
+            types=list(member.types),
+            status=self._status(member),
+            joined_at=member.joined_at,
+            last_seen=member.last_seen if since is None else time.time() - since,
+            release=member.release,
+        )
+
+    def _status(self, member: Member) -> str:
+        if member.revoked_at is not None:
+            return "revoked"
+        return "silent" if self._presence.is_silent(member.id) else "online"

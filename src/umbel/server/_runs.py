@@ -1,0 +1,192 @@
+"""The runs of a server: submitted, driven, shown, stopped and taken up again."""
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from umbel.envelope import Content, unpack
+from umbel.errors import UsageError, WrongState
+from umbel.failpoint import failpoint
+from umbel.history import RoundReport
+from umbel.http import wire
+from umbel.records import scratch
+from umbel.rounds import begin
+from umbel.server._driver import Driver
+from umbel.server._exchange import Exchange
+from umbel.server._grid import NetworkGrid
+from umbel.server._journal import Journal, initial_of, strategy_of
+from umbel.server._keeper import Keeper
+from umbel.server._log import Log
+from umbel.store import messages, runs
+
+_ACTIVE: Final = ("waiting", "running", "stopping")
+_RESUMABLE: Final = ("stopped", "failed")
+
+
+class Runs:
+    """All runs; the event loop alone uses it.
+
+    ``owner`` is the user whose runs are meant, None for the runs of all.
+    """
+
+    def __init__(self, keeper: Keeper, exchange: Exchange, folder: Path, keep: int | None, hold: float) -> None:
+        self._keeper = keeper
+        self._exchange = exchange
+        self._folder = folder
+        self._keep = keep
+        self._hold = hold
+        self._loop = asyncio.get_running_loop()
+        self._drivers: dict[int, Driver] = {}
+        self._journals: dict[int, Journal] = {}
+        self._logs: dict[int, Log] = {}
+
+    async def take_up(self) -> None:
+        """Let every run go on that was going on when the server ended."""
+        found = await self._keeper.look(lambda connection: runs.every(connection, statuses=_ACTIVE))
+        for run in found:
+            await self._keeper.commit(partial(runs.note_restart, run=run.id, now=time.time()))
+            await self._start(run)
+
+    async def submit(self, owner: int, spec: wire.RunSpec) -> wire.RunMade:
+        """Accept a run and begin to drive it; raises what is wrong with its specification."""
+        await asyncio.to_thread(self._check, spec)
+        text, now, present = msgspec.json.encode(spec).decode(), time.time(), self._keeper.present
+        run = await self._keeper.commit(
+            lambda connection: runs.create(connection, text, owner, now=now, present=present, initial=spec.initial)
+        )
+        failpoint("server.run-accepted")
+        await self._start(run)
+        return wire.RunMade(run=run.id, name=run.name)
+
+    def _check(self, spec: wire.RunSpec) -> None:
+        strategy = strategy_of(spec)
+        names = spec.nodes
+        if (names < 1) if isinstance(names, int) else (not names or len(set(names)) != len(names)):
+            raise UsageError(f"expected a number of nodes above 0, or different names, got {names!r:.80}", at="nodes")
+        if spec.rounds < 0:
+            raise UsageError(f"expected a number of rounds, 0 or more, got {spec.rounds}", at="rounds")
+        with scratch(self._folder):
+            initial = initial_of(unpack(spec.initial, self._keeper.blob))
+            begin(strategy, initial, seed=spec.seed, run_config=spec.config)
+
+    async def _start(self, run: runs.Run) -> None:
+        journal = Journal(self._keeper, self._exchange, run, self._keep)
+        journal.stopping = run.status == "stopping"
+        await asyncio.to_thread(self._reopen, journal)
+        log = await self._log(run.id)
+        log.go_on()
+        grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
+        driver = Driver(journal, grid, log, self._folder, lambda: self._ended(run.id))
+        self._journals[run.id], self._drivers[run.id] = journal, driver
+        if journal.stopping:
+            driver.halt()
+        driver.start()
+
+    def _reopen(self, journal: Journal) -> None:
+        """Lay out the messages of a run that are open in the ledger; a node may have them."""
+        rows = [row for row in self._keeper.read(messages.open_messages) if row.run == journal.run]
+        asked = {(row.round, row.phase) for row in rows}
+        contents = {
+            (number, phase): self._keeper.read(partial(messages.phase, run=journal.run, round=number, phase=phase))
+            for number, phase in asked
+        }
+        self._exchange.reopen(journal.commission, rows, contents)
+
+    def _ended(self, run: int) -> None:
+        self._loop.call_soon_threadsafe(self._forget, run)
+
+    def _forget(self, run: int) -> None:
+        self._drivers.pop(run, None)
+        self._journals.pop(run, None)
+
+    async def _log(self, run: int) -> Log:
+        if run not in self._logs:
+            texts = await self._keeper.look(lambda connection: runs.reports(connection, run))
+            log = Log(RoundReport.from_json(text) for text in texts)
+            log.ended = run not in self._drivers
+            self._logs.setdefault(run, log)
+        return self._logs[run]
+
+    async def get(self, run: int, owner: int | None) -> runs.Run:
+        """Return a run; raises ``NotFound`` if there is none, or it is somebody else's."""
+        return await self._keeper.look(lambda connection: runs.get(connection, run, owner))
+
+    async def every(self, owner: int | None) -> list[runs.Run]:
+        """Return runs, the newest first."""
+        return (await self._keeper.look(lambda connection: runs.every(connection, owner)))[::-1]
+
+    def waits_for(self, run: int) -> str:
+        """Return what a run waits for, nothing if it does not."""
+        return self._exchange.waiting.get(run, "")
+
+    def is_sent(self, run: int, message: int) -> bool:
+        """Say whether a node has an open message."""
+        return self._exchange.is_sent((run, message))
+
+    async def reports(self, run: int) -> list[str]:
+        """Return the reports of a run, as JSON."""
+        return await self._keeper.look(lambda connection: runs.reports(connection, run))
+
+    async def questions(self, run: int) -> list[messages.Question]:
+        """Return what became of every message of a run that is still known."""
+        return await self._keeper.look(lambda connection: messages.questions(connection, run))
+
+    async def state(self, run: int) -> Content | None:
+        """Return the state of a run."""
+        return await self._keeper.look(lambda connection: runs.state(connection, run))
+
+    async def events(self, run: int, after: int) -> wire.Events:
+        """Return the events after a number, as soon as there is one; none after a while."""
+        log, news = await self._log(run), asyncio.Event()
+        stop = log.watch(lambda: self._loop.call_soon_threadsafe(news.set))
+        try:
+            lines = log.after(after)
+            if not lines and not log.ended:
+                await _wait(news, self._hold)
+                lines = log.after(after)
+        finally:
+            stop()
+        return wire.Events(events=lines, ended=log.ended and not log.after(lines[-1].number if lines else after))
+
+    async def stop(self, run: int) -> None:
+        """Stop a run after what is on disk; raises ``WrongState`` for one that has ended."""
+        now = time.time()
+        await self._keeper.commit(
+            lambda connection: runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
+        )
+        if run in self._drivers:
+            self._journals[run].stopping = True
+            self._drivers[run].halt()
+
+    async def resume(self, run: int, rounds: int | None) -> None:
+        """Let a run go on that was stopped or has failed, to more rounds if wanted."""
+        found = await self.get(run, None)
+        if found.status not in _RESUMABLE or run in self._drivers:
+            raise WrongState(
+                f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name
+            )
+        now = time.time()
+        await self._keeper.commit(lambda connection: messages.reopen(connection, run, now=now))
+        resumed = await self._keeper.commit(lambda connection: runs.set_status(connection, run, "waiting", now=now))
+        await self._start(resumed)
+
+    async def halt(self, seconds: float) -> None:
+        """Leave all loops at points from which they can go on."""
+        drivers = list(self._drivers.values())
+        for driver in drivers:
+            driver.halt()
+        until = time.monotonic() + seconds
+        for driver in drivers:
+            await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
+
+
+async def _wait(news: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        return

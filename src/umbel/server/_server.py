@@ -1,0 +1,163 @@
+"""A server: its parts, wired, from the first to the last moment of a start."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from typing import Final
+
+from umbel.http import Handlers, Hooks, Member, Service, serve
+from umbel.http import Settings as Listening
+from umbel.server._delivery import Delivery
+from umbel.server._desk import Desk
+from umbel.server._exchange import Exchange
+from umbel.server._folder import About, Folder, ensure_operator
+from umbel.server._handlers import NodeEndpoints, OperatorEndpoints, RunEndpoints
+from umbel.server._housekeeping import Housekeeping
+from umbel.server._keeper import Keeper
+from umbel.server._members import Members
+from umbel.server._metrics import Metrics
+from umbel.server._presence import Presence
+from umbel.server._registry import Registry
+from umbel.server._runs import Runs
+from umbel.server._settings import Settings
+from umbel.server._transfers import Transfers
+from umbel.store import Blobs, DirectoryBlobs, Ledger, Uploads, members
+
+_LOG: Final = logging.getLogger("umbel.server")
+_SAFE_POINT: Final = 1.5  # seconds that drivers have to leave their loops
+_RELEASE: Final = version("umbel")
+
+
+class Server:
+    """One server, on one data folder. ``ready`` is called, in the event loop, once it listens."""
+
+    def __init__(self, settings: Settings, ready: Callable[[About], object] = lambda _about: None) -> None:
+        self._settings = settings
+        self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until ``stop``; go on with every run that was going on.
+
+        Raises:
+            LedgerInUse: if another server has the data folder.
+            StoreError: if what is kept cannot be read.
+            OSError: if the address cannot be listened on.
+
+        """
+        with asyncio.Runner() as runner:
+            runner.run(self._main())
+
+    def stop(self) -> None:
+        """End ``run``. Any thread may call this."""
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(ValueError, RuntimeError):  # a server in a thread other than the first gets no signals
+                self._loop.add_signal_handler(number, self._stop.set)
+        async with AsyncExitStack() as held:
+            about = await _Start(self._settings, held).listen()
+            self._ready(about)
+            await self._stop.wait()
+
+
+class _Start:
+    """One start of a server; what it opens is closed by ``held``, in the opposite order."""
+
+    def __init__(self, settings: Settings, held: AsyncExitStack) -> None:
+        self._settings = settings
+        self._held = held
+        self._folder = Folder(settings.data)
+        self._presence = Presence(settings.silence)
+        self._metrics = Metrics()
+        self._service: Service | None = None
+
+    async def listen(self) -> About:
+        """Open what is kept, go on with the runs, and listen."""
+        ledger = self._held.enter_context(Ledger.open(self._settings.database or self._folder.ledger))
+        blobs = DirectoryBlobs(self._folder.blobs)
+        keeper = Keeper(ledger, blobs, self._metrics)
+        key = self._folder.identity().key
+        operator = await keeper.commit(lambda connection: ensure_operator(connection, key))
+        registry = Registry(await keeper.look(members.every), operator.id, self._presence)
+        handlers = await self._handlers(keeper, blobs, registry)
+        service = await self._serve(handlers, registry)
+        return self._say(operator.id, service.port)
+
+    async def _handlers(self, keeper: Keeper, blobs: Blobs, registry: Registry) -> Handlers:
+        settings, desk = self._settings, Desk()
+        exchange = Exchange(keeper, desk, self._presence, registry)
+        delivery = Delivery(keeper, exchange, desk, registry, self._presence)
+        runs = Runs(keeper, exchange, self._folder.scratch, settings.keep, settings.poll)
+        people = Members(keeper, registry, self._changed)
+        transfers = Transfers(blobs, Uploads(self._folder.uploads, blobs))
+        await runs.take_up()
+        self._held.push_async_callback(runs.halt, _SAFE_POINT)
+        housekeeping = Housekeeping(delivery, registry, self._metrics)
+        self._held.push_async_callback(_cancel, asyncio.create_task(housekeeping.run()))
+        return {
+            **NodeEndpoints(delivery, people, transfers, self._audience, settings.poll).all(),
+            **RunEndpoints(runs, registry).all(),
+            **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
+        }
+
+    async def _serve(self, handlers: Handlers, registry: Registry) -> Service:
+        async def look_up(number: int) -> Member | None:
+            found = registry.find(number)
+            return None if found is None else Member(found.id, found.key, registry.kind(found))
+
+        hooks = Hooks(progress=self._moved, fault=_fault)
+        service = await serve(handlers, look_up, self._listening(), hooks)
+        self._service = await self._held.enter_async_context(service)
+        return service
+
+    def _listening(self) -> Listening:
+        settings = self._settings
+        return Listening(
+            name=self._folder.server,
+            release=_RELEASE,
+            host=settings.host,
+            port=settings.port,
+            stall=settings.stall,
+            skew=settings.skew,
+            limits=settings.limits,
+        )
+
+    def _say(self, operator: int, port: int) -> About:
+        scheme = "http" if self._settings.plain else "https"
+        about = About(
+            server=self._folder.server,
+            member=operator,
+            key_file=str(self._folder.operator),
+            url=f"{scheme}://{self._settings.host}:{port}",
+        )
+        self._folder.say(about)
+        return about
+
+    def _audience(self) -> str:
+        return "" if self._service is None else self._service.audience
+
+    def _changed(self, member: int) -> None:
+        if self._service is not None:
+            self._service.forget(member)
+
+    def _moved(self, member: int, count: int) -> None:
+        self._presence.moved(member)
+        self._metrics.bytes.inc(count)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _fault(error: BaseException) -> None:
+    _LOG.error("a request met a fault of the server", exc_info=error)

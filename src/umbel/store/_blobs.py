@@ -1,0 +1,153 @@
+"""Blobs: bytes that never change, named by their digest."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, Protocol, TypeAlias
+
+from blake3 import blake3
+
+from umbel.envelope import Part
+from umbel.errors import DigestMismatch, NotFound
+from umbel.failpoint import failpoint
+from umbel.records._files import map_file, sync_folder, write
+from umbel.records._gather import gather
+from umbel.store._disk import PREFIX, disk, hex_of, make_folder
+
+Segments: TypeAlias = Iterable[bytes | memoryview]
+
+_NAME: Final = 62
+
+
+class Blobs(Protocol):
+    """Where blobs are kept: five verbs, each safe to call from any thread.
+
+    A digest is ``blake3:`` and 64 hexadecimal digits in lower case; for anything else each verb raises ``BadValue``.
+    All raise ``StoreError`` for what the disk refuses, ``StorageFull`` when it is full.
+    """
+
+    def has(self, digest: str) -> int | None:
+        """Return the size of a blob in bytes, or None if it is not there."""
+        ...
+
+    def get(self, digest: str) -> memoryview:
+        """Return the bytes of a blob, read-only, best as mapped memory; raises ``NotFound``."""
+        ...
+
+    def put(self, segments: Segments) -> Part:
+        """Store bytes, given in pieces, and return their digest and size once they are durable.
+
+        A blob that is there already is left alone: nothing is written.
+        """
+        ...
+
+    def list(self) -> Iterator[str]:
+        """Yield the digests of all blobs, in any order."""
+        ...
+
+    def delete(self, digest: str) -> bool:
+        """Remove a blob; return whether it was there. Who has it mapped keeps what it has."""
+        ...
+
+
+class DirectoryBlobs:
+    """Blobs in a folder: each a file named by its digest, under a folder named by the first two digits.
+
+    A file has its name only once it is whole and flushed. The folder belongs to one process; what an earlier one left
+    half written is removed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        make_folder(self.folder)
+        with disk(self.folder):
+            for left in self.folder.glob("??/.*.tmp"):
+                left.unlink(missing_ok=True)
+
+    def has(self, digest: str) -> int | None:
+        """Return the size of a blob in bytes, or None if it is not there."""
+        with disk(self.folder):
+            try:
+                return self._path(digest).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def get(self, digest: str) -> memoryview:
+        """Return the bytes of a blob as mapped memory; raises ``NotFound``.
+
+        They are not hashed again: ``verify`` does that.
+        """
+        path = self._path(digest)
+        try:
+            with disk(path):
+                return memoryview(map_file(path)) if path.stat().st_size else memoryview(b"")
+        except FileNotFoundError:
+            raise NotFound("no such blob is in the store: upload it, or fetch it again", at=digest) from None
+
+    def put(self, segments: Segments) -> Part:
+        """Store bytes, given in pieces, and return their digest and size once they are durable."""
+        pieces = list(segments)
+        part = part_of(pieces)
+        if self.has(part.digest) is None:
+            path = self._path(part.digest)
+            make_folder(path.parent)
+            failpoint("store.blob-begun")
+            with disk(path):
+                write(pieces, path)
+            failpoint("store.blob-written")
+        return part
+
+    def adopt(self, path: Path, part: Part) -> None:
+        """Take a whole, flushed file of the same disk under the name of its digest; ``path`` is gone afterwards."""
+        target = self._path(part.digest)
+        make_folder(target.parent)
+        with disk(target):
+            path.replace(target)
+            sync_folder(target.parent)
+
+    def list(self) -> Iterator[str]:
+        """Yield the digests of all blobs."""
+        with disk(self.folder):
+            for path in self.folder.glob("??/*"):
+                if len(path.name) == _NAME and path.name[0] != ".":
+                    yield f"{PREFIX}{path.parent.name}{path.name}"
+
+    def delete(self, digest: str) -> bool:
+        """Remove a blob; return whether it was there."""
+        with disk(self.folder):
+            try:
+                self._path(digest).unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _path(self, digest: str) -> Path:
+        name = hex_of(digest)
+        return self.folder / name[:2] / name[2:]
+
+
+def part_of(segments: Segments) -> Part:
+    """Return the digest and the size of bytes given in pieces."""
+    hasher, size = blake3(), 0
+    for piece in gather(segments):
+        hasher.update(piece)
+        size += len(piece)
+    return Part(f"{PREFIX}{hasher.hexdigest()}", size)
+
+
+def verify(blobs: Blobs, digest: str) -> int:
+    """Hash a blob again, and return its size.
+
+    A blob that is not what its name says is removed, so that it can be uploaded or fetched again.
+
+    Raises ``DigestMismatch`` then, and ``NotFound`` for one that is not there.
+    """
+    found = part_of([blobs.get(digest)])
+    if found.digest != digest:
+        blobs.delete(digest)
+        raise DigestMismatch(
+            f"expected bytes with digest {digest}, got some with {found.digest}: the blob was damaged and is removed, "
+            "upload or fetch it again",
+            at=digest,
+        )
+    return found.size

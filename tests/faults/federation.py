@@ -1,0 +1,194 @@
+"""A federation of real processes for tests: a server and nodes that can be killed anywhere, and the operator's client.
+
+Run as a program it is one of them: ``federation.py server|node JSON [FAILPOINT]``.
+"""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+
+from umbel.envelope import Content, Part, pack
+from umbel.failpoint import arm
+from umbel.http import Client, Identity, wire
+from umbel.node import Node, Policy, Status, read_status
+from umbel.node import Settings as NodeSettings
+from umbel.records import ParametersRecord, RecordSet
+from umbel.server import About, Server, read_about
+from umbel.server import Settings as ServerSettings
+
+PATIENCE = 60.0  # seconds before a test gives up
+
+
+def wait_for(condition, what, seconds=PATIENCE):
+    """Return what the condition returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)
+    return found
+
+
+class Process:
+    """A process of this file, with what it said on standard error in ``log``."""
+
+    def __init__(self, role, settings, log, failpoint=""):
+        self.log = log
+        command = [sys.executable, __file__, role, json.dumps(settings), failpoint]
+        with log.open("ab") as stream:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+
+    def end(self, number=signal.SIGKILL):
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+    def wait(self):
+        """Wait for the end and return the exit status."""
+        return self.process.wait(PATIENCE)
+
+    @property
+    def is_running(self):
+        return self.process.poll() is None
+
+
+@dataclass
+class Federation:
+    """A server with its data in ``folder/server`` and nodes with theirs in ``folder/<name>``."""
+
+    folder: Path
+    app_folder: Path
+    app: str = "site_app:app"
+    poll: float = 25.0
+    processes: list = field(default_factory=list)
+    port: int = 0
+    plain: bool = True
+
+    def serve(self, failpoint=""):
+        """Start the server, on the port of its last start, and wait until it listens."""
+        (self.folder / "server").mkdir(parents=True, exist_ok=True)
+        ready = self.folder / "ready"
+        ready.unlink(missing_ok=True)
+        told = {"data": str(self.folder / "server"), "port": self.port, "poll": self.poll, "plain": self.plain}
+        server = Process("server", told | {"ready": str(ready)}, self.folder / "server.log", failpoint)
+        self.processes.append(server)
+        wait_for(lambda: ready.exists() or not server.is_running, "the server listens")
+        assert server.is_running, server.log.read_text()
+        self.port = int(self.about.url.rpartition(":")[2])
+        return server
+
+    @property
+    def about(self) -> About:
+        return read_about(self.folder / "server")
+
+    def node(self, name, failpoint="", *, url="", secret=True, **told):
+        """Start a node; it joins with a token of its own the first time."""
+        joins = secret and not (self.folder / name / "member.json").exists()
+        settings = {
+            "url": url or self.about.url,
+            "app": self.app,
+            "folder": str(self.folder / name),
+            "secret": self.call("make_token", wire.TokenRequest()).secret.hex() if joins else "",
+            "fingerprint": self.about.fingerprint,
+            "name": name,
+            "app_folder": str(self.app_folder),
+            **told,
+        }
+        node = Process("node", settings, self.folder / f"{name}.log", failpoint)
+        self.processes.append(node)
+        return node
+
+    def status(self, name) -> Status | None:
+        """Return what a node says of itself, None before its first word."""
+        path = self.folder / name
+        return read_status(path) if (path / "status.json").exists() else None
+
+    def call(self, name, body=None, **params):
+        """Ask the server as its operator."""
+        return self.ask(lambda client: client.call(name, body, **params))
+
+    def ask(self, question):
+        """Return what a question to a client of the operator returns."""
+
+        async def main():
+            about = self.about
+            identity = Identity.load(about.key_file)
+            async with Client(about.url, identity, about.member, fingerprint=about.fingerprint) as client:
+                return await question(client)
+
+        return asyncio.run(main())
+
+    def submit(self, model, *, nodes, rounds=3, seed=7, strategy=None, **config):
+        """Submit a run over a model of NumPy arrays, and return its number."""
+        blobs = {}
+
+        def put(segments):
+            data = b"".join(segments)
+            digest = f"blake3:{blake3(data).hexdigest()}"
+            blobs[digest] = data
+            return Part(digest, len(data))
+
+        initial: Content = pack(RecordSet({"model": ParametersRecord.from_numpy(model)}), put)
+        for digest, data in blobs.items():
+            self.ask(lambda client, digest=digest, data=data: client.put_blob(digest, data))
+        spec = wire.RunSpec(
+            app=self.app,
+            strategy=strategy or {"name": "fedavg"},
+            rounds=rounds,
+            seed=seed,
+            config=config,
+            nodes=nodes,
+            initial=initial,
+        )
+        return self.call("submit_run", spec).run
+
+    def view(self, run) -> wire.RunView:
+        """Return a run in full."""
+        return self.call("show_run", run=run)
+
+    def completed(self, run, seconds=PATIENCE) -> wire.RunView:
+        """Wait until a run is completed and return it in full."""
+        ended = ("completed", "failed", "stopped")
+        view = wait_for(lambda: (each := self.view(run)).row.status in ended and each, "the run ends", seconds)
+        assert view.row.status == "completed", view.row
+        return view
+
+    def close(self):
+        """Kill what is left."""
+        for process in self.processes:
+            process.end()
+
+
+def _serve(told):
+    ready = Path(told.pop("ready"))
+    settings = ServerSettings(**told | {"data": Path(told["data"])})
+    Server(settings, lambda _: ready.touch()).run()
+
+
+def _be_node(told):
+    kinds = {"folder": Path, "app_folder": Path, "secret": bytes.fromhex, "policy": lambda rules: Policy(**rules)}
+    settings = NodeSettings(**{name: kinds.get(name, lambda same: same)(value) for name, value in told.items()})
+
+    async def main():
+        await Node(settings).run()
+
+    asyncio.run(main())
+
+
+def main(role, told, failpoint):
+    """Be a server or a node."""
+    if failpoint:
+        arm(failpoint)
+    (_serve if role == "server" else _be_node)(msgspec.json.decode(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
