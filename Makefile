@@ -14,10 +14,11 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES := src tests benchmarks examples docs conftest.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types bench docs fuzz clean
+.PHONY: help demo demo-network test test-slow lint format types bench docs fuzz clean
 
 help:
 	@echo 'make demo       train one model over six real sites (seconds, once installed)'
+	@echo 'make demo-network  the same app over a server and nodes, with the server killed on the way'
 	@echo 'make test       every test but the slow ones; make test-slow: those'
 	@echo 'make lint       formatting and lint rules; make format: apply them; make types: mypy'
 	@echo 'make bench      every figure beside its target'
@@ -27,6 +28,9 @@ help:
 
 demo: $(VENV)/.demo
 	@$(BIN)/umbel run examples/rand_health
+
+demo-network: $(VENV)/.demo
+	@$(BIN)/python examples/network/demo.py
 
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)

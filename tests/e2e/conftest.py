@@ -1,4 +1,10 @@
-"""An app that trains in a moment, and ``umbel`` called through typer's runner in an empty folder."""
+"""An app that trains in a moment; ``umbel`` called through typer's runner in an empty folder, or as processes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -69,11 +75,7 @@ def site(tmp_path):
     """Write the app, with some of its text replaced, and return its folder."""
 
     def write(settings=(), code=(), name="my app"):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        (folder / "pyproject.toml").write_text(_replaced(PYPROJECT, settings))
-        (folder / "app.py").write_text(_replaced(APP, code))
-        return folder
+        return write_app(tmp_path / name, settings, code)
 
     return write
 
@@ -94,3 +96,124 @@ def only_run(tmp_path):
         return run
 
     return find
+
+
+UMBEL = [sys.executable, "-c", "from umbel.cli import main; main()"]
+DEADLINE = 30
+
+
+class Federation:
+    """A server and nodes as processes, and ``umbel`` as its operator calls it; nothing of them outlives a test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("UMBEL_")}
+        self.env |= {
+            "UMBEL_CONFIG_DIR": str(folder / "config"),
+            "XDG_DATA_HOME": str(folder / "share"),
+            "NO_COLOR": "1",
+        }
+        self.processes = []
+        self.url = ""
+        self.joins = []
+
+    def start(self, *args, output, **env):
+        """Start ``umbel`` with what it prints in files, ``output.out`` and ``output.err``."""
+        with (self.folder / f"{output}.out").open("w") as out, (self.folder / f"{output}.err").open("a") as err:
+            process = subprocess.Popen(
+                [*UMBEL, *map(str, args)], cwd=self.folder, env=self.env | env, stdout=out, stderr=err
+            )
+        self.processes.append(process)
+        return process
+
+    def serve(self, *args, **env):
+        """Start the server and wait until it listens; the second start takes the port of the first."""
+        port = self.url.rpartition(":")[2] or 0
+        process = self.start(
+            *("server", "--data", "server", "--insecure-http", "--port", port, "--json", *args), output="server", **env
+        )
+        said = self.folder / "server.out"
+        wait_until(lambda: process.poll() is not None or said.read_text().endswith("\n"), said)
+        assert process.poll() is None, (self.folder / "server.err").read_text()
+        told = json.loads(said.read_text())
+        self.url, self.joins = told["url"], told["joins"]
+        return process
+
+    def node(self, app, name, *args, join=None, **env):
+        """Start a node and wait until it has joined, or ended."""
+        return self.nodes(app, [name], *args, joins=[join or self.joins.pop(0)], **env)[0]
+
+    def nodes(self, app, names, *args, joins=None, **env):
+        """Start nodes and wait until all of them have joined, or ended."""
+        lines = joins or [self.joins.pop(0) for _ in names]
+        started = [
+            self.start(
+                *("node", "--join", line, "--app", app, "--name", name, "--data", name, *args), output=name, **env
+            )
+            for name, line in zip(names, lines, strict=True)
+        ]
+        for process, name in zip(started, names, strict=True):
+            joined = self.folder / name / "member.json"
+            wait_until(lambda p=process, j=joined: p.poll() is not None or j.exists(), self.folder / f"{name}.err")
+        return started
+
+    def status(self, name):
+        """What the server says of a node."""
+        rows = json.loads(self.umbel("nodes", "--json").stdout)["nodes"]
+        return next((row["status"] for row in rows if row["name"] == name), None)
+
+    def umbel(self, *args, **env):
+        """Call ``umbel`` and wait for its end."""
+        return subprocess.run(
+            [*UMBEL, *map(str, args)],
+            cwd=self.folder,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=2 * DEADLINE,
+        )
+
+    def close(self):
+        """End whatever is still there."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until(condition, what):
+    """Wait until a condition holds, or fail with what the file ``what`` says by then."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, what.read_text()
+        time.sleep(0.05)
+
+
+def write_app(folder, settings=(), code=()):
+    """Write the app into a folder, with some of its text replaced."""
+    folder.mkdir(exist_ok=True)
+    (folder / "pyproject.toml").write_text(_replaced(PYPROJECT, settings))
+    (folder / "app.py").write_text(_replaced(APP, code))
+    return folder
+
+
+@pytest.fixture
+def federation(tmp_path):
+    made = Federation(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def federation_of():
+    return Federation
+
+
+@pytest.fixture(scope="session")
+def app_of():
+    return write_app

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from umbel.cli._text import safe, size
+from umbel.errors import AppError
+from umbel.node import Worker
 
 _LITTLE: Final = 1_000_000_000
 _TOO_LITTLE: Final = 100_000_000
@@ -31,7 +33,7 @@ def versions() -> Iterator[Check]:
     yield Check("umbel", "ok", f"{version('umbel')} on Python {python}")
 
 
-def folder(path: Path) -> Iterator[Check]:
+def folder_checks(path: Path) -> Iterator[Check]:
     """Look at a data folder: that it is there, may be written, and is nobody else's; and at the room on its disk."""
     if not path.is_dir():
         yield Check("data folder", "fail", f"{safe(str(path))} is not there", "name it with --data, or start it first")
@@ -71,3 +73,15 @@ def _room(path: Path) -> Check:
     if usage.free < _TOO_LITTLE:
         return Check("disk", "fail", found, mend)
     return Check("disk", "warn" if usage.free < _LITTLE else "ok", found, mend if usage.free < _LITTLE else "")
+
+
+def app_loads(app: str, folder: Path) -> Check:
+    """Look whether the process in which handlers run can load the app."""
+    worker = Worker(app, folder)
+    try:
+        types = worker.start()
+    except AppError as error:
+        return Check("app", "fail", safe(str(error)), "mend the line, or install what is missing here")
+    finally:
+        worker.stop()
+    return Check("app", "ok", f"{safe(app)} handles {', '.join(map(safe, types)) or 'nothing'}")

@@ -11,7 +11,7 @@ import msgspec
 from umbel.cli._folder import RunFolder, new_run, write_results, write_text
 from umbel.cli._remote import Remote
 from umbel.cli._text import safe
-from umbel.errors import AppError, RecordError, RecordTypeError, RoundFailed, WrongState
+from umbel.errors import AppError, RecordError, RecordTypeError, WrongState
 from umbel.history import History, RoundReport
 from umbel.http.wire import RunView
 from umbel.records import MetricsRecord, ParametersRecord
@@ -25,14 +25,11 @@ _SOURCE = "server.json"
 def require_completed(view: RunView, url: str) -> None:
     """Raise if the run did not come to its end, with the way on."""
     row = view.row
-    again = f"umbel runs resume {row.run} --server {url}"
-    if row.status == "failed":
-        raise RoundFailed(f"{row.reason or 'the run failed'}\ngo on with: {again}", at=f"run {row.run}")
-    if row.status != "completed":
-        done = f"{row.completed} of {row.rounds} rounds"
-        raise WrongState(
-            f"expected run {row.run} to complete, but it is {row.status} after {done}; go on with: {again}"
-        )
+    if row.status == "completed":
+        return
+    done = f"{row.status} after {row.completed} of {row.rounds} rounds"
+    why = f": {row.reason}" if row.reason else ""
+    raise WrongState(f"run {row.run} {done}{why}\ngo on with: umbel runs resume {row.run} --server {url}")
 
 
 def history_of(remote: Remote, view: RunView, runs: Path, evaluate: Evaluate | None = None) -> History:

@@ -16,8 +16,8 @@ from umbel.http.wire import Question, RunView
 
 # In the order in which they follow one another; what else there is comes after these, by name.
 _PHASES: Final = (
-    *("waiting", "queued", "downloading", "training", "uploading", "gate", "query", "train", "aggregate"),
-    *("evaluate", "central"),
+    *("queued", "downloading", "waiting", "training", "storing", "uploading"),  # of a node
+    *("gate", "query", "train", "aggregate", "evaluate", "central"),  # of the server
 )
 _USABLE: Final = {"accepted", "replied"}
 _UNDER_WAY: Final = {"queued": "not yet fetched by the node", "sent": "at the node"}

@@ -102,12 +102,17 @@ def find_known(url: str | None) -> Known:
     raise UsageError(msg)
 
 
+def is_server(data: Path) -> bool:
+    """Say whether a folder is the data folder of a server."""
+    return (data / _ABOUT).is_file()
+
+
 def operator_of(data: Path) -> Known:
     """Return a server of this machine as its operator knows it; ``data`` is its data folder.
 
     Raises ``UsageError`` if no server has run there.
     """
-    if not (data / _ABOUT).is_file():
+    if not is_server(data):
         raise UsageError(
             "expected the data folder of a server, got one without: start umbel server with it", at=str(data)
         )

@@ -59,6 +59,11 @@ def node_folder(data: Path | None, name: str | None, *, joins: bool) -> Path:
     return nodes / folder_name(f"://{name or platform.node() or 'node'}")
 
 
+def is_node(folder: Path) -> bool:
+    """Say whether a node was started in a folder."""
+    return (folder / _FILE).is_file()
+
+
 def started(folder: Path) -> Start:
     """Return what a node was started with.
 

@@ -1,12 +1,14 @@
 """Blobs as they stream: written from mapped memory, and taken in as they arrive."""
 
+import asyncio
 import re
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from aiohttp import ClientPayloadError, web
 
 from umbel.errors import BadRange, HttpError, WrongOffset
-from umbel.http import _faults
+from umbel.http import _buffers, _faults
 from umbel.http._calls import BlobState, Call, Hooks, Sink, Source
 from umbel.http._guard import Phase, connection_of
 
@@ -99,12 +101,15 @@ async def receive(request: web.BaseRequest, call: Call, sink: Sink | None, hooks
         length = request.content_length or 0
         if offset + length > size:
             raise HttpError(f"expected at most {size - offset} more bytes, got {length}", at="Content-Length")
+        await proceed(request)
+        _buffers.widen(request.transport)
         came = await _receive(request, call, sink, hooks)
         if offset + came < size:
             return _taken(offset + came, 202)
-        await sink.finish()
+        await _to_the_end(sink.finish())
         return _taken(size, 201)
     finally:
+        _buffers.narrow(request.transport)
         await sink.close()
 
 
@@ -121,8 +126,25 @@ async def _receive(request: web.BaseRequest, call: Call, sink: Sink, hooks: Hook
         while came < request.content.total_bytes:
             pieces.append(await read(request))
             came += len(pieces[-1])
-        await sink.append(pieces)
+        await _to_the_end(sink.append(pieces))
         hooks.progress(call.member, sum(map(len, pieces)))
+
+
+async def _to_the_end(step: Coroutine[Any, Any, None]) -> None:
+    """Let a step of a sink end whatever becomes of this request: a sink is not closed in the middle of one."""
+    task = asyncio.get_running_loop().create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def proceed(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
 
 
 def _taken(offset: int, status: int) -> web.Response:

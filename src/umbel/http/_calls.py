@@ -1,6 +1,6 @@
 """What a handler is given, and what it gives back."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from umbel.http._table import Endpoint
@@ -46,7 +46,10 @@ class BlobState(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The bytes of a whole blob, best mapped from a file, and what is to be called when they are no longer read."""
+    """The bytes of a whole blob, best mapped from a file, and what is called when no more of them is asked for.
+
+    A connection may hold views of ``data`` a little longer: leave a mapping to the garbage collector.
+    """
 
     data: Any
     close: Callable[[], None]
@@ -59,19 +62,19 @@ class Sink(Protocol):
     def offset(self) -> int:
         """How many bytes are there."""
 
-    async def append(self, pieces: Sequence[bytes]) -> None:
+    def append(self, pieces: Sequence[bytes]) -> Coroutine[Any, Any, None]:
         """Take the next bytes, in pieces as they arrived."""
 
-    async def finish(self) -> None:
+    def finish(self) -> Coroutine[Any, Any, None]:
         """Check the digest of the whole and make the blob visible, durably."""
 
-    async def close(self) -> None:
+    def close(self) -> Coroutine[Any, Any, None]:
         """Let go of the upload, always called last. What has come stays, unless ``finish`` was called."""
 
 
 #: What answers an endpoint: bodies as the table says. ``stat_blob`` returns a ``BlobState``, ``get_blob`` a ``Source``,
 #: ``put_blob`` a ``Sink`` or ``None`` if the blob is there already, ``metrics`` text as bytes.
-Handler: TypeAlias = Callable[[Call], Awaitable[Any]]
+Handler: TypeAlias = Callable[[Call], Coroutine[Any, Any, Any]]
 #: Handlers by the name of their endpoint.
 Handlers: TypeAlias = Mapping[str, Handler]
 #: Returns a member by its number, ``None`` if it is unknown or was revoked.

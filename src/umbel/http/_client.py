@@ -19,6 +19,7 @@ from umbel.errors import (
     UsageError,
     VersionMismatch,
     WrongAudience,
+    WrongOffset,
 )
 from umbel.http import _faults, _json
 from umbel.http._identity import Identity
@@ -31,6 +32,7 @@ from umbel.http.wire import VERSION, Hello
 _LIFE: Final = 30.0  # seconds that a signature holds, or half of what the server lets it hold
 _BUSY: Final = 8  # times that a server may say that it is busy, before that is the answer
 _SIGNED: Final = 2  # times that a request is signed
+_OFFSETS: Final = 3  # times that an upload may find the blob to have grown meanwhile
 _WHOLE: Final = 200
 _REFUSED: Final = 400
 
@@ -156,29 +158,38 @@ class Client:
 
         Raises as ``call`` does.
         """
-        have, whole = await self.stat_blob(digest)
-        if whole:
-            return
-        with memoryview(data) as whole_view, whole_view.cast("B") as view:
+        view = memoryview(data).cast("B")
+        for attempt in range(1, _OFFSETS + 1):
+            have, whole = await self.stat_blob(digest)
+            if whole:
+                return
             self.bytes_resent += max(0, self._reached.pop(digest, 0) - have)
-            await self._put(digest, view, have, progress)
+            try:
+                await self._put(digest, view, have, progress)
+            except WrongOffset:  # another request for the same blob was quicker
+                if attempt == _OFFSETS:
+                    raise
+            else:
+                return
 
     async def _put(self, digest: str, view: memoryview, have: int, progress: Progress) -> None:
         params: dict[str, int | str] = {"digest": digest, "size": len(view), "offset": have}
-        with view[have:] as rest:
-            body = BlobBody(rest, progress)
 
-            async def read(response: aiohttp.ClientResponse) -> None:
-                await response.read()
+        def moved(count: int) -> None:
+            self.bytes_sent += count
+            progress(count)
 
-            try:
-                async with watched(body, self._line.stall):
-                    await self._ask(Asked(BY_NAME["put_blob"], params, digest, lambda: body), read)
-            except ServerUnreachable:
-                self._reached[digest] = have + body.passed_on
-                raise
-            finally:
-                self.bytes_sent += body.written
+        body = BlobBody(view[have:], moved)
+
+        async def read(response: aiohttp.ClientResponse) -> None:
+            await response.read()
+
+        try:
+            async with watched(body, self._line.stall):
+                await self._ask(Asked(BY_NAME["put_blob"], params, digest, lambda: body), read)
+        except ServerUnreachable:
+            self._reached[digest] = have + body.passed_on
+            raise
 
     async def get_blob(self, digest: str, path: str | os.PathLike[str], *, progress: Progress = ignore) -> int:
         """Fetch a blob into the file at ``path``, after the bytes that are there; return its size.
@@ -195,7 +206,12 @@ class Client:
         incoming = Incoming(path, digest, progress)
         try:
             await asyncio.to_thread(incoming.resume)
+            resumed = incoming.offset > 0
             await self._get(digest, incoming)
+            if resumed and not incoming.is_right:
+                # What was there was damaged, or of another blob.
+                incoming.restart()
+                await self._get(digest, incoming)
             incoming.check()
             return incoming.offset
         finally:
@@ -248,7 +264,9 @@ class Client:
         wait = self._poll if endpoint.waits else 0.0
         async with self._line.request(endpoint.method, target, headers, asked.body(), wait=wait) as response:
             if response.status >= _REFUSED:
-                raise await self._refusal(response)
+                error = await self._refusal(response)
+                response.close()  # a body that is still being sent is wanted no more
+                raise error
             return await read(response)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> UmbelError:

@@ -27,7 +27,7 @@ class Phase(IntEnum):
 class Connection(web.RequestHandler):
     """A connection that is timed by its phase."""
 
-    __slots__ = ("address", "pace", "phase", "received", "since", "watch")
+    __slots__ = ("address", "held", "pace", "phase", "received", "since", "watch")
 
     def __init__(self, manager: Any, watch: "Watch", **settings: Any) -> None:
         super().__init__(manager, **settings)
@@ -36,6 +36,7 @@ class Connection(web.RequestHandler):
         self.phase = Phase.HEADER
         self.since = 0.0
         self.received = 0
+        self.held: asyncio.Task[Any] | None = None
         self.pace: Pace | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,6 +48,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.watch.dismiss(self)
+        if self.held is not None:
+            self.held.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -1,12 +1,12 @@
 """A server that listens."""
 
 import asyncio
-from asyncio import sslproto
 from typing import Any, Self
 
 from aiohttp import web
 
 from umbel.errors import UsageError
+from umbel.http import _buffers
 from umbel.http._calls import Handlers, Hooks, Lookup
 from umbel.http._certificate import Certificate
 from umbel.http._door import Door
@@ -19,7 +19,6 @@ from umbel.http._token import is_loopback
 _OWN = ("hello", "openapi")
 _OPTIONAL = ("metrics",)
 _RELOAD = 5.0  # seconds between two looks at the files of the certificate
-_RECORD = 16 * 1024
 _GRACE = 2.0  # seconds that requests have to be answered when a server ends
 
 
@@ -27,7 +26,7 @@ class _Manager(web.Server):
     """Makes connections that are watched."""
 
     def __init__(self, handler: Any, watch: Watch) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(handler)
         self._watch = watch
         self._own_loop = asyncio.get_running_loop()
 
@@ -111,11 +110,6 @@ class Service:
         await self.close()
 
 
-def _shrink_tls_buffers() -> None:
-    """Let asyncio allocate for a connection what one TLS record takes, not 256 KiB: idle polls are a thousand."""
-    sslproto.SSLProtocol.max_size = _RECORD
-
-
 async def serve(handlers: Handlers, lookup: Lookup, settings: Settings, hooks: Hooks | None = None) -> Service:
     """Listen, and answer every endpoint of the table with its handler.
 
@@ -145,6 +139,6 @@ async def serve(handlers: Handlers, lookup: Lookup, settings: Settings, hooks: H
     site = Site(handlers, door, settings, hooks)
     service = Service(site, door, Watch(settings.stall, settings.limits.connections), hooks)
     if settings.certificate is not None:
-        _shrink_tls_buffers()
+        _buffers.shrink()
     await service._listen(settings)  # noqa: SLF001  # made here, and only here
     return service

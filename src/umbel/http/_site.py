@@ -1,7 +1,7 @@
 """One request after the other: found in the table, checked, handed to its handler, answered."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from umbel.errors import (
     WrongMediaType,
 )
 from umbel.http import _blobs, _faults, _json
-from umbel.http._calls import Call, Handlers, Hooks, Member
+from umbel.http._calls import Call, Handler, Handlers, Hooks, Member
 from umbel.http._door import Door
 from umbel.http._guard import Connection, Phase, connection_of
 from umbel.http._openapi import document
@@ -47,7 +47,7 @@ class Site:
         self._door = door
         self._settings = settings
         self._hooks = hooks
-        self._handlers = {"hello": self._hello, **handlers}
+        self._handlers: dict[str, Handler] = {"hello": self._hello, **handlers}
         self._by_member = Rates(limits.member_rate, limits.burst, steady)
         self._by_address = Rates(limits.address_rate, limits.burst, steady)
         self._pending = Places(limits.pending, "requests of a member")
@@ -138,7 +138,8 @@ class Site:
     async def _signed_call(
         self, found: Route, request: web.BaseRequest, body: bytes, member: Member
     ) -> web.StreamResponse:
-        call = _call(found, body, member, connection_of(request).address)
+        connection = connection_of(request)
+        call = _call(found, body, member, connection.address)
         handler = self._handlers[found.endpoint.name]
         match found.endpoint.name:
             case "stat_blob":
@@ -150,15 +151,16 @@ class Site:
                     return await _blobs.receive(request, call, await handler(call), self._hooks)
         if not found.endpoint.waits:
             return _faults.plain(await handler(call))
-        return _faults.plain(await self._held(handler(call), member.member))
+        return _faults.plain(await self._held(handler(call), connection, member.member))
 
-    async def _held(self, answer: Any, member: int) -> Any:
-        """Wait for a handler that may be told to wait no more: the server ends, or the member is revoked."""
+    async def _held(self, answer: Coroutine[Any, Any, Any], connection: Connection, member: int) -> Any:
+        """Wait for a handler that may be told to wait no more: the server ends, or the member is revoked or gone."""
         if self._stopping:
             answer.close()
             raise ServerStopping("the server is about to end: ask again in a moment")
-        task = asyncio.ensure_future(answer)
+        task = asyncio.get_running_loop().create_task(answer)
         self._waiting[task] = member
+        connection.held = task
         try:
             await asyncio.wait([task])
             if task.cancelled():
@@ -166,6 +168,7 @@ class Site:
             return task.result()
         finally:
             task.cancel()
+            connection.held = None
             del self._waiting[task]
 
     def release(self, member: int | None = None) -> None:
@@ -183,6 +186,7 @@ class Site:
         if endpoint.name == "put_blob" or not size:
             return b""
         held.enter_context(self._budget.hold(size))
+        await _blobs.proceed(request)
         connection.turn(Phase.BODY)
         pieces = []
         while piece := await _blobs.read(request):

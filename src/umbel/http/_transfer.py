@@ -41,6 +41,7 @@ class BlobBody(aiohttp.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write all of it."""
         self._transport = getattr(writer, "transport", None)
+        self.written = 0
         for begin in range(0, len(self._view), SLICE):
             piece = self._view[begin : begin + SLICE]
             await writer.write(piece)
@@ -139,14 +140,17 @@ class Incoming:
         self._hasher = blake3()
         self.offset = 0
 
+    @property
+    def is_right(self) -> bool:
+        """Whether what is there has the digest of the blob."""
+        return f"blake3:{self._hasher.hexdigest()}" == self._digest
+
     def check(self) -> None:
         """Raise ``DigestMismatch``, and forget what is there, unless it is the blob."""
-        found = f"blake3:{self._hasher.hexdigest()}"
-        if found != self._digest:
+        if not self.is_right:
             self.restart()
-            raise DigestMismatch(
-                f"expected the bytes of {self._digest}, got those of {found}", at=os.fspath(self._path)
-            )
+            message = f"expected the bytes of {self._digest}, got others: fetch them again"
+            raise DigestMismatch(message, at=os.fsdecode(self._path))
 
     def close(self) -> None:
         """Close the file."""

@@ -122,7 +122,7 @@ class Array:
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return an equal array whose bytes nobody else can change: they are copied, unless nobody can as it is."""
-        data = self.data if _is_settled(self.data) else _copied(self.data)
+        data = self.data if is_settled(self) else _copied(self.data)
         return unchecked(self.dtype, list(self.shape), self.stype, data)  # type: ignore[return-value]
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -199,12 +199,16 @@ def same_bytes(left: bytes | memoryview, right: bytes | memoryview) -> bool:
     return bool(np.array_equal(np.frombuffer(left, np.uint8), np.frombuffer(right, np.uint8)))
 
 
-def _is_settled(data: bytes | memoryview) -> bool:
-    """Say whether bytes stay what they are: those of ``bytes``, and of a file that is mapped to be read."""
-    if type(data) is bytes:
-        return True
-    owner = data.obj  # type: ignore[union-attr]
-    return type(owner) is bytes or (type(owner) is mmap and memoryview(owner).readonly)
+def is_settled(array: Array) -> bool:
+    """Say whether the bytes of an array stay what they are: those of ``bytes``, and of a file mapped to be read."""
+    data = array.data
+    return type(data) is bytes or type(data.obj) is bytes or is_mapped(array)  # type: ignore[union-attr]
+
+
+def is_mapped(array: Array) -> bool:
+    """Say whether the bytes of an array are those of a file mapped to be read: they take no memory of the process."""
+    owner = array.data.obj if type(array.data) is memoryview else None
+    return type(owner) is mmap and memoryview(owner).readonly
 
 
 def _copied(data: bytes | memoryview) -> memoryview:

@@ -1,7 +1,6 @@
 """The updates of one round, on their way into one: each accepted as a whole, added in canonical order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +9,7 @@ from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateReject
 from umbel.gate import Gate
 from umbel.optimizers import Cohort, Optimizer
 from umbel.records import ParametersRecord, RecordSet
+from umbel.rounds._batches import Batches
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
 from umbel.strategy import Strategy
@@ -32,7 +32,7 @@ class _Record:
         self._current = state.parameters_records[name]
         self._check = gate.against(self._current)
         self._kept = optimizer_state(state, self._prefix)
-        self._sum = aggregator.reduce.start(self._current)
+        self._batches = Batches(aggregator.reduce, self._current)
 
     @property
     def _prefix(self) -> str:
@@ -69,15 +69,12 @@ class _Record:
 
     def add(self, updates: list[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
-        fold = self._aggregator.reduce
-        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
-        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
-        self._sum = fold.add(self._sum, kept)
+        self._batches.add(updates)
 
     def finish(self, cohort: Cohort) -> Mapping[str, ParametersRecord]:
         """Return the next record and whatever else its optimizer keeps, by record name."""
         try:
-            mean = self._aggregator.reduce.finish(self._sum)
+            mean = self._batches.finish()
         except AggregationError as error:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
         kept, following = self._optimizer.update(self._kept, self._current, mean, cohort)

@@ -94,7 +94,7 @@ class Delivery:
         )
         failpoint("server.reply-stored")
         if task is not None:
-            self._settle(member, key, task, reply, accepted)
+            self._settle(key, reply, accepted)
         return Replied(counted=accepted.counted, reason=accepted.reason)
 
     def _reply(self, answer: Answer, task: Task | None) -> replies.Reply:
@@ -120,10 +120,9 @@ class Delivery:
             return min(now, task.created_at + task.ttl)
         return now
 
-    def _settle(self, member: int, key: Key, task: Task, reply: replies.Reply, accepted: replies.Accepted) -> None:
+    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted) -> None:
         if accepted.counted:
-            given = replies.Given(key[1], 0, member, reply.content, reply.error_code, reply.error_reason)
-            self._exchange.settle(key, fate_of(given), answered=True)
+            self._exchange.settle(key, fate_of(reply), answered=True)
         else:
             self._exchange.settle(key, lost(key[1], accepted.reason))
 

@@ -1,6 +1,6 @@
 """One thread for each run: the loop, what it leaves behind, and how it ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -24,8 +24,10 @@ from umbel.rounds import (
     train,
 )
 from umbel.server._grid import Halted, NetworkGrid
-from umbel.server._journal import Journal, Verdict
+from umbel.server._journal import Journal
 from umbel.server._log import Log
+from umbel.server._metrics import Metrics
+from umbel.store.runs import Outcome
 from umbel.strategy import Strategy
 
 _HANDLED_BY_NODES: Final = str(MessageType.EVALUATE)
@@ -39,14 +41,22 @@ class Driver:
     """
 
     def __init__(
-        self, journal: Journal, grid: NetworkGrid, log: Log, folder: Path, ended: Callable[[], object]
+        self,
+        journal: Journal,
+        grid: NetworkGrid,
+        log: Log,
+        metrics: Metrics,
+        *,
+        folder: Path,
+        ended: Callable[[], object],
     ) -> None:
         self._journal = journal
         self._grid = grid
         self._log = log
+        self._metrics = metrics
         self._folder = folder
         self._ended = ended
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, str], tuple[str, str, int]] = {}
         self._thread = Thread(target=self._drive, name=f"run {journal.run}", daemon=True)
 
     def start(self) -> None:
@@ -77,7 +87,7 @@ class Driver:
             self._ended()
 
     def _fail(self, reason: str) -> None:
-        self._journal.failed(reason)
+        self._journal.failed(reason, list(self._outcomes()))
         self._log.say("RunFailed", reason=reason)
 
     def _loop(self) -> None:
@@ -98,11 +108,11 @@ class Driver:
             case RunStarted():
                 self._journal.running()
             case UpdateAccepted():
-                self._verdicts[event.phase, event.node] = Verdict("accepted", "", event.received)
+                self._verdicts[event.phase, event.node] = "accepted", "", event.received
             case UpdateRefused():
-                self._verdicts[event.phase, event.node] = Verdict("refused", event.reason, event.received)
+                self._verdicts[event.phase, event.node] = "refused", event.reason, event.received
             case NodeLost():
-                self._verdicts[event.phase, event.node] = Verdict("lost", event.reason, 0)
+                self._verdicts[event.phase, event.node] = "lost", event.reason, 0
             case EvaluationStarted():
                 failpoint("server.evaluating")
             case StatisticsCollected() | RoundCompleted():
@@ -112,5 +122,24 @@ class Driver:
                 failpoint("server.run-finished")
 
     def _close(self, report: RoundReport, state: RecordSet) -> None:
-        self._journal.close_round(report, state, self._verdicts, self._grid)
-        self._verdicts = {}
+        outcomes = list(self._outcomes())
+        self._journal.close_round(report, state, outcomes)
+        self._verdicts.clear()
+        self._grid.notes.clear()
+        self._metrics.rounds.inc()
+        for outcome in outcomes:
+            self._metrics.messages.labels(outcome.status).inc()
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        """Yield what the loop made of the messages of the round so far."""
+        for key, (status, reason, received) in self._verdicts.items():
+            note = self._grid.notes.get(key)
+            if note is not None:
+                yield Outcome(
+                    message=note.message,
+                    status=status,
+                    reason=reason,
+                    sent=note.sent,
+                    received=received,
+                    seconds=note.seconds,
+                )

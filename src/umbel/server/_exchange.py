@@ -1,12 +1,13 @@
 """Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
 from umbel.context import derive_seed
-from umbel.envelope import Content, pack
+from umbel.envelope import Content
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http.wire import Task
@@ -107,21 +108,25 @@ class Exchange:
             return None
         given = self._keeper.read(lambda connection: replies.of_phase(connection, run, number, message_type))
         known = {each.message: fate_of(each) for each in given}
-        lost = {row.message: lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP}
+        gone = {row.message: lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP}
         roster = tuple(Node(name, number) for name, number in found.roster)
-        return Phase(roster, tuple((lost | known).values()))
-
-    def pack(self, content: RecordSet) -> Content:
-        """Take content apart, its larger parts into the blobs, unless they are there."""
-        return pack(content, self._keeper.put)
+        sent = 0 if found.content is None else found.content.size
+        return Phase(roster, tuple((gone | known).values()), sent)
 
     def blob(self, digest: str) -> object:
         """Return the bytes of a blob, mapped."""
         return self._keeper.blob(digest)
 
-    def plan(self, commission: Commission, plan: messages.Plan) -> None:
-        """Plan a phase in one transaction, and let the nodes have its messages."""
-        now = self._keeper.plan(plan)
+    def plan(self, commission: Commission, content: RecordSet, make: Callable[[Content], messages.Plan]) -> int:
+        """Plan a phase in one transaction, let the nodes have its messages, and return the size of each in bytes."""
+        now, present = time.time(), self._keeper.present
+
+        def write(packed: Content) -> messages.Plan:
+            plan = make(packed)
+            self._keeper.write(lambda connection: messages.plan(connection, plan, now=now, present=present))
+            return plan
+
+        plan = self._keeper.store(content, write)
         failpoint("server.planned")
         names = {number: name for name, number in plan.roster}
         rows = [
@@ -130,6 +135,7 @@ class Exchange:
         ]
         tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
         self._loop.call_soon_threadsafe(self._open, tasks)
+        return plan.content.size
 
     def reopen(
         self,
@@ -173,10 +179,11 @@ class Exchange:
 _GIVEN_UP: Final = ("lost", "cancelled")
 
 
-def fate_of(given: replies.Given) -> Fate:
+def fate_of(given: replies.Given | replies.Reply) -> Fate:
     """Return the fate of a message that was answered."""
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    return Fate(given.message, given.content, code, given.error_reason or "")
+    seconds = given.seconds if isinstance(given, replies.Reply) else None
+    return Fate(given.message, given.content, code, given.error_reason or "", seconds)
 
 
 def lost(message: int, reason: str) -> Fate:

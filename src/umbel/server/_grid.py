@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -11,7 +12,7 @@ from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message
 from umbel.server._exchange import Exchange
-from umbel.server._plans import Commission, Fate, Phase
+from umbel.server._plans import Commission, Fate, Note, Phase
 from umbel.store.messages import Ask, Plan
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
@@ -39,9 +40,9 @@ class NetworkGrid:
         self._phase: Phase | None = None
         self._offered: tuple[int, str, Sequence[Node]] = (0, "", ())
         self._open: dict[int, Message] = {}
-        #: The messages of the round by phase and node, and for how long the loop had the reply to each, in seconds.
-        self.asked: dict[tuple[str, str], int] = {}
-        self.judged: dict[int, float] = {}
+        self._names: dict[int, str] = {}
+        #: What is known of the messages of a round, by phase and node.
+        self.notes: dict[tuple[str, str], Note] = {}
         exchange.attach(commission.run, self._inbox.put)
 
     def halt(self) -> None:
@@ -74,30 +75,28 @@ class NetworkGrid:
         _number, message_type, roster = self._offered
         names = {node.node_id: node.name for node in roster}
         self._open = {message.metadata.message_id: message for message in messages}
-        for number, message in self._open.items():
-            self.asked[message_type, names[message.metadata.dst_node_id]] = number
-        if self._phase is None:
-            self._plan(self._open)
-        else:
-            for fate in self._phase.settled:
-                self._inbox.put(fate)
+        sent = self._plan(self._open) if self._phase is None else self._phase.sent
+        self._names = {number: names[message.metadata.dst_node_id] for number, message in self._open.items()}
+        self.notes.update(((message_type, name), Note(number, sent)) for number, name in self._names.items())
+        for fate in () if self._phase is None else self._phase.settled:
+            self._inbox.put(fate)
         self._previous = frozenset(names)
 
-    def _plan(self, asked: Mapping[int, Message]) -> None:
+    def _plan(self, asked: Mapping[int, Message]) -> int:
         if not asked:
-            return
+            return 0
         number, message_type, roster = self._offered
         first = next(iter(asked.values()))
-        plan = Plan(
+        make = partial(
+            Plan,
             run=self._commission.run,
             round=number,
             phase=message_type,
             roster=tuple(roster),
-            content=self._exchange.pack(first.content),
             ttl=first.metadata.ttl,
             asks=tuple(Ask(each, slot, asked[each].metadata.dst_node_id) for slot, each in enumerate(asked)),
         )
-        self._exchange.plan(self._commission, plan)
+        return self._exchange.plan(self._commission, first.content, lambda content: make(content=content))
 
     def replies(self) -> Iterator[Message]:
         """Yield a reply to every message, as they come: content mapped from disk, or an error that says what happened.
@@ -110,9 +109,14 @@ class NetworkGrid:
             if fate is not None and message is not None:
                 begun = time.perf_counter()
                 yield self._reply(message, fate)
-                self.judged[fate.message] = time.perf_counter() - begun
+                self._note(fate, time.perf_counter() - begun)
                 failpoint("server.aggregating")
         failpoint("server.quorum")
+
+    def _note(self, fate: Fate, gate: float) -> None:
+        key = self._offered[1], self._names[fate.message]
+        if fate.seconds is not None:
+            self.notes[key] = self.notes[key]._replace(seconds={**fate.seconds, "gate": gate})
 
     def _next(self, seconds: float | None) -> Fate | None:
         try:

@@ -1,12 +1,12 @@
 """One run in the ledger: what it goes on from, and what each of its rounds leaves behind."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
+import sqlalchemy as sa
 
-from umbel.envelope import unpack
+from umbel.envelope import Content, unpack
 from umbel.errors import UsageError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
@@ -16,7 +16,6 @@ from umbel.message import MessageType
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds import begin
 from umbel.server._exchange import Exchange
-from umbel.server._grid import NetworkGrid
 from umbel.server._keeper import Keeper
 from umbel.server._plans import Commission
 from umbel.store import messages, runs
@@ -24,14 +23,6 @@ from umbel.strategy import Strategy, named
 
 _MODEL = "model"
 _NAME = "name"
-
-
-class Verdict(NamedTuple):
-    """What the loop made of a reply: "accepted", "refused" or "lost", why, and of how many bytes it was."""
-
-    status: str
-    reason: str
-    received: int
 
 
 def strategy_of(spec: RunSpec) -> Strategy:
@@ -106,36 +97,34 @@ class Journal:
         """The nodes that the run wants are there."""
         self._status("running")
 
-    def close_round(
-        self, report: RoundReport, state: RecordSet, verdicts: Mapping[tuple[str, str], Verdict], grid: NetworkGrid
-    ) -> None:
+    def close_round(self, report: RoundReport, state: RecordSet, outcomes: Sequence[runs.Outcome]) -> None:
         """Make the end of a round durable: blobs first, then report, state and outcomes in one transaction."""
-        content = self._exchange.pack(state)
-        failpoint("server.state-stored")
-        closing = runs.Closing(
-            round=report.round,
-            report=report.to_json(),
-            state=content,
-            digest=report.digest,
-            outcomes=tuple(_outcomes(verdicts, grid)),
-        )
-        now, present = time.time(), self._keeper.present
-        self._keeper.write(lambda connection: runs.close_round(connection, self.run, closing, now=now, present=present))
+        needed = self._keeper.needed(self.run)
+        self._keeper.store(state, lambda content: self._close(report, content, outcomes))
         failpoint("server.round-committed")
         self.completed = report.round
-        grid.asked.clear()
-        grid.judged.clear()
-        if self._keep is not None:
-            keep = self._keep
-            self._keeper.write(lambda connection: runs.trim(connection, self.run, keep))
+        self._keeper.discard(needed.keys() - self._keeper.needed(self.run).keys())
+
+    def _close(self, report: RoundReport, content: Content, outcomes: Sequence[runs.Outcome]) -> None:
+        failpoint("server.state-stored")
+        closing = runs.Closing(report.round, report.to_json(), content, report.digest, tuple(outcomes))
+        now, present = time.time(), self._keeper.present
+
+        def close(connection: sa.Connection) -> None:
+            runs.close_round(connection, self.run, closing, now=now, present=present)
+            if self._keep is not None:
+                runs.trim(connection, self.run, self._keep)
+
+        self._keeper.write(close)
 
     def finished(self) -> None:
         """The run is complete."""
         self._status("completed")
 
-    def failed(self, reason: str) -> None:
-        """The run cannot go on by itself; it can be resumed."""
+    def failed(self, reason: str, outcomes: Sequence[runs.Outcome]) -> None:
+        """The run cannot go on by itself; it can be resumed, and asks again those whose answers did not count."""
         self._exchange.cancel_run(self.run, "the run failed")
+        self._keeper.write(lambda connection: runs.record(connection, self.run, outcomes))
         self._status("failed", reason)
 
     def halted(self) -> None:
@@ -147,12 +136,3 @@ class Journal:
     def _status(self, status: str, reason: str = "") -> None:
         now = time.time()
         self._keeper.write(lambda connection: runs.set_status(connection, self.run, status, now=now, reason=reason))
-
-
-def _outcomes(verdicts: Mapping[tuple[str, str], Verdict], grid: NetworkGrid) -> list[runs.Outcome]:
-    found = []
-    for key, verdict in verdicts.items():
-        message = grid.asked.get(key)
-        if message is not None:
-            found.append(runs.Outcome(message=message, status=verdict.status, reason=verdict.reason))
-    return found

@@ -2,17 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from umbel.envelope import Part
+from umbel.envelope import Content, pack
+from umbel.errors import BlobMissing
+from umbel.records import RecordSet
 from umbel.server._metrics import Metrics
-from umbel.store import Blobs, Ledger, messages
+from umbel.store import Blobs, Ledger, collect, references
 
 _T = TypeVar("_T")
+_ATTEMPTS: Final = 3
 Operation = Callable[[sa.Connection], _T]
 
 
@@ -23,6 +28,11 @@ class Keeper:
         self._ledger = ledger
         self._blobs = blobs
         self._metrics = metrics
+        self._later = ThreadPoolExecutor(1, "umbel-blobs")
+
+    def close(self) -> None:
+        """Finish what is to be done soon."""
+        self._later.shutdown()
 
     def read(self, operation: Operation[_T]) -> _T:
         """Return what a reading operation returns."""
@@ -46,19 +56,41 @@ class Keeper:
         future.add_done_callback(lambda _: self._metrics.commits.observe(time.perf_counter() - begun))
         return future
 
-    def plan(self, plan: messages.Plan) -> float:
-        """Plan a phase and return when, in seconds since 1970."""
-        now = time.time()
-        self.write(lambda connection: messages.plan(connection, plan, now=now, present=self.present))
-        return now
+    def store(self, content: RecordSet, use: Callable[[Content], _T]) -> _T:
+        """Take content apart into blobs, and return what ``use`` makes of that in a transaction.
+
+        A blob that was there, and that was collected before the transaction held it, is written again.
+        """
+        for _ in range(_ATTEMPTS):
+            with suppress(BlobMissing):
+                return use(pack(content, self._blobs.put))
+        return use(pack(content, self._blobs.put))
+
+    def needed(self, run: int) -> dict[str, int]:
+        """Return the digests that a run needs, with their sizes."""
+        return self.read(lambda connection: references.of_run(connection, run))
+
+    def discard(self, digests: Collection[str]) -> None:
+        """Delete blobs, soon, unless something needs them."""
+        if digests:
+            self._later.submit(self._discard, list(digests))
+
+    def _discard(self, digests: list[str]) -> None:
+        for digest in digests:
+            # One at a time: while a large file goes, nothing is committed.
+            self._ledger.between(partial(self._delete, digest)).result()
+
+    def _delete(self, digest: str, connection: sa.Connection) -> None:
+        if references.unreferenced(connection, [digest]):
+            self._blobs.delete(digest)
+
+    def collect(self, seen: frozenset[str]) -> frozenset[str]:
+        """Delete the blobs that nothing needs now, nor did in the pass before; return what to look at next time."""
+        return collect(self._ledger, self._blobs, seen=seen).seen
 
     def present(self, digest: str) -> int | None:
         """Return the size of a blob, or None if there is no such blob."""
         return self._blobs.has(digest)
-
-    def put(self, segments: Sequence[bytes | memoryview]) -> Part:
-        """Store segments as one blob; nothing is written if it is there."""
-        return self._blobs.put(segments)
 
     def blob(self, digest: str) -> Any:
         """Return the bytes of a blob, mapped if the store can."""

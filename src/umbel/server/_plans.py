@@ -1,6 +1,6 @@
 """What a run is to the parts of the server that drive it, as frozen values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from umbel.envelope import Content
@@ -19,19 +19,29 @@ class Commission(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """What became of a message: content, or an error and why."""
+    """What became of a message: content, or an error and why; and where the node's seconds went, if that is known."""
 
     message: int
-    content: Content | None
-    error_code: int
-    reason: str
+    content: Content | None = None
+    error_code: int = 0
+    reason: str = ""
+    seconds: Mapping[str, float] | None = None
 
 
 class Phase(NamedTuple):
-    """A phase of a round that is planned: the nodes there were, and the fates that are known by now."""
+    """A phase that is planned: the nodes there were, the fates that are known, and the bytes that each was sent."""
 
     roster: Sequence[Node]
     settled: Sequence[Fate]
+    sent: int
+
+
+class Note(NamedTuple):
+    """What is known of a message for its story: its number, the bytes of what was sent, and where the seconds went."""
+
+    message: int
+    sent: int
+    seconds: dict[str, float] | None = None
 
 
 class Offer(NamedTuple):

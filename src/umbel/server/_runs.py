@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import sqlalchemy as sa
 
 from umbel.envelope import Content, unpack
 from umbel.errors import UsageError, WrongState
@@ -21,10 +22,12 @@ from umbel.server._grid import NetworkGrid
 from umbel.server._journal import Journal, initial_of, strategy_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
+from umbel.server._metrics import Metrics
 from umbel.store import messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
+_LOGS: Final = 16  # of runs that have ended, for whoever still watches
 
 
 class Runs:
@@ -33,9 +36,12 @@ class Runs:
     ``owner`` is the user whose runs are meant, None for the runs of all.
     """
 
-    def __init__(self, keeper: Keeper, exchange: Exchange, folder: Path, keep: int | None, hold: float) -> None:
+    def __init__(
+        self, keeper: Keeper, exchange: Exchange, metrics: Metrics, folder: Path, *, keep: int | None, hold: float
+    ) -> None:
         self._keeper = keeper
         self._exchange = exchange
+        self._metrics = metrics
         self._folder = folder
         self._keep = keep
         self._hold = hold
@@ -80,8 +86,9 @@ class Runs:
         log = await self._log(run.id)
         log.go_on()
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
-        driver = Driver(journal, grid, log, self._folder, lambda: self._ended(run.id))
+        driver = Driver(journal, grid, log, self._metrics, folder=self._folder, ended=lambda: self._ended(run.id))
         self._journals[run.id], self._drivers[run.id] = journal, driver
+        self._metrics.runs.set(len(self._drivers))
         if journal.stopping:
             driver.halt()
         driver.start()
@@ -102,6 +109,10 @@ class Runs:
     def _forget(self, run: int) -> None:
         self._drivers.pop(run, None)
         self._journals.pop(run, None)
+        self._metrics.runs.set(len(self._drivers))
+        ended = [each for each in self._logs if each not in self._drivers]
+        for each in ended[:-_LOGS]:
+            del self._logs[each]
 
     async def _log(self, run: int) -> Log:
         if run not in self._logs:
@@ -169,10 +180,11 @@ class Runs:
             raise WrongState(
                 f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name
             )
-        now = time.time()
-        await self._keeper.commit(lambda connection: messages.reopen(connection, run, now=now))
-        resumed = await self._keeper.commit(lambda connection: runs.set_status(connection, run, "waiting", now=now))
-        await self._start(resumed)
+        spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
+        if rounds is not None and rounds < spec.rounds:
+            raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
+        text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
+        await self._start(await self._keeper.commit(partial(_resume, run=run, spec=text)))
 
     async def halt(self, seconds: float) -> None:
         """Leave all loops at points from which they can go on."""
@@ -182,6 +194,13 @@ class Runs:
         until = time.monotonic() + seconds
         for driver in drivers:
             await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
+
+
+def _resume(connection: sa.Connection, run: int, spec: str) -> runs.Run:
+    now = time.time()
+    runs.set_spec(connection, run, spec)
+    messages.reopen(connection, run, now=now)
+    return runs.set_status(connection, run, "waiting", now=now)
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:

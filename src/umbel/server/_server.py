@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from typing import Final
 
-from umbel.http import Handlers, Hooks, Member, Service, serve
+from umbel.errors import UsageError
+from umbel.http import Certificate, Handlers, Hooks, Member, Service, is_loopback, serve
 from umbel.http import Settings as Listening
 from umbel.server._delivery import Delivery
 from umbel.server._desk import Desk
@@ -49,7 +50,7 @@ class Server:
             OSError: if the address cannot be listened on.
 
         """
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._main())
 
     def stop(self) -> None:
@@ -77,6 +78,7 @@ class _Start:
         self._folder = Folder(settings.data)
         self._presence = Presence(settings.silence)
         self._metrics = Metrics()
+        self._certificate = _certificate(settings, self._folder)
         self._service: Service | None = None
 
     async def listen(self) -> About:
@@ -84,6 +86,7 @@ class _Start:
         ledger = self._held.enter_context(Ledger.open(self._settings.database or self._folder.ledger))
         blobs = DirectoryBlobs(self._folder.blobs)
         keeper = Keeper(ledger, blobs, self._metrics)
+        self._held.callback(keeper.close)
         key = self._folder.identity().key
         operator = await keeper.commit(lambda connection: ensure_operator(connection, key))
         registry = Registry(await keeper.look(members.every), operator.id, self._presence)
@@ -95,7 +98,7 @@ class _Start:
         settings, desk = self._settings, Desk()
         exchange = Exchange(keeper, desk, self._presence, registry)
         delivery = Delivery(keeper, exchange, desk, registry, self._presence)
-        runs = Runs(keeper, exchange, self._folder.scratch, settings.keep, settings.poll)
+        runs = Runs(keeper, exchange, self._metrics, self._folder.scratch, keep=settings.keep, hold=settings.poll)
         people = Members(keeper, registry, self._changed)
         transfers = Transfers(blobs, Uploads(self._folder.uploads, blobs))
         await runs.take_up()
@@ -125,18 +128,20 @@ class _Start:
             release=_RELEASE,
             host=settings.host,
             port=settings.port,
+            certificate=self._certificate,
             stall=settings.stall,
             skew=settings.skew,
             limits=settings.limits,
         )
 
     def _say(self, operator: int, port: int) -> About:
-        scheme = "http" if self._settings.plain else "https"
+        scheme, host = "http" if self._certificate is None else "https", self._settings.names[0]
         about = About(
             server=self._folder.server,
             member=operator,
             key_file=str(self._folder.operator),
-            url=f"{scheme}://{self._settings.host}:{port}",
+            url=f"{scheme}://{host}:{port}",
+            fingerprint="" if self._certificate is None else self._certificate.fingerprint,
         )
         self._folder.say(about)
         return about
@@ -151,6 +156,34 @@ class _Start:
     def _moved(self, member: int, count: int) -> None:
         self._presence.moved(member)
         self._metrics.bytes.inc(count)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the faster event loop of the extra ``uvloop``, if it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _certificate(settings: Settings, folder: Folder) -> Certificate | None:
+    """Return what the server shows, None for plain HTTP.
+
+    Raises ``UsageError`` for plain HTTP that others could listen to.
+    """
+    if settings.certificate is not None and settings.key is not None:
+        return Certificate(settings.certificate, settings.key)
+    if not settings.plain:
+        return Certificate.keep(folder.keys, settings.names)
+    if not is_loopback(settings.host):
+        raise UsageError(
+            f"expected a loopback address for plain HTTP, which anybody on the way can read, got {settings.host}: "
+            "use TLS, which needs no further work",
+            at="host",
+        )
+    return None
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -1,10 +1,13 @@
 """What a server is told."""
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from umbel.http import Limits
+
+_ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104 - a server listens; the operator says where
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stall: float = 10.0
     skew: float = 60.0
     limits: Limits = Limits()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which the server is reached, the best first: the address that it listens on, if it is one."""
+        own = () if self.host in _ANY else (self.host,)
+        return tuple(dict.fromkeys((*own, *self.hosts))) or ("localhost",)
 
     @property
     def silence(self) -> float:

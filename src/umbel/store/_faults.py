@@ -38,14 +38,16 @@ _FATAL: Final = (LedgerFailed, LedgerDamaged)
 
 def named(error: BaseException, place: str) -> UmbelError | None:
     """Return what an error of a database means, or None if it is no failure of the database."""
-    if isinstance(error, OverflowError | sa.exc.DataError):
-        return UsageError("expected numbers of 64 bits with a sign and text without NUL", at=place)
     original: Any = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    kinds = {kind.__name__ for kind in type(original).__mro__}
+    if kinds & {"OverflowError", "DataError"}:
+        return UsageError("expected numbers of 64 bits with a sign and text without NUL", at=place)
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", 0) & 0xFF
         return _told(_SQLITE.get(code), original, place)
-    if isinstance(error, sa.exc.DBAPIError):
-        state = getattr(original, "sqlstate", None) or ("08" if isinstance(error, sa.exc.OperationalError) else "")
+    if hasattr(original, "sqlstate"):
+        # Without a state, it is the connection that failed.
+        state = original.sqlstate or ("08" if "OperationalError" in kinds else "")
         return _told(_POSTGRES.get(state) or _POSTGRES.get(state[:2]), original, place)
     return None
 

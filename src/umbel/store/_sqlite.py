@@ -98,7 +98,7 @@ class Sqlite:
         self._copy_log(connection)
 
     def _is_long(self) -> bool:
-        return self._commits % 16 == 0 and self._log.stat().st_size > _LOG_BYTES
+        return self._commits % 16 == 0 and self._log.exists() and self._log.stat().st_size > _LOG_BYTES
 
     def _copy_log(self, connection: sa.Connection) -> None:
         try:

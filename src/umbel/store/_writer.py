@@ -162,7 +162,9 @@ class Writer:
             else:
                 transaction.commit()
                 failpoint("store.committed")
-        except (sa.exc.SQLAlchemyError, UmbelError) as error:
+        except _BatchFailed:
+            raise
+        except Exception as error:  # of the database or its driver: operations keep theirs
             raise _BatchFailed(self._reason(error)) from error
         return done
 

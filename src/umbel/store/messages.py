@@ -180,19 +180,24 @@ def cancel(connection: sa.Connection, keys: Iterable[Key], reason: str) -> list[
 
 
 def reopen(connection: sa.Connection, run: int, *, now: float) -> list[Key]:
-    """Open the cancelled messages of phases that are not closed again, under the next number; return them.
+    """Open the messages of unclosed phases again that were cancelled, lost or refused, and return them.
 
-    Their phases begin anew: their time to live counts from ``now``.
+    Each gets the next number; what was answered to it is forgotten, and what was accepted stays answered. The phases
+    begin anew: their time to live counts from ``now``.
     """
-    messages, phases = tables.messages, tables.phases
-    unclosed = sa.select(phases.c.round).where(phases.c.run == run, phases.c.closed_at.is_(None))
-    which = (messages.c.run == run) & (messages.c.status == "cancelled") & messages.c.round.in_(unclosed)
-    numbers = list(connection.execute(sa.select(messages.c.message).where(which)).scalars())
-    values = {"status": "planned", "reason": "", "fence": messages.c.fence + 1}
-    connection.execute(sa.update(messages).where(which).values(values))
-    connection.execute(
-        sa.update(phases).where(phases.c.run == run, phases.c.closed_at.is_(None)).values(created_at=now)
-    )
+    unclosed = sa.select(tables.phases.c.round).where(tables.phases.c.run == run, tables.phases.c.closed_at.is_(None))
+    of_phases = (_M.run == run) & _M.round.in_(unclosed)
+    again = of_phases & _M.status.in_(("cancelled", "lost", "refused"))
+    numbers = list(connection.execute(sa.select(_M.message).where(again)).scalars())
+    for number in numbers:
+        references.release(connection, run, f"message {number}")
+        connection.execute(_FORGET, {"run": run, "message": number})
+    values = {"status": "planned", "reason": "", "fence": _M.fence + 1, "received": 0, "seconds": "{}"}
+    connection.execute(sa.update(tables.messages).where(again).values(values))
+    accepted = of_phases & (_M.status == "accepted")
+    connection.execute(sa.update(tables.messages).where(accepted).values(status="replied"))
+    begun = (tables.phases.c.run == run) & tables.phases.c.closed_at.is_(None)
+    connection.execute(sa.update(tables.phases).where(begun).values(created_at=now))
     return [(run, number) for number in numbers]
 
 
@@ -234,6 +239,9 @@ _END: Final = (
     sa.update(tables.messages)
     .where(_WHICH, _M.status == sa.literal_column("'planned'"))
     .values(status=sa.bindparam("next_status"), reason=sa.bindparam("why"))
+)
+_FORGET: Final = sa.delete(tables.replies).where(
+    tables.replies.c.run == sa.bindparam("run"), tables.replies.c.message == sa.bindparam("message")
 )
 _QUESTIONS: Final = (
     sa.select(

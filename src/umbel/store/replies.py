@@ -15,6 +15,7 @@ from umbel.errors import Fenced, NotFound, ReplyConflict
 from umbel.store import _tables as tables
 from umbel.store import references
 from umbel.store._json import legible, packed, unpacked
+from umbel.store._quick import Quick
 from umbel.store.references import Present
 
 __all__ = ["Accepted", "Given", "Reply", "accept", "of_phase"]
@@ -75,9 +76,10 @@ def accept(connection: sa.Connection, reply: Reply, *, node: int, now: float, pr
         BlobMissing: if a blob of the content is not in the store; nothing has changed then.
 
     """
-    found = connection.execute(_FIND, {"run": reply.run, "message": reply.message, "node": node}).first()
-    if found is None:
+    row = _FIND(connection, {"run": reply.run, "message": reply.message, "node": node}).fetchone()
+    if row is None:
         raise NotFound(f"this node has no message {reply.message} in run {reply.run}", at="message")
+    found = _Found(*row)
     said = _said(reply)
     identity = blake3(said.encode()).digest()
     if found.identity is not None:
@@ -95,6 +97,19 @@ def of_phase(connection: sa.Connection, run: int, round: int, phase: str) -> lis
     return [_given(row) for row in rows]
 
 
+class _Found(NamedTuple):
+    """A message with its phase, and its reply if it has one."""
+
+    status: str
+    reason: str
+    fence: int
+    round: int
+    created_at: float
+    ttl: float
+    identity: bytes | None
+    counted: bool | None
+
+
 class _Kept(NamedTuple):
     """What a row of a reply is made of."""
 
@@ -107,14 +122,14 @@ class _Kept(NamedTuple):
 _M: Final = tables.messages.c
 _R: Final = tables.replies.c
 _P: Final = tables.phases.c
-_FIND: Final = (
+_FIND: Final = Quick(
     sa.select(*(_M.status, _M.reason, _M.fence, _M.round, _P.created_at, _P.ttl, _R.identity, _R.counted))
     .join_from(tables.messages, tables.phases, (_P.run == _M.run) & (_P.round == _M.round) & (_P.phase == _M.phase))
     .outerjoin(tables.replies, (_R.run == _M.run) & (_R.message == _M.message))
     .where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"), _M.node == sa.bindparam("node"))
 )
-_KEEP: Final = sa.insert(tables.replies)
-_ANSWERED: Final = (
+_KEEP: Final = Quick(sa.insert(tables.replies).values({column.name: sa.bindparam(column.name) for column in _R}))
+_ANSWERED: Final = Quick(
     sa.update(tables.messages)
     .where(_M.run == sa.bindparam("its_run"), _M.message == sa.bindparam("which"))
     .values(
@@ -138,16 +153,16 @@ def _said(reply: Reply) -> str:
     return packed(_Said(reply.content, reply.error_code, reason))
 
 
-def _again(found: Any, reply: Reply, identity: bytes) -> Accepted:
+def _again(found: _Found, reply: Reply, identity: bytes) -> Accepted:
     """Answer a reply to a message that has one."""
     if found.identity == identity:
-        return Accepted(found.counted, "" if found.counted else f"late: {found.reason}")
+        return Accepted(bool(found.counted), "" if found.counted else f"late: {found.reason}")
     if found.fence != reply.fence:
         raise _fenced(found, reply)
     raise ReplyConflict("expected the reply that was given before, got another one", at=f"message {reply.message}")
 
 
-def _fenced(found: Any, reply: Reply) -> Fenced:
+def _fenced(found: _Found, reply: Reply) -> Fenced:
     return Fenced(
         f"expected fencing number {found.fence}, got {reply.fence}: the message was handed out again",
         at=f"message {reply.message}",
@@ -163,7 +178,7 @@ def _count(connection: sa.Connection, reply: Reply, kept: _Kept, present: Presen
     return Accepted(counted=True)
 
 
-def _late(connection: sa.Connection, found: Any, reply: Reply, kept: _Kept) -> Accepted:
+def _late(connection: sa.Connection, found: _Found, reply: Reply, kept: _Kept) -> Accepted:
     """Note a reply that does not count; one to a cancelled message is not kept: it may be asked for again."""
     reason = found.reason
     if found.status == "planned":
@@ -178,12 +193,12 @@ def _late(connection: sa.Connection, found: Any, reply: Reply, kept: _Kept) -> A
 
 def _keep(connection: sa.Connection, reply: Reply, kept: _Kept, *, counted: bool) -> None:
     row = {"run": reply.run, "message": reply.message, "identity": kept.identity, "answer": kept.answer}
-    connection.execute(_KEEP, row | {"counted": counted, "received_at": kept.received_at})
+    _KEEP(connection, row | {"counted": counted, "received_at": kept.received_at})
 
 
 def _mark(connection: sa.Connection, reply: Reply, status: str, reason: str) -> None:
     key = {"its_run": reply.run, "which": reply.message, "next_status": status, "why": reason}
-    connection.execute(_ANSWERED, key | {"bytes": reply.received, "where_time_went": packed(reply.seconds)})
+    _ANSWERED(connection, key | {"bytes": reply.received, "where_time_went": packed(reply.seconds)})
 
 
 def _given(row: Any) -> Given:

@@ -29,7 +29,9 @@ __all__ = [
     "find",
     "get",
     "note_restart",
+    "record",
     "reports",
+    "set_spec",
     "set_state",
     "set_status",
     "state",
@@ -158,6 +160,11 @@ def set_state(connection: sa.Connection, run: int, content: Content, digest: str
     _update(connection, run, {"state": packed(content), "digest": digest})
 
 
+def set_spec(connection: sa.Connection, run: int, spec: str) -> None:
+    """Replace what was submitted, such as by more rounds; the model to begin with stays the one that it was."""
+    _update(connection, run, {"spec": spec})
+
+
 def note_restart(connection: sa.Connection, run: int, now: float) -> None:
     """Take note that a server took a run up again."""
     _update(connection, run, {"restarts": packed((*get(connection, run).restarts, now))})
@@ -176,7 +183,7 @@ def close_round(connection: sa.Connection, run: int, closing: Closing, *, now: f
         return found
     if closing.round != found.completed + 1 and (closing.round, found.completed) != (0, 0):
         raise WrongState(f"expected round {found.completed + 1}, got round {closing.round}", at=found.name)
-    _record(connection, run, closing.outcomes)
+    record(connection, run, closing.outcomes)
     _drop(connection, run, closing.round, now)
     set_state(connection, run, closing.state, closing.digest, present=present)
     connection.execute(_REPORT, {"run": run, "round": closing.round, "report": closing.report})
@@ -241,8 +248,8 @@ def _is_closed(connection: sa.Connection, run: Run, closing: Closing) -> bool:
     return known is not None and run.completed == closing.round and run.digest == closing.digest
 
 
-def _record(connection: sa.Connection, run: int, outcomes: Iterable[Outcome]) -> None:
-    """Write outcomes, those that set the same columns together."""
+def record(connection: sa.Connection, run: int, outcomes: Iterable[Outcome]) -> None:
+    """Write what the loop made of messages; those that set the same columns together."""
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for outcome in outcomes:
         values: dict[str, Any] = {"status": outcome.status, "reason": legible(outcome.reason)}

@@ -1,0 +1,118 @@
+"""Runs over nodes that are interrupted: by Ctrl-C, by the operator, by the death of the server or of a node."""
+
+import json
+import signal
+import time
+
+import pytest
+
+SLOW = [("    gap =", "    import time; time.sleep(0.15)\n    gap =")]
+ROUNDS = 12
+
+
+@pytest.fixture
+def running(federation, app_of):
+    """A server with two nodes, and a run of some seconds that somebody watches."""
+    app = app_of(federation.folder / "app", code=SLOW)
+    federation.serve()
+    federation.nodes(app, ["site-0", "site-1"])
+    federation.watcher = federation.start(
+        *("run", "app", "--server", federation.url, "--nodes", "site-0,site-1", "--rounds", ROUNDS), output="run"
+    )
+    reaches(federation, 3)
+    return federation
+
+
+def said(federation, output="run"):
+    return (federation.folder / f"{output}.out").read_text()
+
+
+def reaches(federation, number, output="run"):
+    deadline = time.monotonic() + 30
+    while f"round {number:>2}/{ROUNDS}" not in said(federation, output):
+        assert time.monotonic() < deadline, said(federation, output)
+        assert federation.watcher.poll() is None, (federation.folder / f"{output}.err").read_text()
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def whole(federation, app_of):
+    """The digest of the same run on one machine."""
+
+    def digest():
+        app_of(federation.folder / "quick")
+        result = federation.umbel("run", "quick", "--nodes", 2, "--rounds", ROUNDS, "--runs", "local")
+        return next(line for line in result.stdout.splitlines() if line.startswith("digest"))
+
+    return digest
+
+
+def restart(federation, process):
+    process.kill()
+    process.wait()
+    return federation.serve()
+
+
+def test_a_server_that_is_killed_and_started_again_ends_the_run_with_the_same_bytes(running, whole):
+    (server, *_) = running.processes
+    restart(running, server)
+    assert running.watcher.wait(60) == 0, (running.folder / "run.err").read_text()
+    text = said(running)
+    assert whole() in text
+    assert "no answer from" in text
+    assert [f"round {number:>2}/{ROUNDS}" in text for number in range(1, ROUNDS + 1)].count(True) == ROUNDS
+    shown = running.umbel("runs", "show", 1).stdout
+    assert "the server came back and the run went on by itself" in shown
+
+
+def test_a_node_that_is_killed_and_started_again_goes_on(running, whole):
+    node = running.processes[1]
+    node.kill()
+    node.wait()
+    running.start("node", "--data", "site-0", output="site-0")
+    assert running.watcher.wait(60) == 0, (running.folder / "run.err").read_text()
+    assert whole() in said(running)
+
+
+def test_ctrl_c_leaves_the_run_going(running, whole):
+    running.watcher.send_signal(signal.SIGINT)
+    assert running.watcher.wait(30) == 130
+    error = (running.folder / "run.err").read_text()
+    assert f"umbel runs watch 1 --server {running.url}" in error
+    assert "Traceback" not in error
+    watched = running.umbel("runs", "watch", 1, "--server", running.url)
+    assert whole() in watched.stdout
+
+
+def test_a_run_that_is_stopped_can_go_on(running, whole):
+    stopped = running.umbel("runs", "stop", 1)
+    assert stopped.returncode == 0, stopped.stderr
+    assert running.watcher.wait(30) == 1
+    assert "umbel runs resume 1" in (running.folder / "run.err").read_text()
+    resumed = running.umbel("runs", "resume", 1)
+    assert resumed.returncode == 0, resumed.stderr
+    assert whole() in running.umbel("runs", "watch", 1).stdout
+    again = running.umbel("runs", "resume", 1)
+    assert again.returncode != 0
+    assert "completed" in again.stderr
+
+
+def test_a_node_that_is_shut_out_ends_and_the_round_goes_on_without_it(running):
+    assert running.umbel("nodes", "revoke", "site-1").returncode == 0
+    assert running.processes[2].wait(30) == 77
+    assert running.status("site-1") == "revoked"
+    assert running.watcher.wait(60) == 0
+    shown = running.umbel("runs", "show", 1).stdout
+    assert "site-1 lost" in shown
+    assert "round 12" in said(running)
+
+
+def test_a_server_ends_at_once_when_it_is_told_to(running):
+    server = running.processes[0]
+    begun = time.monotonic()
+    server.terminate()
+    assert server.wait(10) == 0
+    assert time.monotonic() - begun < 8
+    error = (running.folder / "server.err").read_text()
+    assert "Traceback" not in error
+    assert [json.loads(line)["text"] for line in error.splitlines() if not line.startswith("{")] == []
