@@ -29,6 +29,9 @@ class LocalGrid:
     message's ``group_id``, the round.
     """
 
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
+
     def __init__(
         self,
         client_app: ClientApp,

@@ -1,13 +1,14 @@
 """From the events of a round to its report."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from time import perf_counter
 from typing import Any, Final
 
 from umbel.errors import RoundFailed
-from umbel.history import RoundReport
+from umbel.history import Arrival, RoundReport
 from umbel.message import MessageType
+from umbel.records import RecordSet
 from umbel.rounds._events import NodeLost, UpdateRefused
 from umbel.rounds._gather import Outcome, Question
 
@@ -25,9 +26,9 @@ class Tally:
         self._seconds: dict[str, float] = {}
         self._mark = perf_counter()
 
-    def sent(self, question: Question) -> None:
-        """Count what goes out to a cohort."""
-        self._bytes["sent"] += question.content.count_bytes() * question.size
+    def sent(self, content: RecordSet, count: int) -> None:
+        """Count content that goes out so many times."""
+        self._bytes["sent"] += content.count_bytes() * count
 
     def watch(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Count every outcome and pass it on."""
@@ -65,7 +66,9 @@ class Tally:
             at=f"round {question.round}",
         )
 
-    def report(self, question: Question, metrics: Mapping[str, Any], digest: str) -> RoundReport:
+    def report(
+        self, question: Question, metrics: Mapping[str, Any], digest: str, arrivals: Sequence[Arrival] = ()
+    ) -> RoundReport:
         """Return the report of the round that began with ``question``."""
         return RoundReport(
             round=question.round,
@@ -77,6 +80,7 @@ class Tally:
             bytes=dict(self._bytes),
             seconds=dict(self._seconds),
             digest=digest,
+            arrivals=tuple(arrivals),
         )
 
 

@@ -14,6 +14,9 @@ from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
 from umbel.strategy import Strategy
 
+# (model, update) -> what the update is to be on top of the model.
+Onto = Callable[[ParametersRecord, ParametersRecord], ParametersRecord]
+
 _HINTS: Final = {MODEL: "reply with the trained model under that name"}
 
 
@@ -29,17 +32,17 @@ class _Record:
 
     def __init__(self, name: str, aggregator: Aggregator, optimizer: Optimizer, gate: Gate, state: RecordSet) -> None:
         self._name, self._aggregator, self._optimizer = name, aggregator, optimizer
-        self._current = state.parameters_records[name]
-        self._check = gate.against(self._current)
+        self.current = state.parameters_records[name]
+        self._gate, self._check = gate, gate.against(self.current)
         self._kept = optimizer_state(state, self._prefix)
-        self._batches = Batches(aggregator.reduce, self._current)
+        self._batches = Batches(aggregator.reduce, self.current)
 
     @property
     def _prefix(self) -> str:
         return "" if self._name == MODEL else self._name
 
-    def judge(self, node: str, content: RecordSet) -> Update:
-        """Return the update of this record, or raise ``UpdateRejected``."""
+    def judge(self, node: str, content: RecordSet, sent: ParametersRecord | None = None) -> Update:
+        """Return the update of this record, or raise ``UpdateRejected``; ``sent`` is what it is one of, if not ours."""
         record = content.parameters_records.get(self._name)
         if record is None:
             names = ", ".join(map(repr, content.parameters_records)) or "none"
@@ -51,14 +54,14 @@ class _Record:
         metrics = content.metrics_records
         update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
         try:
-            self._check(update)
+            (self._check if sent is None else self._gate.against(sent))(update)
         except UpdateRejected as error:
             raise UpdateRejected(error.message, at=error.at.replace(f".{MODEL}", f".{self._name}", 1)) from error
         return update
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
-        return tuple(_finite(name, _asked(name, measure, update, self._current)) for name, measure in self._measures())
+        return tuple(_finite(name, _asked(name, measure, update, self.current)) for name, measure in self._measures())
 
     def sums(self, totals: Sequence[float]) -> dict[str, float]:
         """Return the sums by name."""
@@ -77,7 +80,7 @@ class _Record:
             mean = self._batches.finish()
         except AggregationError as error:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
-        kept, following = self._optimizer.update(self._kept, self._current, mean, cohort)
+        kept, following = self._optimizer.update(self._kept, self.current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}
 
 
@@ -99,6 +102,13 @@ class Training:
         updates = tuple(record.judge(node, content) for record in self._records)
         check_weights(content.metrics_records)
         return Contribution(updates, self._model.measure(updates[0]))
+
+    def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
+        """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
+        update = self._model.judge(node, content, sent)
+        check_weights(content.metrics_records)
+        update = update._replace(record=onto(self._model.current, update.record))
+        return Contribution((update,), self._model.measure(update))
 
     def add(self, contributions: list[Contribution]) -> None:
         """Add contributions, which come in canonical order over all calls."""

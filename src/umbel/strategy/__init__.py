@@ -4,30 +4,41 @@ from umbel.strategy._companion import Companion
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
+from umbel.strategy._informed import during, oort, power_of_choice, tiers
 from umbel.strategy._named import Entry, Setting, catalogue, named
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
+from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
-from umbel.strategy._selectors import Selector, everyone, fixed, fraction, weighted
+from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
 
 __all__ = [
     "Companion",
+    "Deadline",
     "Entry",
+    "Occasion",
+    "Overlap",
+    "Policy",
     "Selector",
     "Setting",
     "Strategy",
+    "buffered",
     "bulyan",
     "catalogue",
     "centredclip",
     "diloco",
+    "during",
     "everyone",
     "fedadagrad",
     "fedadam",
+    "fedasync",
     "fedavg",
     "fedavgm",
     "fedbn",
     "feddyn",
+    "fedbuff",
     "fedmedian",
     "fednova",
     "fedper",
@@ -37,13 +48,19 @@ __all__ = [
     "fixed",
     "fraction",
     "krum",
+    "mixed",
     "multikrum",
     "named",
     "normclip",
+    "oort",
+    "power_of_choice",
     "qfedavg",
+    "quorum",
     "rfa",
     "scaffold",
     "strategy",
+    "synchronous",
     "tell",
+    "tiers",
     "weighted",
 ]

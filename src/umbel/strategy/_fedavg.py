@@ -7,6 +7,7 @@ from umbel.errors import StrategyError
 from umbel.gate import Gate
 from umbel.optimizers import Optimizer, replace
 from umbel.strategy import _selectors as selectors
+from umbel.strategy._policy import Policy
 from umbel.strategy._strategy import Strategy, strategy
 
 
@@ -21,6 +22,7 @@ class Options(TypedDict, total=False):
     optimizer: Optimizer
     gate: Gate
     statistics: bool
+    policy: Policy
     name: str
 
 
@@ -34,6 +36,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
     optimizer: Optimizer | None = None,
     gate: Gate | None = None,
     statistics: bool = False,
+    policy: Policy | None = None,
     name: str = "fedavg",
 ) -> Strategy:
     """Average the models of a random cohort by their numbers of examples (McMahan et al. 2017, arXiv:1602.05629).
@@ -47,6 +50,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
         optimizer: what to do with the average; ``replace()`` takes it as the model, ``momentum(...)`` is FedAvgM.
         gate: which updates count.
         statistics: ask every node for sums before the first round.
+        policy: when a round is over; None to wait for everyone who was asked.
         name: what events and checkpoints call the strategy.
 
     Raises:
@@ -67,6 +71,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
         evaluate=_share(evaluate_fraction, 1) if evaluate_fraction else None,
         statistics=statistics,
         min_updates=min_updates,
+        policy=policy,
         name=name,
     )
 

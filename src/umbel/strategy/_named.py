@@ -14,6 +14,7 @@ from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
+from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import fedbn, fedper
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
@@ -40,6 +41,8 @@ _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     rfa,
     normclip,
     centredclip,
+    fedbuff,
+    fedasync,
 )
 _PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _CITATION: Final = re.compile(r" \((?:[^()]*, )?[^()]*arXiv:[^()]*\)")

@@ -11,6 +11,7 @@ from umbel.gate import Gate
 from umbel.optimizers import Optimizer, replace
 from umbel.records import ConfigsRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
+from umbel.strategy._policy import Overlap, Policy, synchronous
 from umbel.strategy._selectors import Selector, everyone
 
 Instruct: TypeAlias = Callable[[RecordSet, int], RecordSet]
@@ -28,6 +29,7 @@ class Strategy(NamedTuple):
     ``statistics``, every node is asked for sums before the first round, and every instruction carries their total.
     A round with fewer accepted updates than ``min_updates`` fails. ``companions`` are records that are trained beside
     the model; arrays whose names match a pattern of ``local`` stay on the nodes and are no part of the server's model.
+    ``policy`` says when the training phase of a round is over.
 
     Make one with ``strategy(...)``, which refuses parts that do not go together.
     """
@@ -43,6 +45,7 @@ class Strategy(NamedTuple):
     min_updates: int
     companions: tuple[Companion, ...] = ()
     local: tuple[str, ...] = ()
+    policy: Policy = synchronous()
 
     def describe(self) -> dict[str, str]:
         """Return the names of the parts: two strategies that differ in a number differ here."""
@@ -61,6 +64,8 @@ class Strategy(NamedTuple):
             described["companions"] = "; ".join(companion.describe() for companion in self.companions)
         if self.local:
             described["local"] = ", ".join(map(repr, self.local))
+        if self.policy != synchronous():
+            described["policy"] = self.policy.name
         return described
 
 
@@ -82,6 +87,7 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     min_updates: int = 1,
     companions: Sequence[Companion] = (),
     local: Sequence[str] = (),
+    policy: Policy | None = None,
     name: str = "strategy",
 ) -> Strategy:
     """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
@@ -104,6 +110,7 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         min_updates=min_updates,
         companions=tuple(companions),
         local=(local,) if isinstance(local, str) else tuple(local),
+        policy=synchronous() if policy is None else policy,
     )
     _require_kinds(whole)
     aggregators = [whole.aggregator, *(companion.aggregator for companion in whole.companions)]
@@ -147,6 +154,7 @@ def _kinds(whole: Strategy) -> Iterator[tuple[str, Any, Any]]:
     yield "evaluate", whole.evaluate, Selector | None
     yield "statistics", whole.statistics, bool
     yield "min_updates", whole.min_updates, int
+    yield "policy", whole.policy, Policy
     yield from (("companions", companion, Companion) for companion in whole.companions)
     yield from (("local", pattern, str) for pattern in whole.local)
 
@@ -166,6 +174,8 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
             f"every round would fail: {whole.min_updates} updates are required of a cohort of {whole.select.most}",
             at="min_updates",
         )
+    if whole.policy.overlap is not None:
+        _require_overlap(whole, whole.policy.overlap)
     names = [companion.name for companion in whole.companions]
     for name in names:
         if name in _TAKEN or not name or "." in name or names.count(name) > 1:
@@ -175,6 +185,26 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
             )
     for optimizer in (whole.optimizer, *(companion.optimizer for companion in whole.companions)):
         _require_sums(whole.aggregator, optimizer)
+
+
+def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
+    if whole.min_updates > overlap.buffer:
+        raise StrategyError(
+            f"every round would fail: {whole.min_updates} updates are required of a buffer of {overlap.buffer}",
+            at="min_updates",
+        )
+    if whole.companions:
+        raise StrategyError(
+            "records beside the model belong to one version of it, and nodes that train while it moves on have "
+            "several: use a policy that waits",
+            at="companions",
+        )
+    if whole.evaluate is not None:
+        raise StrategyError(
+            "nodes evaluate between two rounds, and rounds that overlap have no between: evaluate=None, and measure "
+            "each new model where the run is (evaluate of simulate)",
+            at="evaluate",
+        )
 
 
 def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:
