@@ -34,7 +34,8 @@ class RoundReport:
     a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
     was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
-    the replies to train messages in the order in which they came, if the result depends on that order.
+    the replies to train messages in the order in which they came, if the result depends on that order; one that was an
+    error is not among them.
     """
 
     round: int

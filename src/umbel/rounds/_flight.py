@@ -11,10 +11,8 @@ Given the order in which replies come, nothing here is left to chance.
 from bisect import bisect_left
 from collections.abc import Collection, Generator, Iterator, Sequence
 from functools import partial
-from math import nan
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 
 from umbel.context import derive_seed
@@ -38,12 +36,11 @@ _REJECTIONS: Final = 32
 
 
 class _Sent(NamedTuple):
-    """A message that is not answered yet: who has it, from which round, and when it went out on the grid's clock."""
+    """A message that is not answered yet: who has it, and from which round."""
 
     message_id: int
     node: Node
     round: int
-    at: float
 
 
 class Flight:
@@ -100,9 +97,6 @@ class Flight:
         self._waiting = []
 
     def _send(self, run: Run, sent: _Sent, message: Message) -> None:
-        if sent.at == sent.at:  # the grid has a clock of its own; others go by the time at which a message is made
-            metadata = msgspec.structs.replace(message.metadata, created_at=sent.at)
-            message = Message(metadata, message.content)
         self._open[sent.message_id] = sent
         run.grid.send([message])
 
@@ -115,9 +109,8 @@ class Flight:
             if node is None:
                 break
             slot, question = draw.taken - 1, draw.question
-            self._send(
-                run, _Sent(question.first_id + slot, node, question.round, _now(run)), question.message(slot, node)
-            )
+            sent = _Sent(question.first_id + slot, node, question.round)
+            self._send(run, sent, question.message(slot, node))
             busy.add(node.name)
             count += 1
         tally.sent(draw.question.content, count)
@@ -131,7 +124,8 @@ class Flight:
             if sent is None or (reply.metadata.src_node_id, reply.metadata.run_id) != (sent.node.node_id, run.run_id):
                 continue
             del self._open[sent.message_id]
-            run.memory.arrived(arrival(sent.node.name, reply.metadata, DEFAULT_TTL))
+            if reply.has_content():
+                run.memory.arrived(arrival(sent.node.name, reply.metadata, DEFAULT_TTL))
             judge = run.memory.listening(partial(self._judge, training, question.round, sent.round))
             outcome, item = judged(question, sent.node.name, reply, judge)
             del reply
@@ -221,19 +215,12 @@ def _onto(
     return rebased(update, sent if moved else model, model, share)
 
 
-def _now(run: Run) -> float:
-    """Return the time on the grid's clock, if it has one of its own, and NaN otherwise."""
-    clock = getattr(run.grid, "now", None)
-    return nan if clock is None else float(clock())
-
-
 def _packed(flight: Sequence[_Sent]) -> ParametersRecord:
     names = "\n".join(sent.node.name for sent in flight).encode()
     return ParametersRecord.from_numpy(
         {
             "message": np.array([sent.message_id for sent in flight], np.int64),
             "round": np.array([sent.round for sent in flight], np.int64),
-            "at": np.array([sent.at for sent in flight], np.float64),
             "names": np.frombuffer(names, np.uint8),
         }
     )
@@ -244,11 +231,11 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
     if record is None or not record["message"].shape[0]:
         return []
     names = bytes(record["names"].data).decode().split("\n")
-    columns = [record[name].numpy().tolist() for name in ("message", "round", "at")]
+    columns = [record[name].numpy().tolist() for name in ("message", "round")]
     found = []
-    for message, number, at, name in zip(*columns, names, strict=True):
+    for message, number, name in zip(*columns, names, strict=True):
         nodes = run.grid.nodes(number, str(MessageType.TRAIN))
         place = bisect_left(nodes, name, key=lambda node: node.name)
         if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost
-            found.append(_Sent(message, nodes[place], number, at))
+            found.append(_Sent(message, nodes[place], number))
     return found

@@ -64,7 +64,7 @@ class Limits(NamedTuple):
     """For how long, and until when, a phase goes on, and who hears of what comes.
 
     Nodes have ``ttl`` seconds. As soon as ``enough`` have sent what can be used the phase is over; None waits for all.
-    ``arrived`` hears of every reply that counts, before it is judged.
+    ``arrived`` hears of every reply with content that counts, before it is judged.
     """
 
     ttl: float = DEFAULT_TTL
@@ -94,7 +94,7 @@ def gather(
     for reply in grid.replies():
         slot, node = asked.answered_by(reply.metadata)
         if node is not None:
-            if limits.arrived is not None:
+            if limits.arrived is not None and reply.has_content():
                 limits.arrived(arrival(node.name, reply.metadata, limits.ttl))
             outcome, item = judged(question, node.name, reply, judge)
             # Nothing here may keep a reply alive, or share its memory, while the engine makes the next one.

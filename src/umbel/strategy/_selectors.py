@@ -22,11 +22,11 @@ SECONDS: Final = "seconds"
 class Occasion(NamedTuple):
     """What a selector that remembers has to go by: a phase of a round, and what is known of some nodes.
 
-    There are ``size`` nodes; ``seed`` and positions are those of ``Selector.choose``. ``places`` are the positions of the
-    nodes that were asked before and are there, ascending; ``columns`` hold a number for each of them: "round", when it was last
-    asked; "lost", how often since its last reply; and what it last replied: "seconds", how long that took, and the
-    metrics that the selector remembers, NaN for what it did not report. ``now`` is the time of the last reply on the
-    grid's clock, NaN before the first; ``name_of(position)`` is a node's name.
+    There are ``size`` nodes; ``seed`` and positions are those of ``Selector.choose``. ``places`` are the positions of
+    the nodes that were asked before and are there, ascending; ``columns`` hold a number for each of them: "round", when
+    it was last asked; "lost", how often since its last reply; and what it last replied: "seconds", how long that took,
+    and the metrics that the selector remembers, NaN for what it did not report. ``now`` is the time of the last reply
+    on the grid's clock, NaN before the first; ``name_of(position)`` is a node's name.
     """
 
     size: int
