@@ -1,9 +1,10 @@
-"""Make demo.svg: what a terminal shows after a real run of the demo. Needs umbel with the extra ``examples``.
+"""Make demo.svg and network.svg: what a terminal shows of a real run of each demo. Needs the extra ``examples``.
 
-    python docs/pictures/make.py
+    python docs/pictures/make.py [demo.svg] [network.svg]
 
-The command runs in a terminal of its own; what it writes, cursor movements included, is replayed into rows of cells,
-and the last rows are drawn. Nothing is added, left out or typed by hand, except for the prompt.
+A command runs in a terminal of its own; what it writes, cursor movements included, is replayed into rows of cells,
+and the last rows are drawn. Nothing is added or typed by hand, except for the prompt; of the second, most rounds are
+left out.
 """
 # ruff: noqa: INP001 - a script, no part of a package
 
@@ -24,7 +25,16 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[2]
 COLUMNS, ROWS = 106, 38
-COMMAND = ["umbel", "run", "examples/rand_health"]
+#: The picture, how the prompt shows the command, what it is, and which lines are left out of the middle.
+PICTURES = (
+    ("demo.svg", "umbel run examples/rand_health", ["umbel", "run", "examples/rand_health"], None),
+    (
+        "network.svg",
+        "make demo-network",
+        [sys.executable, "examples/network/demo.py"],
+        re.compile(r"round +(?!(?:1|2|9|10|11|12|30)/)(?=\d)"),
+    ),
+)
 SEQUENCE = re.compile(r"\x1b\[(?P<arguments>[0-9;?]*)(?P<verb>[A-Za-z])|(?P<plain>[^\x1b])", re.DOTALL)
 NORMAL = (
     *((51, 65, 85), (248, 113, 113), (74, 222, 128), (250, 204, 21)),
@@ -56,14 +66,14 @@ FORMAT = """\
 """
 
 
-def run_in_terminal(folder: str) -> str:
+def run_in_terminal(command: list[str], folder: str) -> str:
     """Run the command in a terminal of ``COLUMNS`` columns and return all it wrote there."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (ROWS, COLUMNS))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"PATH": path, "TERM": "xterm-256color", "LANG": "C.UTF-8", "HOME": folder}
     (Path(folder) / "examples").symlink_to(ROOT / "examples")
-    with subprocess.Popen(COMMAND, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:  # noqa: S603 - the constant above
+    with subprocess.Popen(command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:  # noqa: S603 - the constants above
         os.close(slave)
         written = b"".join(iter(lambda: read(master), b""))
     if process.returncode:
@@ -117,19 +127,23 @@ class Cells:
         return "\n".join("".join(row) for row in self.rows).rstrip().split("\n")
 
 
-def main() -> None:
-    """Run, replay, draw."""
+def draw(name: str, shown: str, command: list[str], hidden: re.Pattern[str] | None) -> None:
+    """Run a command, replay what it wrote, and draw the last rows of it."""
     with tempfile.TemporaryDirectory() as folder:
-        written = run_in_terminal(folder)
+        written = run_in_terminal(command, folder)
     cells = Cells()
-    cells.write(f"\x1b[1;32m$\x1b[0m \x1b[1m{' '.join(COMMAND)}\x1b[0m\r\n{written}")
-    lines = cells.lines()[-ROWS:]
+    cells.write(f"\x1b[1;32m$\x1b[0m \x1b[1m{shown}\x1b[0m\r\n{written}")
+    lines = [line for line in cells.lines() if hidden is None or not hidden.search(Text.from_ansi(line).plain)]
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor")
-    for line in lines:
-        console.print(Text.from_ansi(line), soft_wrap=True)
-    picture = console.export_svg(title=" ".join(COMMAND), theme=THEME, code_format=FORMAT, unique_id="umbel")
-    (Path(__file__).parent / "demo.svg").write_text(picture)
+    for line in lines[-ROWS:]:
+        text = Text.from_ansi(line)
+        text.truncate(COLUMNS, overflow="ellipsis")
+        console.print(text, soft_wrap=True)
+    picture = console.export_svg(title=shown, theme=THEME, code_format=FORMAT, unique_id="umbel")
+    (Path(__file__).parent / name).write_text(picture)
 
 
 if __name__ == "__main__":
-    main()
+    for each in PICTURES:
+        if each[0] in (sys.argv[1:] or [each[0]]):
+            draw(*each)

@@ -7,88 +7,110 @@ again. The model at the end is, bit for bit, the one that `umbel run` trains in 
     python examples/network/demo.py
 """
 
-import json
 import os
+import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 APP = Path(__file__).resolve().parent.parent / "rand_health"
 SITES = ("site-1", "site-2")
-KILLED_AFTER = 10  # rounds of thirty
+ROUNDS, KILLED_AFTER = 30, 10
 UMBEL = str(Path(sys.executable).with_name("umbel"))
+BOLD, DIM, PLAIN = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else ("", "", "")
 
 Process = subprocess.Popen[str]
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="umbel-network-") as name:
-        folder = Path(name)
-        os.environ["UMBEL_CONFIG_DIR"] = str(folder / "config")
-        with umbel("run", ".", "--nodes", len(SITES), "--runs", folder / "alone", "--json") as alone:
-            expected = digest_of(events(alone))
-        print(f"  {expected}  in one process\n")
-        found = federate(folder)
-    print(f"  {found}  over the network\n")
-    print("The same bytes." if found == expected else "These differ, and should not: please report it.")
+        os.environ["UMBEL_CONFIG_DIR"] = f"{name}/config"
+        os.chdir(name)
+        shutil.copytree(APP, "rand_health")
+        say("First in one process, with nobody in between.")
+        with umbel("run", "rand_health", "--nodes", str(len(SITES)), "--runs", "alone") as alone:
+            expected = value_after("digest", alone.stdout or ())
+        say(f"Then over a server and two nodes. After round {KILLED_AFTER} of {ROUNDS} the server is killed.")
+        found = federate()
+    print(f"\none process  {expected}\nfederation   {found}")
+    print(f"{BOLD}The same bytes.{PLAIN}" if found == expected else "These differ, and should not: please report it.")
     return int(found != expected)
 
 
-def federate(folder: Path) -> str:
+def federate() -> str:
     """Train the same app over a server and two nodes, kill the server once, and return the digest of the model."""
     # A port that is free now, so that the same command line finds it again.
-    serve = ("server", "--data", folder / "server", "--name", "127.0.0.1", "--port", free_port(), "--json")
+    serve = ("server", "--data", "server", "--name", "127.0.0.1", "--port", str(free_port()))
     with umbel(*serve) as server:
-        about = next(event for event in events(server) if "joins" in event)
-        with umbel(*node(folder, about, 0)), umbel(*node(folder, about, 1)):
-            ask = ("run", ".", "--server", about["url"], "--nodes", ",".join(SITES), "--runs", folder / "runs", "--json")
-            with umbel(*ask) as user:
-                told = events(user)
-                wait_for_round(told, KILLED_AFTER)
-                server.kill()
-                server.wait()
-                print(f"  round {KILLED_AFTER} of 30 is complete, and the server is killed; the same command starts it again")
-                with umbel(*serve):
-                    return digest_of(told)
-
-
-def node(folder: Path, about: dict[str, Any], number: int) -> tuple[object, ...]:
-    site = SITES[number]
-    return ("node", "--join", about["joins"][number], "--app", "app:app", "--name", site, "--data", folder / site)
+        joins = [value_after("umbel node --join", server.stdout or ()) for _ in SITES]
+        url = joins[0].partition("#")[0]
+        ask = ("run", "rand_health", "--server", url, "--nodes", ",".join(SITES), "--runs", "runs")
+        with node(joins[0], SITES[0]), node(joins[1], SITES[1]), umbel(*ask) as user:
+            told = echoed(user)
+            next(line for line in told if re.search(rf"\b{KILLED_AFTER}/{ROUNDS}\b", line))
+            server.kill()
+            server.wait()
+            say("The server is killed. The same command line starts it again.")
+            with umbel(*serve):
+                return value_after("digest", told)
 
 
 @contextmanager
-def umbel(*arguments: object) -> Iterator[Process]:
-    """Start a command in the folder of the app; it ends with the block."""
-    command = [UMBEL, *map(str, arguments)]
-    print(f"$ umbel {shlex.join(command[1:])}", flush=True)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=APP) as process:
+def node(join: str, site: str) -> Iterator[Process]:
+    """Start a node in the folder of the app that its operator has installed."""
+    with umbel(
+        "node", "--join", join, "--app", "app:app", "--name", site, "--data", f"../{site}", cwd="rand_health"
+    ) as it:
+        yield it
+
+
+@contextmanager
+def umbel(*arguments: str, cwd: str = ".") -> Iterator[Process]:
+    """Start a command, which ends with the block."""
+    print(f"{BOLD}$ umbel {shlex.join(shown(part) for part in arguments)}{PLAIN}", flush=True)
+    process = subprocess.Popen(  # noqa: S603 - the commands above
+        [UMBEL, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+    )
+    with process:
         try:
             yield process
         finally:
             process.terminate()
-            process.wait()
+            process.communicate()
 
 
-def events(process: Process) -> Iterator[dict[str, Any]]:
-    """Yield what a command prints: JSON, a line each."""
-    if process.stdout is not None:
-        yield from map(json.loads, process.stdout)
-    raise RuntimeError(f"the command ended early, with status {process.wait()}")
+def shown(argument: str) -> str:
+    """A join line without the most of its secret, which is too long for a terminal and nobody's business."""
+    return re.sub(r"#(.{6}).*", r"#\1...", argument)
 
 
-def wait_for_round(told: Iterator[dict[str, Any]], number: int) -> None:
-    next(event for event in told if event.get("event") == "round-completed" and event["round"] == number)
+def echoed(process: Process) -> Iterator[str]:
+    for line in process.stdout or ():
+        print(f"{DIM}  {line.rstrip()}{PLAIN}", flush=True)
+        yield line
 
 
-def digest_of(told: Iterator[dict[str, Any]]) -> str:
-    return str(next(event["digest"] for event in told if event.get("event") == "run-saved"))
+def value_after(words: str, lines: Iterable[str]) -> str:
+    """Return the word that follows ``words`` at the beginning of a line."""
+    for line in lines:
+        if line.startswith(words):
+            return line.removeprefix(words).split()[0].strip("\"'")
+    raise RuntimeError(f"the command ended without a line that begins with {words!r}")
+
+
+def say(text: str) -> None:
+    print(f"\n{text}", flush=True)
 
 
 def free_port() -> int:

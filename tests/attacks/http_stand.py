@@ -1,7 +1,9 @@
 """A server with handlers that do as little as possible, on a real socket, for the tests of the http part."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from blake3 import blake3
@@ -20,6 +22,7 @@ from umbel.http import (
     Source,
     serve,
 )
+from umbel.http._signature import SignedRequest, sign
 from umbel.http.wire import Done, Joined, Poll, Polled, Replied
 
 POLL = Poll(instance="i", holding=[], room=1, app="app", types=["train"], release="0")
@@ -153,3 +156,65 @@ def run(main: Callable[[Stand], Awaitable[None]], settings: Settings | None = No
         return stand
 
     return asyncio.run(whole())
+
+
+def signed(
+    stand: Stand,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    *,
+    member: int = 7,
+    headers: Mapping[str, str] = {},
+    close: bool = False,
+    **wrong: Any,
+) -> bytes:
+    """A signed request as bytes. ``wrong`` replaces a part of what is signed or of what is said of it."""
+    digest = wrong.get("digest") or digest_of(body)
+    request = SignedRequest(wrong.get("signed_method", method), wrong.get("signed_target", target), digest)
+    said = sign(
+        KEYS[wrong.get("key", member)],
+        request,
+        audience=wrong.get("audience", stand.service.audience),
+        member=member,
+        expires=wrong.get("expires", int(time.time()) + 30),
+        nonce=wrong.get("nonce", ""),
+    )
+    lines = {"Host": "stand", "Umbel-Version": "1", "Authorization": said, **headers}
+    if body or method in ("POST", "PUT"):
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(body))} | lines
+    if close:
+        lines["Connection"] = "close"
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+async def talk(stand: Stand, data: bytes, *, seconds: float = 10.0) -> bytes:
+    """Send bytes over a connection of one's own and return all that comes back until the server closes it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
+    try:
+        with suppress(ConnectionError):
+            writer.write(data)
+            await writer.drain()
+        async with asyncio.timeout(seconds):
+            return await read_all(reader)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """All that comes until the other side closes or resets the connection."""
+    came = b""
+    with suppress(ConnectionError):
+        while piece := await reader.read(65_536):
+            came += piece
+    return came
+
+
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    """Wait for a condition; fail if it does not come true in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # a condition of the code under test, which tells nobody
+            await asyncio.sleep(0.01)

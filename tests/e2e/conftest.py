@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -103,16 +104,12 @@ DEADLINE = 30
 
 
 class Federation:
-    """A server and nodes as processes, and ``umbel`` as its operator calls it; nothing of them outlives a test."""
+    """A server and nodes as processes, and what else ``umbel`` does beside them; nothing of them outlives a test."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("UMBEL_")}
-        self.env |= {
-            "UMBEL_CONFIG_DIR": str(folder / "config"),
-            "XDG_DATA_HOME": str(folder / "share"),
-            "NO_COLOR": "1",
-        }
+        self.told = {"UMBEL_CONFIG_DIR": str(folder / "config"), "XDG_DATA_HOME": str(folder / "share")}
+        self.env = os.environ | self.told | {"NO_COLOR": "1"}
         self.processes = []
         self.url = ""
         self.joins = []
@@ -163,16 +160,16 @@ class Federation:
         return next((row["status"] for row in rows if row["name"] == name), None)
 
     def umbel(self, *args, **env):
-        """Call ``umbel`` and wait for its end."""
-        return subprocess.run(
-            [*UMBEL, *map(str, args)],
-            cwd=self.folder,
-            env=self.env | env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=2 * DEADLINE,
-        )
+        """Call ``umbel`` in this process, in the folder, as the operator unless ``env`` makes it somebody else."""
+        back = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            result = CliRunner().invoke(app, list(map(str, args)), env=self.told | env)
+        finally:
+            os.chdir(back)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return subprocess.CompletedProcess(args, result.exit_code, result.stdout, result.stderr)
 
     def close(self):
         """End whatever is still there."""

@@ -9,6 +9,8 @@ import pytest
 SLOW = [("    gap =", "    import time; time.sleep(0.15)\n    gap =")]
 ROUNDS = 12
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def running(federation, app_of):
@@ -91,7 +93,9 @@ def test_a_run_that_is_stopped_can_go_on(running, whole):
     assert "umbel runs resume 1" in (running.folder / "run.err").read_text()
     resumed = running.umbel("runs", "resume", 1)
     assert resumed.returncode == 0, resumed.stderr
+    begun = time.monotonic()
     assert whole() in running.umbel("runs", "watch", 1).stdout
+    assert time.monotonic() - begun < 15  # polls that are parked, for 25 s, are told
     again = running.umbel("runs", "resume", 1)
     assert again.returncode != 0
     assert "completed" in again.stderr

@@ -21,8 +21,6 @@ from umbel.http import Client, Identity, wire
 from umbel.node import Node, Policy, Status, read_status
 from umbel.node import Settings as NodeSettings
 from umbel.records import ParametersRecord, RecordSet
-from umbel.server import About, Server, read_about
-from umbel.server import Settings as ServerSettings
 
 PATIENCE = 60.0  # seconds before a test gives up
 
@@ -34,6 +32,15 @@ def wait_for(condition, what, seconds=PATIENCE):
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.02)
     return found
+
+
+class About(msgspec.Struct):
+    """What a server writes of itself."""
+
+    url: str
+    member: int
+    key_file: str
+    fingerprint: str
 
 
 class Process:
@@ -86,23 +93,24 @@ class Federation:
         return server
 
     @property
-    def about(self) -> About:
-        return read_about(self.folder / "server")
+    def about(self):
+        return msgspec.json.decode((self.folder / "server" / "server.json").read_bytes(), type=About)
 
-    def node(self, name, failpoint="", *, url="", secret=True, **told):
-        """Start a node; it joins with a token of its own the first time."""
-        joins = secret and not (self.folder / name / "member.json").exists()
+    def node(self, name, failpoint="", *, place="", url="", secret=True, **told):
+        """Start a node, in a folder of its name or called ``place``; it joins with a token of its own."""
+        place = place or name
+        joins = secret and not (self.folder / place / "member.json").exists()
         settings = {
             "url": url or self.about.url,
             "app": self.app,
-            "folder": str(self.folder / name),
+            "folder": str(self.folder / place),
             "secret": self.call("make_token", wire.TokenRequest()).secret.hex() if joins else "",
             "fingerprint": self.about.fingerprint,
             "name": name,
             "app_folder": str(self.app_folder),
             **told,
         }
-        node = Process("node", settings, self.folder / f"{name}.log", failpoint)
+        node = Process("node", settings, self.folder / f"{place}.log", failpoint)
         self.processes.append(node)
         return node
 
@@ -168,6 +176,9 @@ class Federation:
 
 
 def _serve(told):
+    from umbel.server import Server  # noqa: PLC0415 - a node needs none
+    from umbel.server import Settings as ServerSettings  # noqa: PLC0415 - likewise
+
     ready = Path(told.pop("ready"))
     settings = ServerSettings(**told | {"data": Path(told["data"])})
     Server(settings, lambda _: ready.touch()).run()

@@ -13,7 +13,7 @@ from umbel.aggregation import Update, total, weighted_mean
 from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._layout import slots
-from umbel.aggregation._shares import Room, shares_of
+from umbel.aggregation._shares import Room, groups_of, shares_of
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord, digest
 from umbel.records._threads import cores, side_by_side
@@ -24,11 +24,18 @@ MIB = 2**20
 def rooms(sizes):
     """Room for a float32 array of each size, in MiB."""
     record = ParametersRecord.from_numpy([np.empty(size * MIB // 4, np.float32) for size in sizes])
-    return [Room(slot, mean_of(slot.kind), np.empty(slot.size, slot.kind), None) for slot in slots(record)]
+    return made(record)
+
+
+def made(record):
+    layout = slots(record)
+    groups = groups_of(layout, [mean_of(slot.kind) for slot in layout])
+    return [Room(group, np.empty(group.size, group.kind.view), None) for group in groups]
 
 
 def dealt(sizes, threads):
-    return [[(piece.slot.name, piece.part) for piece in share.pieces] for share in shares_of(rooms(sizes), threads)]
+    shares = shares_of(rooms(sizes), threads)
+    return [[(piece.members[0].slot.name, piece.part) for piece in share.pieces] for share in shares]
 
 
 def test_few_bytes_are_one_share():
@@ -37,8 +44,23 @@ def test_few_bytes_are_one_share():
 
 def test_many_small_arrays_are_one_share():
     record = ParametersRecord.from_numpy([np.empty(1000, np.float32)] * 5000)
-    small = [Room(slot, mean_of(slot.kind), np.empty(slot.size, slot.kind), None) for slot in slots(record)]
-    assert len(shares_of(small, 4)) == 1
+    (share,) = shares_of(made(record), 4)
+    assert [len(piece.members) for piece in share.pieces] == [262] * 19 + [22]
+
+
+def test_small_arrays_of_one_kind_are_put_together():
+    arrays = {"a": 5, "b": 2**15, "c": 8193, "d": 0, "e": 8192}
+    given = {name: np.zeros(size, np.float32) for name, size in arrays.items()} | {"n": np.zeros(2, np.int64)}
+    layout = slots(ParametersRecord.from_numpy(given | {"m": np.zeros(1, np.int64)}))
+    groups = groups_of(layout, [mean_of(slot.kind) for slot in layout])
+    assert [[member.slot.name for member in group.members] for group in groups] == [
+        ["a", "d", "e"],
+        ["b"],
+        ["c"],
+        ["n", "m"],
+    ]
+    assert [(member.part.start, member.part.stop) for member in groups[0].members] == [(0, 5), (5, 5), (5, 8197)]
+    assert [member.at for member in groups[3].members] == [5, 6]
 
 
 def test_a_large_array_is_cut_at_blocks():
@@ -111,6 +133,22 @@ def test_what_is_not_finite_is_named_as_in_one_thread():
         with pytest.raises(AggregationError, match=r"1 elements of the result are NaN, infinite .* - at array 'b'"):
             fold.finish(fold.start(record), [Update("a", 1, record)])
         assert weighted_mean(finite=False, threads=threads).reduce.threads == threads
+
+
+def test_one_of_several_small_arrays_that_is_not_finite_is_named():
+    arrays = {name: np.ones(10, np.float32) for name in "abcd"}
+    arrays["c"][:3] = np.nan
+    record = ParametersRecord.from_numpy(arrays)
+    for finite, message in ((True, "3 elements of the result .* - at array 'c'"), (False, "")):
+        fold = weighted_mean(finite=finite).reduce
+        updates = [Update(name, 1, record) for name in "ab"]
+        if finite:
+            with pytest.raises(AggregationError, match=message):
+                fold.finish(fold.start(record), updates)
+        else:
+            found = fold.finish(fold.start(record), updates).to_numpy()
+            assert np.array_equal(found["c"], arrays["c"], equal_nan=True)
+            assert np.array_equal(found["d"], arrays["d"])
 
 
 def test_sums_use_threads_too():

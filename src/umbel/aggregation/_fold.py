@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, slots, to_record, view
 from umbel.aggregation._memory import Memory
-from umbel.aggregation._passes import Batch, batch, fold
-from umbel.aggregation._shares import Piece, Room, Share, shares_of
+from umbel.aggregation._passes import Batch, add_up, batch, fold, store
+from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
@@ -69,17 +69,17 @@ class _Accumulator:
 
     def open(self, memory: Memory, threads: int, *, kept: bool) -> None:
         """Allocate the result, and sums that outlive a pass if they are ``kept`` for arrays that cannot hold them."""
-        rooms = list(zip(self.slots, self.kinds, strict=True))
-        self.outs = memory.allocate([(kind.view, slot.nbytes // kind.view.itemsize) for slot, kind in rooms])
-        wanted = [(kind.total, out.size) for kind, out in zip(self.kinds, self.outs, strict=True) if not kind.in_place]
-        totals = iter(allocate(wanted) if kept else ())
-        self.shares = shares_of(
-            [
-                Room(slot, kind, out, None if kind.in_place else next(totals, None))
-                for (slot, kind), out in zip(rooms, self.outs, strict=True)
-            ],
-            threads,
-        )
+        groups = groups_of(self.slots, self.kinds)
+        outs = memory.allocate([(group.kind.view, group.size) for group in groups])
+        wanted = [(group.kind.total, group.size) for group in groups if not group.kind.in_place] if kept else []
+        totals = iter(allocate(wanted))
+        rooms = [
+            Room(group, out, None if group.kind.in_place else next(totals, None))
+            for group, out in zip(groups, outs, strict=True)
+        ]
+        self.shares = shares_of(rooms, threads)
+        found = {member.at: room.out[member.part] for room in rooms for member in room.group.members}
+        self.outs = [found[at] for at in range(len(self.slots))]
 
 
 @dataclass(frozen=True)
@@ -156,20 +156,32 @@ def _add_all(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[
     tables = [dict(update.record.items()) for update in updates]
     with np.errstate(all="ignore"):
         for piece in share.pieces:
-            problem = _fold(piece, updates, tables, batches)
-            if problem:
-                raise AggregationError(problem, at=f"array {piece.slot.name!r}")
+            _fold(piece, updates, tables, batches[piece.place.kind.total])
 
 
-def _fold(
-    piece: Piece, updates: Sequence[Update], tables: Sequence[_Table], batches: Mapping[np.dtype[Any], Batch]
-) -> str:
-    slot, place, part = piece
-    kind = place.kind
-    arrays = [_values(slot, kind.view, table, update) for table, update in zip(tables, updates, strict=True)]
+def _fold(piece: Piece, updates: Sequence[Update], tables: Sequence[_Table], batch: Batch) -> None:
+    (first, *_), place, part, joined = piece
+    kind = place.kind.view
+    if joined is not None:
+        add_up(place, (_joined(piece.members, joined, *each) for each in zip(tables, updates, strict=True)), batch)
+        if batch.divisor is not None:
+            for member in piece.members:
+                _require(member.slot, store(place, member.part, batch))
+        return
+    arrays = [_values(first.slot, kind, table, update) for table, update in zip(tables, updates, strict=True)]
     if part is not None:
         arrays = [array[part] for array in arrays]
-    return fold(place, arrays, batches[kind.total])
+    _require(first.slot, fold(place, arrays, batch))
+
+
+def _joined(members: Sequence[Member], room: NDArray[Any], table: _Table, update: Update) -> NDArray[Any]:
+    np.concatenate([_values(slot, room.dtype, table, update) for _, slot, _ in members], out=room)
+    return room
+
+
+def _require(slot: Slot, problem: str) -> None:
+    if problem:
+        raise AggregationError(problem, at=f"array {slot.name!r}")
 
 
 def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> NDArray[Any]:
@@ -201,7 +213,7 @@ def _add_one(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[
                     multiply(total, rescale, total)
                 add(total, values if weight is None else multiply(values, weight, room), total)
         for piece in share.others:
-            _fold(piece, updates, [table], batches)
+            _fold(piece, updates, [table], batches[piece.place.kind.total])
 
 
 def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:

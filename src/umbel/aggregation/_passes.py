@@ -5,7 +5,7 @@ update is read from memory once. Multiplication and addition round separately: a
 bits on other machines.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +85,13 @@ def _blocks(place: Place) -> Iterator[tuple[slice, Place]]:
         yield part, Place(kind, target, sums, work[: target.size], product[: target.size])
 
 
-def _block(place: Place, updates: list[Block], batch: Batch) -> str:
+def _block(place: Place, updates: Iterable[Block], batch: Batch) -> str:
+    add_up(place, updates, batch)
+    return "" if batch.divisor is None else store(place, slice(None), batch)
+
+
+def add_up(place: Place, updates: Iterable[Block], batch: Batch) -> None:
+    """Fold flat arrays, of at most a block, into the totals. Each may be gone when the next one is taken."""
     kind, out, kept, work, room = place
     total = work if kept is None else kept
     load, multiply, add = kind.load, np.multiply, np.add
@@ -97,7 +103,15 @@ def _block(place: Place, updates: list[Block], batch: Batch) -> str:
             multiply(total, rescale, total)
         term = update if load is None else load(update, out, room)
         add(total, term if weight is None else multiply(term, weight, room), total)
-    return "" if batch.divisor is None else kind.store(total, out, batch.divisor, batch.finite)
+
+
+def store(place: Place, part: slice, batch: Batch) -> str:
+    """Make the result of a part of the totals, which the batch has a divisor for; return why it cannot be right."""
+    kind, out, kept, work, _ = place
+    total = work if kept is None else kept
+    target = out[part]
+    sums = target if total is out else total[part]
+    return kind.store(sums, target, batch.divisor, batch.finite)  # type: ignore[arg-type]
 
 
 def _begin(place: Place, total: Block, update: Block, factor: Block | None) -> None:

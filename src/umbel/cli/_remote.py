@@ -17,7 +17,7 @@ from blake3 import blake3
 from umbel.cli._servers import About, Known, find_known, new_identity, operator_of, remember
 from umbel.cli._text import safe
 from umbel.envelope import Content, Part, blobs_of, unpack
-from umbel.errors import ServerUnreachable, TooManyRequests
+from umbel.errors import NameTaken, ServerUnreachable, TooManyRequests
 from umbel.http import Client, Token, join_line, keep_trying, read_address, read_join_line, wire
 from umbel.records import RecordSet
 
@@ -195,16 +195,19 @@ def _known(server: str | None, data: Path | None) -> Known:
 
 
 def _join(url: str, token: Token) -> Known:
-    identity = new_identity(url)
-    name = f"{_user()}@{platform.node() or 'localhost'}"
-    wish = wire.Join(secret=token.secret, key=identity.key, kind="user", name=name, release=version("umbel"))
+    """Become a user of a server; somebody of the same name who came before keeps it."""
+    identity, name = new_identity(url), f"{_user()}@{platform.node() or 'localhost'}"
 
-    async def join() -> wire.Joined:
+    async def join(name: str) -> wire.Joined:
+        wish = wire.Join(secret=token.secret, key=identity.key, kind="user", name=name, release=version("umbel"))
         async with Client(url, identity, fingerprint=token.fingerprint) as client:
             joined: wire.Joined = await client.call("join", wish)
             return joined
 
-    joined = asyncio.run(join())
+    try:
+        joined = asyncio.run(join(name))
+    except NameTaken:
+        joined = asyncio.run(join(f"{name}-{identity.key.hex()[:6]}"))
     return remember(About(url, token.fingerprint, joined.member, joined.name))
 
 

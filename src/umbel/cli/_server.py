@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from umbel.cli._options import Json
@@ -17,10 +18,12 @@ from umbel.cli._text import safe
 from umbel.cli._token import typed
 from umbel.cli._units import seconds
 from umbel.errors import UmbelError, UsageError
+from umbel.http import Token, join_line
 from umbel.http.wire import TokenRequest
 from umbel.server import Server, Settings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with what was asked for
 _DAY = 86_400.0
 
 app = typer.Typer(rich_markup_mode=None)
@@ -99,14 +102,15 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     _check(host, cert, key, insecure_http=insecure_http)
     folder = data or data_folder() / "server"
+    listen = host or ("127.0.0.1" if insecure_http else "0.0.0.0")  # noqa: S104 - nodes are on other machines
     settings = Settings(
         data=folder,
-        host=host or ("127.0.0.1" if insecure_http else "0.0.0.0"),  # noqa: S104 - nodes are on other machines
+        host=listen,
         port=port,
         plain=insecure_http,
         certificate=cert,
         key=key,
-        hosts=tuple(name or own_names()),
+        hosts=names(name or [], listen),
         database=database,
         blobs=blobs,
         keep=keep,
@@ -117,7 +121,7 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
     )
     screen = open_screen(json_wanted=json)
     begin_service(json_wanted=json)
-    Server(settings, ready=_greeting(screen, folder, tokens)).run()
+    Server(settings, ready=_greeting(screen, folder, listen, tokens)).run()
 
 
 def _check(host: str | None, cert: Path | None, key: Path | None, *, insecure_http: bool) -> None:
@@ -130,41 +134,57 @@ def _check(host: str | None, cert: Path | None, key: Path | None, *, insecure_ht
         raise UsageError(msg, at="--insecure-http")
 
 
-def own_names() -> list[str]:
-    """Return the name of this machine, if it leads anywhere, and names that do on the machine itself."""
+def names(given: list[str], listen: str) -> tuple[str, ...]:
+    """Return the names of the server, the one that lines for nodes carry first; it always answers to loopback."""
+    known = [*given, *([] if given or listen in _LOOPBACK else _own_name()), *([listen] if listen in _LOOPBACK else [])]
+    return tuple(dict.fromkeys((*known, "localhost", "127.0.0.1")))
+
+
+def _own_name() -> list[str]:
+    """Return the name of this machine, if it leads anywhere."""
     name = socket.gethostname()
     try:
         socket.getaddrinfo(name, None)
     except OSError:
-        return ["localhost", "127.0.0.1"]
-    return [name, "localhost", "127.0.0.1"]
+        return []
+    return [name]
 
 
-def _greeting(screen: Screen, folder: Path, tokens: int) -> Callable[[Any], None]:
+def _greeting(screen: Screen, folder: Path, listen: str, tokens: int) -> Callable[[Any], None]:
     """Return what is called in the event loop once the server listens; it asks the server, so it needs a thread."""
 
     def greet(about: Any) -> None:
         known = About(about.url, about.fingerprint, about.member, key_file=about.key_file)
-        threading.Thread(target=_greet, args=(screen, folder, known, tokens), daemon=True).start()
+        threading.Thread(target=_greet, args=(screen, folder, known, listen, tokens), daemon=True).start()
 
     return greet
 
 
-def _greet(screen: Screen, folder: Path, about: About, tokens: int) -> None:
+def _greet(screen: Screen, folder: Path, about: About, listen: str, tokens: int) -> None:
     try:
         remember_own(folder, about)
     except OSError as error:
         typer.echo(f"your config folder cannot be written ({error.strerror}): say --data {folder}", err=True)
-    remote = Remote(Known(folder, about))
     try:
-        wanted = tokens if not remote.nodes() else 0
-        lines = [remote.line(remote.token(TokenRequest(valid=_DAY)).secret) for _ in range(wanted)]
+        lines = _lines(Known(folder, about), listen, tokens)
     except UmbelError as error:
         typer.echo(f"no lines for nodes could be made: {error}", err=True)
         lines = []
+    _print(screen, about, lines)
+
+
+def _lines(known: Known, listen: str, tokens: int) -> list[str]:
+    """Return addresses with tokens for the first nodes; there are none once a node has joined."""
+    about, scheme, port = known.about, known.about.url.partition("://")[0], known.about.url.rpartition(":")[2]
+    # By its own name the machine may not reach itself.
+    address = "127.0.0.1" if listen in _ANY else f"[{listen}]" if ":" in listen else listen
+    here = msgspec.structs.replace(about, url=f"{scheme}://{address}:{port}")
+    remote = Remote(Known(known.folder, here))
+    try:
+        made = [remote.token(TokenRequest(valid=_DAY)) for _ in range(0 if remote.nodes() else tokens)]
     finally:
         remote.close()
-    _print(screen, about, lines)
+    return [join_line(about.url, Token(each.secret, about.fingerprint)) for each in made]
 
 
 def _print(screen: Screen, about: About, lines: list[str]) -> None:

@@ -54,7 +54,7 @@ def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
             told = ", ".join(f"{safe(name)} {safe(str(value))}" for name, value in line.fields.items())
             say(f"{safe(line.kind)}: {told}", line.kind, **line.fields)
         elif isinstance(event, RunStarted) and started:
-            say(f"the server came back: the run goes on after round {event.completed}", "run-goes-on")
+            say(f"the run goes on after round {event.completed}", "run-goes-on", completed=event.completed)
         elif event is not None:
             started = started or isinstance(event, RunStarted)
             show(event)

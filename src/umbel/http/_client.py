@@ -24,7 +24,7 @@ from umbel.errors import (
 from umbel.http import _faults, _json
 from umbel.http._identity import Identity
 from umbel.http._line import Line
-from umbel.http._signature import EMPTY, Clock, Request, digest_of, sign
+from umbel.http._signature import EMPTY, Clock, SignedRequest, digest_of, sign
 from umbel.http._table import BY_NAME, Endpoint
 from umbel.http._transfer import BlobBody, Incoming, Progress, ignore, total_of, watched
 from umbel.http.wire import VERSION, Hello
@@ -258,7 +258,7 @@ class Client:
         endpoint, target = asked.endpoint, _target(asked.endpoint, asked.params)
         headers = {"Umbel-Version": str(VERSION), **asked.headers}
         if endpoint.who:
-            headers["Authorization"] = await self._signature(Request(endpoint.method, target, asked.digest))
+            headers["Authorization"] = await self._signature(SignedRequest(endpoint.method, target, asked.digest))
         if endpoint.request is not None:
             headers["Content-Type"] = _faults.JSON
         wait = self._poll if endpoint.waits else 0.0
@@ -276,7 +276,7 @@ class Client:
             self._ahead = float(response.headers["Umbel-Time"]) - self._clock.now()
         return _faults.error_of(response.status, response.headers, text)
 
-    async def _signature(self, request: Request) -> str:
+    async def _signature(self, request: SignedRequest) -> str:
         if self.identity is None:
             raise UsageError("expected an identity to sign with, got none: join the server first", at=self.url)
         if not self._audience:

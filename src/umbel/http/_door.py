@@ -7,8 +7,8 @@ from umbel.http._calls import Lookup, Member
 from umbel.http._signature import (
     Clock,
     Nonces,
-    Request,
     Signature,
+    SignedRequest,
     check_audience,
     new_audience,
     read_signature,
@@ -44,7 +44,7 @@ class Door:
             raise Forbidden(message, at=f"{endpoint.method} {endpoint.path}")
         return given, member
 
-    def accept(self, given: Signature, member: Member, request: Request) -> None:
+    def accept(self, given: Signature, member: Member, request: SignedRequest) -> None:
         """Check the signature and take note of it.
 
         Raises ``BadSignature`` or ``Replayed``.

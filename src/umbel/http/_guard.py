@@ -24,6 +24,9 @@ class Phase(IntEnum):
     ANSWER = 4  # the client, to take what was sent
 
 
+_AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
+
+
 class Connection(web.RequestHandler):
     """A connection that is timed by its phase."""
 
@@ -133,13 +136,21 @@ class Watch:
 
     def follow(self, connection: Connection) -> None:
         """Take note that a connection went over to another phase."""
-        if connection.phase in (Phase.IDLE, Phase.HANDLER):
-            self._followed.discard(connection)
-            return
         now = self._loop.time()
         connection.since = now
-        connection.pace = Pace(3 * self._stall, now, self._moved(connection))
-        self._followed.add(connection)
+        match connection.phase:
+            case Phase.IDLE | Phase.HEADER:
+                connection.pace = None
+            case Phase.HANDLER if connection.pace is not None:
+                connection.pace.rest(now)
+            case Phase.BODY if connection.pace is not None:
+                connection.pace.wait(now)
+            case Phase.BODY | Phase.ANSWER:
+                connection.pace = Pace(3 * self._stall, now, self._moved(connection))
+        if connection.phase in _AWAITED:
+            self._followed.add(connection)
+        else:
+            self._followed.discard(connection)
 
     def start(self) -> None:
         """Begin to look."""

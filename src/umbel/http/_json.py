@@ -32,8 +32,8 @@ def decode(data: bytes, kind: type[T], *, at: str = "body") -> T:
     Raises ``HttpError`` that says what was expected, and where in the body.
     """
     try:
+        value = msgspec.json.decode(data, type=kind)  # first, since it gives up soonest
         _check_depth(data, at)
-        value = msgspec.json.decode(data, type=kind)
         json.loads(data.decode(), object_pairs_hook=_once, parse_int=_integer)
     except UnicodeDecodeError as error:
         raise HttpError(f"expected JSON in UTF-8, got {error.reason} at byte {error.start}", at=at) from None

@@ -21,19 +21,35 @@ def bytes_taken(transport: asyncio.BaseTransport | None) -> int:
 
 
 class Pace:
-    """The pace of a transfer, looked at now and then: ``window`` seconds without enough bytes are too many."""
+    """The pace of a transfer, looked at now and then: ``window`` seconds of waiting without enough bytes are too many.
+
+    What the one who waits does in between counts for nobody.
+    """
 
     def __init__(self, window: float, now: float, moved: int) -> None:
         self._window = window
-        self._since = now
+        self._since: float | None = now
+        self._waited = 0.0
         self._mark = moved
+
+    def wait(self, now: float) -> None:
+        """Begin to wait for the other side again."""
+        self._since = now
+
+    def rest(self, now: float) -> None:
+        """Wait for the other side no longer, for now."""
+        if self._since is not None:
+            self._waited += now - self._since
+            self._since = None
 
     def holds(self, now: float, moved: int) -> bool:
         """Say whether the transfer is quick enough, ``moved`` bytes having gone in all."""
-        seconds = now - self._since
+        seconds = self._waited + (now - self._since if self._since is not None else 0.0)
         if seconds < self._window:
             return True
         if moved - self._mark < RATE * seconds:
             return False
-        self._since, self._mark = now, moved
+        self._waited, self._mark = 0.0, moved
+        if self._since is not None:
+            self._since = now
         return True

@@ -37,7 +37,7 @@ _HEADER: Final = re.compile(
 )
 
 
-class Request(NamedTuple):
+class SignedRequest(NamedTuple):
     """What a signature covers of a request: ``target`` is the path with the query, ``digest`` that of the body."""
 
     method: str
@@ -60,14 +60,16 @@ def digest_of(body: bytes) -> str:
     return f"blake3:{blake3(body).hexdigest()}" if body else EMPTY
 
 
-def signed_bytes(request: Request, audience: str, member: int, expires: int, nonce: str) -> bytes:
+def signed_bytes(request: SignedRequest, audience: str, member: int, expires: int, nonce: str) -> bytes:
     """Return the bytes that are signed."""
     lines = ("umbel request 1", *request, audience, str(member), str(expires), nonce, "")
     return "\n".join(lines).encode()
 
 
-def sign(identity: Identity, request: Request, *, audience: str, member: int, expires: int, nonce: str = "") -> str:
-    """Return the header that signs ``request``. Without a ``nonce`` one is drawn."""
+def sign(
+    identity: Identity, request: SignedRequest, *, audience: str, member: int, expires: int, nonce: str = ""
+) -> str:
+    """Return the header that signs ``request``; without a ``nonce``, one is drawn."""
     nonce = nonce or _text(secrets.token_bytes(16))
     signature = identity.sign(signed_bytes(request, audience, member, expires, nonce))
     return f"Umbel member={member},audience={audience},expires={expires},nonce={nonce},signature={_text(signature)}"
@@ -89,7 +91,7 @@ def read_signature(header: str) -> Signature:
     return Signature(int(member), audience, int(expires), nonce, base64.urlsafe_b64decode(signature + "=="))
 
 
-def verify(given: Signature, request: Request, *, key: bytes) -> None:
+def verify(given: Signature, request: SignedRequest, *, key: bytes) -> None:
     """Check that the owner of ``key`` has signed ``request`` as ``given`` says.
 
     Raises ``BadSignature``.

@@ -31,7 +31,7 @@ from umbel.http._openapi import document
 from umbel.http._quota import Budget, Places, Rates
 from umbel.http._routing import Route, allowed, route
 from umbel.http._settings import Settings
-from umbel.http._signature import Request, digest_of
+from umbel.http._signature import SignedRequest, digest_of
 from umbel.http._table import Endpoint
 from umbel.http.wire import VERSION, Hello
 
@@ -114,7 +114,7 @@ class Site:
         with ExitStack() as held:
             body = await self._body(found.endpoint, request, connection, held)
             digest = found.params["digest"] if found.endpoint.name == "put_blob" else digest_of(body)
-            self._door.accept(given, member, Request(request.method, request.raw_path, digest))
+            self._door.accept(given, member, SignedRequest(request.method, request.raw_path, digest))
             self._by_member.take(member.member, f"member {member.member}")
             held.enter_context(self._pending.one(member.member, f"member {member.member}"))
             return await self._signed_call(found, request, body, member)

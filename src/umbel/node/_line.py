@@ -14,6 +14,7 @@ from umbel.errors import (
     TooManyRequests,
     UmbelError,
     VersionMismatch,
+    WrongOffset,
 )
 from umbel.http import Client, backoff
 from umbel.node._status import Board
@@ -29,7 +30,10 @@ def is_fatal(error: UmbelError) -> bool:
 
 
 def _passes(error: UmbelError) -> bool:
-    return not is_fatal(error) and (isinstance(error, ServerUnreachable | TooManyRequests) or error.http_status >= 500)  # noqa: PLR2004 - faults of the server
+    """Say whether trying again may help; an upload that went on elsewhere asks where it stands, and goes on there."""
+    if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
+        return True
+    return not is_fatal(error) and error.http_status >= 500  # noqa: PLR2004 - faults of the server
 
 
 class Line:

@@ -1,18 +1,23 @@
 """The one driver of all optimizers that work element by element: an algorithm is a function of blocks."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, prod
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import flat
+from umbel.aggregation._memory import Memory
 from umbel.errors import AggregationError, StrategyError
 from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
 from umbel.records import ParametersRecord
 from umbel.records._arena import allocate
+from umbel.records._scratch import scratch_folder
+from umbel.records._threads import cores, side_by_side
 
 Block: TypeAlias = NDArray[Any]
 # step(cohort, model, aggregate, *state) -> (model, *state), on blocks of one dtype, none of which it changes.
@@ -21,13 +26,15 @@ Step: TypeAlias = Callable[..., tuple[Block, ...]]
 _FLOAT32: Final = np.dtype(np.float32)
 _WIDE: Final = {name: np.dtype(name) for name in ("float64", "complex64", "complex128")}
 _SIZE: Final = 2**14  # elements; the handful of blocks in use fit in a core's cache
+_LEAST: Final = 2**20  # elements; fewer are done before a thread has begun
+_Sizes: TypeAlias = Sequence[tuple[np.dtype[Any], int]]
 
 
 def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial: float) -> Optimizer:
     """Return the optimizer that applies ``step`` to every element of the model.
 
     ``step(cohort, model, aggregate, *state) -> (model, *state)`` works on blocks of floats of one dtype, of up to 2**14
-    elements, and changes none of them.
+    elements, changes none of them and may be called by several threads at once.
 
     Args:
         name: what checkpoints call the optimizer; it holds the numbers, so that another number is another optimizer.
@@ -38,7 +45,7 @@ def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial
     Its ``update`` raises ``AggregationError`` if the model, the aggregate and the state have different layouts, or the
     next model or state is not finite.
     """
-    whole = _Elementwise(step, {key.replace("_", "-"): value for key, value in initial.items()})
+    whole = _Elementwise(step, {key.replace("_", "-"): value for key, value in initial.items()}, defaultdict(Memory))
     return Optimizer(name, whole.init, whole.update, needs)
 
 
@@ -58,10 +65,20 @@ def require_share(at: str, name: str, value: float) -> None:
     require(at, 0 <= value < 1, f"{name} from 0 to below 1, got {value!r}")
 
 
+class _Job(NamedTuple):
+    """What is done to one array: the dtype that it is done in, what is read, and where the results go."""
+
+    name: str
+    kind: np.dtype[Any]
+    sources: Sequence[Block]
+    rooms: Sequence[Block]
+
+
 @dataclass(frozen=True)
 class _Elementwise:
     step: Step
     initial: Mapping[str, float]
+    memories: defaultdict[str, Memory] = field(compare=False, repr=False)
 
     def init(self, model: ParametersRecord) -> OptimizerState:
         """Return the state before the first update, each record with an array for every float of the model."""
@@ -74,31 +91,58 @@ class _Elementwise:
         slots = [state.get(key, ParametersRecord()) for key in self.initial]
         _check_layout(model, aggregate, slots)
         # The result has memory of its own, integers included: it does not keep that of the aggregate.
-        following = _like(aggregate, {name: flat(array).dtype for name, array in aggregate.items()})
-        moved = [_like(model, _kinds(model)) for _ in slots]
+        following = self._like("", aggregate, {name: flat(array).dtype for name, array in aggregate.items()})
+        moved = [self._like(key, model, _kinds(model)) for key in self.initial]
+        jobs = []
         for name, array in aggregate.items():
             mean, kind = flat(array), _kind(array.dtype)
             if kind is None:
                 np.copyto(following[name].reshape(-1), mean)
                 continue
             given = (flat(model[name]), mean, *(flat(slot[name]) for slot in slots))
-            self._step(cohort, name, kind, given, [record[name].reshape(-1) for record in (following, *moved)])
+            jobs.append(_job(name, kind, given, [record[name].reshape(-1) for record in (following, *moved)]))
+        side_by_side([partial(self._step, cohort, share) for share in _shares(jobs, cores())])
         records = (ParametersRecord.from_numpy(slot, copy=False) for slot in moved)
         return dict(zip(self.initial, records, strict=True)), ParametersRecord.from_numpy(following, copy=False)
 
-    def _step(
-        self, cohort: Cohort, name: str, kind: np.dtype[Any], given: Sequence[Block], out: Sequence[Block]
-    ) -> None:
-        """Step one array, a block at a time, in the dtype of its state."""
-        sources, rooms = [_parts(array) for array in given], [_parts(array) for array in out]
-        real = rooms[0].dtype if kind.kind == "c" else kind
+    def _like(self, key: str, record: ParametersRecord, kinds: Mapping[str, np.dtype[Any]]) -> dict[str, Block]:
+        # Files are used again: their pages are dear, and do not count. Memory of the process is given back meanwhile.
+        return _like(record, kinds, self.memories[key].allocate if scratch_folder() is not None else allocate)
+
+    def _step(self, cohort: Cohort, jobs: Sequence[_Job]) -> None:
+        """Step some arrays, a block at a time, in the dtype of their state."""
         with np.errstate(all="ignore"):
-            for part in _blocks(sources[0].size):
-                blocks = (array[part].astype(real, copy=False) for array in sources)
-                for room, result in zip(rooms, self.step(cohort, *blocks), strict=True):
-                    np.copyto(room[part], result, casting="unsafe")
-                    if not _is_finite(room[part]):
-                        raise _not_finite(name)
+            for name, kind, sources, rooms in jobs:
+                for part in _blocks(sources[0].size):
+                    blocks = (array[part].astype(kind, copy=False) for array in sources)
+                    for room, result in zip(rooms, self.step(cohort, *blocks), strict=True):
+                        np.copyto(room[part], result, casting="unsafe")
+                        if not _is_finite(room[part]):
+                            raise _not_finite(name)
+
+
+def _job(name: str, kind: np.dtype[Any], given: Sequence[Block], out: Sequence[Block]) -> _Job:
+    sources, rooms = [_parts(array) for array in given], [_parts(array) for array in out]
+    return _Job(name, rooms[0].dtype if kind.kind == "c" else kind, sources, rooms)
+
+
+def _shares(jobs: Sequence[_Job], threads: int) -> list[list[_Job]]:
+    """Deal jobs out in shares of one size, in order; a share may begin and end within an array."""
+    size = sum(job.sources[0].size for job in jobs)
+    goal = -(-size // (max(1, min(threads, size // _LEAST)) * _SIZE)) * _SIZE
+    shares: list[list[_Job]] = [[]]
+    free = goal
+    for name, kind, sources, rooms in jobs:
+        start = 0
+        while start < sources[0].size:
+            if not free:
+                shares.append([])
+                free = goal
+            part = slice(start, min(sources[0].size, start + free))
+            shares[-1].append(_Job(name, kind, [each[part] for each in sources], [each[part] for each in rooms]))
+            free -= part.stop - start
+            start = part.stop
+    return shares
 
 
 def _parts(array: Block) -> Block:
@@ -129,10 +173,12 @@ def _kinds(model: ParametersRecord) -> dict[str, np.dtype[Any]]:
     return {name: kind for name, array in model.items() if (kind := _kind(array.dtype)) is not None}
 
 
-def _like(record: ParametersRecord, kinds: Mapping[str, np.dtype[Any]]) -> dict[str, Block]:
+def _like(
+    record: ParametersRecord, kinds: Mapping[str, np.dtype[Any]], allocate: Callable[[_Sizes], list[Block]] = allocate
+) -> dict[str, Block]:
     """Return unwritten arrays with the shapes of those of ``record`` that have a dtype among ``kinds``."""
     shapes = [record[name].shape for name in kinds]
-    rooms = allocate(zip(kinds.values(), map(prod, shapes), strict=True))
+    rooms = allocate(list(zip(kinds.values(), map(prod, shapes), strict=True)))
     return {name: room.reshape(shape) for name, room, shape in zip(kinds, rooms, shapes, strict=True)}
 
 

@@ -1,6 +1,7 @@
 """What nodes ask of a server: work, and that their answers are kept."""
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from typing import Final
@@ -42,7 +43,6 @@ class Delivery:
         box = self._desk.box(member)
         turn = box.enter(poll.instance, poll.room)
         await self._note(member, poll)
-        await self._renew(member, box, poll)
         return await self._answer(box, poll, turn, hold)
 
     async def _note(self, member: int, poll: Poll) -> None:
@@ -71,7 +71,10 @@ class Delivery:
     async def _answer(self, box: Box, poll: Poll, turn: int, hold: float) -> Polled:
         clock = asyncio.get_running_loop().time
         until = clock() + hold
-        while box.is_turn(turn, poll.instance):
+        while True:
+            await self._renew(box.member, box, poll)  # a run that is resumed lays out what this node was asked before
+            if not box.is_turn(turn, poll.instance):
+                break
             tasks, gone = box.take(), box.gone(poll.holding)
             if tasks:
                 failpoint("server.handed-out")
@@ -117,7 +120,7 @@ class Delivery:
         """Return when a reply came, for its time to live: as long as bytes of a node move, that does not run out."""
         now = time.time()
         if task is not None and self._presence.is_moving(member):
-            return min(now, task.created_at + task.ttl)
+            return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
 
     def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted) -> None:

@@ -153,9 +153,14 @@ class Desk:
         box.wake()
 
     def reopen(self, member: int, task: Task) -> None:
-        """Lay out a message of an earlier start of the server, which the node may have."""
+        """Lay out a message that was planned before, which the node may have; its next poll tells.
+
+        A poll that is parked said what the node holds before this message was open again: it is answered.
+        """
         self._owners[key_of(task)] = member
-        self.box(member).out[key_of(task)] = task
+        box = self.box(member)
+        box.out[key_of(task)] = task
+        box.wake()
 
     def find(self, member: int, key: Key) -> Task | None:
         """Return an open message of a node."""

@@ -25,6 +25,10 @@ _T = TypeVar("_T")
 Tell = Callable[[Fate], object]
 
 _LISTED: Final = 5
+_CARRIED: Final = 16 * 1024  # bytes of an answer that wait in memory for the loop; larger ones wait in the ledger
+_OPEN: Final = "planned"
+_GIVEN_UP: Final = ("lost", "cancelled")
+_NO_ANSWER: Final = "the answer was given up with its round"
 
 
 class Exchange:
@@ -106,12 +110,15 @@ class Exchange:
         found = self._keeper.read(lambda connection: messages.phase(connection, run, number, message_type))
         if found is None:
             return None
-        given = self._keeper.read(lambda connection: replies.of_phase(connection, run, number, message_type))
-        known = {each.message: fate_of(each) for each in given}
-        gone = {row.message: lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP}
+        settled = [_settled(row) for row in found.messages if row.status != _OPEN]
         roster = tuple(Node(name, number) for name, number in found.roster)
         sent = 0 if found.content is None else found.content.size
-        return Phase(roster, tuple((gone | known).values()), sent)
+        return Phase(roster, settled, sent)
+
+    def answer(self, run: int, fate: Fate) -> Fate:
+        """Return a fate with what the ledger has as its answer."""
+        given = self._keeper.read(lambda connection: replies.of_message(connection, run, fate.message))
+        return lost(fate.message, _NO_ANSWER) if given is None else _fate(given, fate.seconds)
 
     def blob(self, digest: str) -> object:
         """Return the bytes of a blob, mapped."""
@@ -176,14 +183,21 @@ class Exchange:
         self.cancel(run, [message for _, message in self.on_loop(lambda: self._desk.of_run(run))], reason)
 
 
-_GIVEN_UP: Final = ("lost", "cancelled")
+def fate_of(reply: replies.Reply) -> Fate:
+    """Return the fate of a message that was answered; an answer that carries much waits in the ledger."""
+    parts = () if reply.content is None else (reply.content.rest, *(named.part for named in reply.content.records))
+    if sum(len(part.data or b"") for part in parts) > _CARRIED:
+        return Fate(reply.message, seconds=reply.seconds, stored=True)
+    return _fate(reply, reply.seconds)
 
 
-def fate_of(given: replies.Given | replies.Reply) -> Fate:
-    """Return the fate of a message that was answered."""
+def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None) -> Fate:
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    seconds = given.seconds if isinstance(given, replies.Reply) else None
     return Fate(given.message, given.content, code, given.error_reason or "", seconds)
+
+
+def _settled(row: messages.Row) -> Fate:
+    return lost(row.message, row.reason) if row.status in _GIVEN_UP else Fate(row.message, stored=True)
 
 
 def lost(message: int, reason: str) -> Fate:

@@ -107,6 +107,8 @@ class NetworkGrid:
             fate = self._next(None)
             message = None if fate is None else self._open.pop(fate.message, None)
             if fate is not None and message is not None:
+                if fate.stored:
+                    fate = self._exchange.answer(self._commission.run, fate)
                 begun = time.perf_counter()
                 yield self._reply(message, fate)
                 self._note(fate, time.perf_counter() - begun)

@@ -1,26 +1,72 @@
-"""What is done now and then: silent nodes are found, figures brought up to date, blobs collected."""
+"""What is done now and then: silent nodes are found, figures brought up to date, garbage collected."""
 
 import asyncio
+import logging
+import time
 from typing import Final
 
+from umbel.errors import StoreError
+from umbel.http import WARNING_DAYS, Certificate
 from umbel.server._delivery import Delivery
+from umbel.server._keeper import Keeper
 from umbel.server._metrics import Metrics
 from umbel.server._registry import Registry
+from umbel.store import Uploads, members
 
-_SWEEP: Final = 1.0
+_LOG: Final = logging.getLogger("umbel.server")
+_SWEEP: Final = 1.0  # seconds from one look at the nodes to the next
+_COLLECT: Final = 600.0  # and from one pass over the blobs to the next
+_STALE: Final = 6  # passes after which an upload that nobody goes on with is given up
 
 
 class Housekeeping:
-    """Runs as one task beside everything else."""
+    """Runs as one task beside everything else, and outlives whatever the disk does."""
 
-    def __init__(self, delivery: Delivery, registry: Registry, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        uploads: Uploads,
+        delivery: Delivery,
+        registry: Registry,
+        metrics: Metrics,
+        certificate: Certificate | None,
+    ) -> None:
+        self._keeper = keeper
+        self._uploads = uploads
         self._delivery = delivery
         self._registry = registry
         self._metrics = metrics
+        self._certificate = certificate
+        self._seen: frozenset[str] = frozenset()
+        self._passes = 0
 
     async def run(self) -> None:
         """Go on until cancelled."""
+        due = time.monotonic()
         while True:
-            await self._delivery.sweep()
-            self._metrics.nodes.set(self._registry.count_online())
+            try:
+                await self._delivery.sweep()
+                self._metrics.nodes.set(self._registry.count_online())
+                if time.monotonic() >= due:
+                    due = time.monotonic() + _COLLECT
+                    await self.collect()
+            except StoreError as error:
+                _LOG.error("housekeeping will be tried again: %s", error)
             await asyncio.sleep(_SWEEP)
+
+    async def collect(self) -> None:
+        """Delete blobs that nothing needs, and uploads that nobody goes on with; keep when members were seen."""
+        seen = self._registry.seen()
+        await self._keeper.commit(lambda connection: members.touch(connection, seen))
+        self._seen = await asyncio.to_thread(self._keeper.collect, self._seen)
+        if self._passes % _STALE == 0:
+            await asyncio.to_thread(self._uploads.sweep)
+        self._passes += 1
+        if self._certificate is not None:
+            self._renew(self._certificate)
+
+    def _renew(self, certificate: Certificate) -> None:
+        """Show the certificate that is in the files now, and warn of one that ends soon."""
+        certificate.reload()
+        if certificate.days_left() < WARNING_DAYS:
+            _LOG.warning("the certificate ends in %.0f days: put a new one in its place", certificate.days_left())

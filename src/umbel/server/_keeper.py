@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from umbel.envelope import Content, pack
 from umbel.errors import BlobMissing
+from umbel.failpoint import failpoint
 from umbel.records import RecordSet
 from umbel.server._metrics import Metrics
 from umbel.store import Blobs, Ledger, collect, references
@@ -77,6 +78,7 @@ class Keeper:
 
     def _discard(self, digests: list[str]) -> None:
         for digest in digests:
+            failpoint("server.collecting")
             # One at a time: while a large file goes, nothing is committed.
             self._ledger.between(partial(self._delete, digest)).result()
 

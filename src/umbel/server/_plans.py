@@ -19,13 +19,17 @@ class Commission(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """What became of a message: content, or an error and why; and where the node's seconds went, if that is known."""
+    """What became of a message: content, or an error and why; and where the node's seconds went, if that is known.
+
+    One that is ``stored`` says only that there is an answer, which is in the ledger.
+    """
 
     message: int
     content: Content | None = None
     error_code: int = 0
     reason: str = ""
     seconds: Mapping[str, float] | None = None
+    stored: bool = False
 
 
 class Phase(NamedTuple):

@@ -54,6 +54,12 @@ class Registry:
         """Return how many nodes are there."""
         return sum(self._presence.is_here(member.id) for member in self._members.values() if member.kind == NODE)
 
+    def seen(self) -> dict[int, float]:
+        """Return when members were heard of since the start, in seconds since 1970."""
+        now = time.time()
+        since = {number: self._presence.seconds_since(number) for number in self._members}
+        return {number: now - seconds for number, seconds in since.items() if seconds is not None}
+
     def rows(self) -> list[NodeRow]:
         """Return all nodes for people, by name."""
         nodes = (member for member in self._members.values() if member.kind == NODE)

@@ -100,16 +100,18 @@ class _Start:
         delivery = Delivery(keeper, exchange, desk, registry, self._presence)
         runs = Runs(keeper, exchange, self._metrics, self._folder.scratch, keep=settings.keep, hold=settings.poll)
         people = Members(keeper, registry, self._changed)
-        transfers = Transfers(blobs, Uploads(self._folder.uploads, blobs))
+        uploads = Uploads(self._folder.uploads, blobs)
         await runs.take_up()
         self._held.push_async_callback(runs.halt, _SAFE_POINT)
-        housekeeping = Housekeeping(delivery, registry, self._metrics)
+        housekeeping = Housekeeping(keeper, uploads, delivery, registry, self._metrics, self._certificate)
         self._held.push_async_callback(_cancel, asyncio.create_task(housekeeping.run()))
-        return {
-            **NodeEndpoints(delivery, people, transfers, self._audience, settings.poll).all(),
-            **RunEndpoints(runs, registry).all(),
-            **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
-        }
+        return self._metrics.counting(
+            {
+                **NodeEndpoints(delivery, people, Transfers(blobs, uploads), self._audience, settings.poll).all(),
+                **RunEndpoints(runs, registry).all(),
+                **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
+            }
+        )
 
     async def _serve(self, handlers: Handlers, registry: Registry) -> Service:
         async def look_up(number: int) -> Member | None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from umbel.errors import LedgerDamaged, LedgerFailed, StorageFull, StoreError, StoreUnavailable, UmbelError, UsageError
 
-# Primary result codes of SQLite, the low byte of the extended ones.
+# Result codes of SQLite, or their low byte.
 _SQLITE: Final[dict[int, tuple[type[UmbelError], str]]] = {
     3: (StoreError, "it may not be read or written: check the rights of the folder and its files"),
     5: (StoreUnavailable, "another program has it locked: close that program"),
@@ -17,6 +17,7 @@ _SQLITE: Final[dict[int, tuple[type[UmbelError], str]]] = {
     11: (LedgerDamaged, "its file is damaged: restore the latest backup"),
     13: (StorageFull, "the disk is full: make room"),
     14: (StoreError, "it cannot be opened: check that its folder is there, its rights, and the limit of open files"),
+    4874: (StorageFull, "the disk is full: make room"),  # no room for the index of the log
     26: (LedgerDamaged, "its file is no ledger: check the path, or restore the latest backup"),
 }
 # States of PostgreSQL, or their first two characters.
@@ -43,8 +44,8 @@ def named(error: BaseException, place: str) -> UmbelError | None:
     if kinds & {"OverflowError", "DataError"}:
         return UsageError("expected numbers of 64 bits with a sign and text without NUL", at=place)
     if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-        return _told(_SQLITE.get(code), original, place)
+        code = getattr(original, "sqlite_errorcode", 0)
+        return _told(_SQLITE.get(code) or _SQLITE.get(code & 0xFF), original, place)
     if hasattr(original, "sqlstate"):
         # Without a state, it is the connection that failed.
         state = original.sqlstate or ("08" if "OperationalError" in kinds else "")

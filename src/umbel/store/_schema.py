@@ -87,6 +87,7 @@ def _runs(op: Operations) -> None:
         _column("holder", sa.Text, key=True),
         _column("round", sa.BigInteger),
         _column("size", sa.BigInteger),
+        sqlite_with_rowid=False,
     )
     op.create_index("references_of_a_run", "blob_references", ["run", "holder"])
 
@@ -118,6 +119,7 @@ def _messages(op: Operations) -> None:
         _column("received", sa.BigInteger, default="0"),
         _column("seconds", sa.Text),
         sa.ForeignKeyConstraint(["run", "round", "phase"], ["phases.run", "phases.round", "phases.phase"]),
+        sqlite_with_rowid=False,
     )
     op.create_index("messages_of_a_phase", "messages", ["run", "round", "phase"])
     op.create_index("messages_open", "messages", ["node"], sqlite_where=_PLANNED, postgresql_where=_PLANNED)
@@ -126,10 +128,17 @@ def _messages(op: Operations) -> None:
         _column("run", sa.BigInteger, key=True),
         _column("message", sa.BigInteger, key=True),
         _column("identity", sa.LargeBinary),
-        sa.Column("answer", sa.Text),
         _column("counted", sa.Boolean),
         _column("received_at", sa.Double),
         sa.ForeignKeyConstraint(["run", "message"], ["messages.run", "messages.message"]),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "answers",
+        _column("run", sa.BigInteger, key=True),
+        _column("message", sa.BigInteger, key=True),
+        _column("answer", sa.Text),
+        sa.ForeignKeyConstraint(["run", "message"], ["replies.run", "replies.message"]),
     )
 
 

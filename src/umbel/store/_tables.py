@@ -13,6 +13,8 @@ METADATA: Final = sa.MetaData()
 # SQLite numbers rows by itself only in a column of exactly this type.
 _Id: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _Time: Final[sa.Double[float]] = sa.Double()
+# Many small rows: SQLite keeps them in the tree of their key, which saves a second one.
+_COMPACT: Final[dict[str, Any]] = {"sqlite_with_rowid": False}
 _PLANNED: Final = sa.text("status = 'planned'")
 _LIVING: Final = sa.text("revoked_at IS NULL")
 
@@ -119,6 +121,7 @@ messages: Final = sa.Table(
     _count("received"),
     sa.Column("seconds", sa.Text, nullable=False),
     sa.ForeignKeyConstraint(["run", "round", "phase"], ["phases.run", "phases.round", "phases.phase"]),
+    **_COMPACT,
 )
 sa.Index("messages_of_a_phase", messages.c.run, messages.c.round, messages.c.phase)
 sa.Index("messages_open", messages.c.node, sqlite_where=_PLANNED, postgresql_where=_PLANNED)
@@ -129,10 +132,20 @@ replies: Final = sa.Table(
     sa.Column("run", sa.BigInteger, primary_key=True),
     sa.Column("message", sa.BigInteger, primary_key=True),
     sa.Column("identity", sa.LargeBinary, nullable=False),
-    sa.Column("answer", sa.Text),
     sa.Column("counted", sa.Boolean, nullable=False),
     sa.Column("received_at", _Time, nullable=False),
     sa.ForeignKeyConstraint(["run", "message"], ["messages.run", "messages.message"]),
+    **_COMPACT,
+)
+
+# What replies say, apart from them: it goes when the round is closed, and its pages with it.
+answers: Final = sa.Table(
+    "answers",
+    METADATA,
+    sa.Column("run", sa.BigInteger, primary_key=True),
+    sa.Column("message", sa.BigInteger, primary_key=True),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.ForeignKeyConstraint(["run", "message"], ["replies.run", "replies.message"]),
 )
 
 references: Final = sa.Table(
@@ -143,6 +156,7 @@ references: Final = sa.Table(
     sa.Column("holder", sa.Text, primary_key=True),
     sa.Column("round", sa.BigInteger, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
+    **_COMPACT,
 )
 sa.Index("references_of_a_run", references.c.run, references.c.holder)
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from umbel.errors import LedgerFailed, StoreError, UmbelError
+from umbel.errors import LedgerFailed, StorageFull, StoreError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.store._faults import is_fatal, named
 
@@ -232,9 +232,16 @@ class Writer:
         _fail(jobs, reason)
 
     def _lost(self, reason: UmbelError) -> None:
-        """Let go of the connection, whatever state it is in; after some errors, of the ledger."""
+        """Take back what was not committed, and let go of the connection; after some errors, of the ledger.
+
+        On a full disk the connection stays: there may be no room to make another one.
+        """
         if is_fatal(reason):
             self._dead = self._dead or reason
+        if isinstance(reason, StorageFull) and self._connection is not None:
+            with suppress(Exception):  # then it is not fit to stay
+                self._connection.rollback()
+                return
         self._disconnect()
 
     def _disconnect(self) -> None:

@@ -191,7 +191,8 @@ def reopen(connection: sa.Connection, run: int, *, now: float) -> list[Key]:
     numbers = list(connection.execute(sa.select(_M.message).where(again)).scalars())
     for number in numbers:
         references.release(connection, run, f"message {number}")
-        connection.execute(_FORGET, {"run": run, "message": number})
+        for forget in _FORGET:
+            connection.execute(forget, {"run": run, "message": number})
     values = {"status": "planned", "reason": "", "fence": _M.fence + 1, "received": 0, "seconds": "{}"}
     connection.execute(sa.update(tables.messages).where(again).values(values))
     accepted = of_phases & (_M.status == "accepted")
@@ -240,8 +241,9 @@ _END: Final = (
     .where(_WHICH, _M.status == sa.literal_column("'planned'"))
     .values(status=sa.bindparam("next_status"), reason=sa.bindparam("why"))
 )
-_FORGET: Final = sa.delete(tables.replies).where(
-    tables.replies.c.run == sa.bindparam("run"), tables.replies.c.message == sa.bindparam("message")
+_FORGET: Final = tuple(
+    sa.delete(table).where(table.c.run == sa.bindparam("run"), table.c.message == sa.bindparam("message"))
+    for table in (tables.answers, tables.replies)
 )
 _QUESTIONS: Final = (
     sa.select(

@@ -18,7 +18,7 @@ from umbel.store._json import legible, packed, unpacked
 from umbel.store._quick import Quick
 from umbel.store.references import Present
 
-__all__ = ["Accepted", "Given", "Reply", "accept", "of_phase"]
+__all__ = ["Accepted", "Given", "Reply", "accept", "of_message", "of_phase"]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -97,6 +97,12 @@ def of_phase(connection: sa.Connection, run: int, round: int, phase: str) -> lis
     return [_given(row) for row in rows]
 
 
+def of_message(connection: sa.Connection, run: int, message: int) -> Given | None:
+    """Return the reply to one message if it counts, and if its round is not closed."""
+    row = connection.execute(_GIVEN_ONE, {"run": run, "message": message}).first()
+    return None if row is None else _given(row)
+
+
 class _Found(NamedTuple):
     """A message with its phase, and its reply if it has one."""
 
@@ -121,6 +127,7 @@ class _Kept(NamedTuple):
 
 _M: Final = tables.messages.c
 _R: Final = tables.replies.c
+_A: Final = tables.answers.c
 _P: Final = tables.phases.c
 _FIND: Final = Quick(
     sa.select(*(_M.status, _M.reason, _M.fence, _M.round, _P.created_at, _P.ttl, _R.identity, _R.counted))
@@ -129,6 +136,7 @@ _FIND: Final = Quick(
     .where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"), _M.node == sa.bindparam("node"))
 )
 _KEEP: Final = Quick(sa.insert(tables.replies).values({column.name: sa.bindparam(column.name) for column in _R}))
+_SAY: Final = Quick(sa.insert(tables.answers).values({column.name: sa.bindparam(column.name) for column in _A}))
 _ANSWERED: Final = Quick(
     sa.update(tables.messages)
     .where(_M.run == sa.bindparam("its_run"), _M.message == sa.bindparam("which"))
@@ -139,13 +147,13 @@ _ANSWERED: Final = Quick(
         seconds=sa.bindparam("where_time_went"),
     )
 )
-_GIVEN: Final = (
-    sa.select(_M.message, _M.slot, _M.node, _R.answer)
-    .join_from(tables.messages, tables.replies, (_R.run == _M.run) & (_R.message == _M.message))
-    .where(_M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase"))
-    .where(_R.counted, _R.answer.is_not(None))
-    .order_by(_M.slot)
+_COUNTED: Final = sa.select(_M.message, _M.slot, _M.node, _A.answer).join_from(
+    tables.messages, tables.answers, (_A.run == _M.run) & (_A.message == _M.message)
 )
+_GIVEN: Final = _COUNTED.where(
+    _M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase")
+).order_by(_M.slot)
+_GIVEN_ONE: Final = _COUNTED.where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"))
 
 
 def _said(reply: Reply) -> str:
@@ -192,8 +200,11 @@ def _late(connection: sa.Connection, found: _Found, reply: Reply, kept: _Kept) -
 
 
 def _keep(connection: sa.Connection, reply: Reply, kept: _Kept, *, counted: bool) -> None:
-    row = {"run": reply.run, "message": reply.message, "identity": kept.identity, "answer": kept.answer}
-    _KEEP(connection, row | {"counted": counted, "received_at": kept.received_at})
+    key = {"run": reply.run, "message": reply.message}
+    kept_as = {"identity": kept.identity, "counted": counted, "received_at": kept.received_at}
+    _KEEP(connection, key | kept_as)
+    if kept.answer is not None:
+        _SAY(connection, key | {"answer": kept.answer})
 
 
 def _mark(connection: sa.Connection, reply: Reply, status: str, reason: str) -> None:
@@ -202,5 +213,5 @@ def _mark(connection: sa.Connection, reply: Reply, status: str, reason: str) -> 
 
 
 def _given(row: Any) -> Given:
-    said: _Said = unpacked(row.answer, _Said, "replies.answer")
+    said: _Said = unpacked(row.answer, _Said, "answers.answer")
     return Given(row.message, row.slot, row.node, said.content, said.error_code, said.error_reason)

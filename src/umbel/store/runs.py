@@ -264,10 +264,10 @@ def record(connection: sa.Connection, run: int, outcomes: Iterable[Outcome]) -> 
 
 def _drop(connection: sa.Connection, run: int, number: int, now: float) -> None:
     """Close the phases of a round, and drop what they carried: the report and the state say all that is needed."""
-    phases, messages, replies = tables.phases, tables.messages, tables.replies
+    phases, messages = tables.phases, tables.messages
     of_round = (phases.c.run == run) & (phases.c.round == number)
     connection.execute(sa.update(phases).where(of_round).values(closed_at=now, content=None))
     asked = sa.select(messages.c.message).where(messages.c.run == run, messages.c.round == number)
-    gone = (replies.c.run == run) & replies.c.message.in_(asked)
-    connection.execute(sa.update(replies).where(gone).values(answer=None))
+    answers = tables.answers.c
+    connection.execute(sa.delete(tables.answers).where(answers.run == run, answers.message.in_(asked)))
     references.release_round(connection, run, number)
