@@ -7,7 +7,7 @@ part of the run's state, so a run that resumes goes on with the same cohorts.
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from math import ceil, isfinite, log
+from math import ceil, inf, isfinite, log
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +36,7 @@ def power_of_choice(count: int, *, candidates: int, loss: str = "loss-before") -
 
     ``candidates`` nodes are drawn uniformly, and of these the ``count`` with the highest loss are asked. The loss is
     the one that a node reported when it last took part (the paper's variant without a message more, rpow-d); a node
-    that never has comes first.
+    that was never asked comes first, and each time that a node is lost halves its loss.
 
     Args:
         count: how many nodes train, at least 1 (m of the paper).
@@ -127,7 +127,7 @@ def during(windows: Mapping[str, tuple[float, float]], select: Selector, *, peri
 
     """
     spans = tuple((pattern, float(start), float(end)) for pattern, (start, end) in windows.items())
-    if not 0 < period < float("inf") or not all(0 <= hour <= period for _, *span in spans for hour in span):
+    if not 0 < period < inf or not all(0 <= hour <= period for _, *span in spans for hour in span):
         raise StrategyError(
             f"expected windows within a period of {period!r} hours, got {dict(windows)!r:.80}", at="windows"
         )
@@ -152,19 +152,23 @@ def _require_enough(wanted: int, count: int) -> None:
 def _power_of_choice(wanted: int, candidates: int, loss: str, occasion: Occasion) -> Sequence[int]:
     _require_enough(wanted, occasion.size)
     drawn = sample(min(candidates, occasion.size), occasion.size, occasion.seed)
-    known = {place: _or_inf(value) for place, value in zip(*_column(occasion, loss), strict=True)}
+    known = dict(zip(occasion.places.tolist(), _worth(loss, occasion).tolist(), strict=True))
     # What is equally good is in the order of the draw's own words, so that the first by name are not always in.
     lots = words(len(drawn), occasion.seed ^ 1)
-    ranked = sorted(zip(drawn, lots, strict=True), key=lambda each: (-known.get(each[0], float("inf")), each[1]))
+    ranked = sorted(zip(drawn, lots, strict=True), key=lambda each: (-known.get(each[0], inf), each[1]))
     return sorted(place for place, _ in ranked[:wanted])
 
 
-def _or_inf(value: float) -> float:
-    return value if isfinite(value) else float("inf")
-
-
-def _column(occasion: Occasion, name: str) -> tuple[list[int], list[float]]:
-    return occasion.places.tolist(), occasion.columns[name].tolist()
+def _worth(loss: str, occasion: Occasion) -> Numbers:
+    """Return the losses of the known nodes, halved for each time that a node was lost since it last answered."""
+    losses = occasion.columns[loss]
+    is_known = np.isfinite(losses)
+    lost = np.minimum(occasion.columns[LOST], 60.0)
+    most = losses[is_known].max() if is_known.any() else 1.0
+    # Whoever answered without a loss is as unknown as whoever was never asked; whoever was asked in vain is not.
+    unknown = np.where(lost > 0, most, np.inf)
+    worth: Numbers = np.where(is_known, losses, unknown) * np.ldexp(1.0, -lost.astype(np.int64))
+    return worth
 
 
 def _oort(wanted: int, loss: str, shares: tuple[float, float, float], occasion: Occasion) -> Sequence[int]:
