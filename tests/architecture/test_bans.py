@@ -41,7 +41,7 @@ RULES: dict[str, Allowed] = {
     **dict.fromkeys(("torch.*", "jax.*", "safetensors.*", "flwr.*", "tensorflow.*"), _in("interop")),
 }
 # Layers that are functions of their arguments may not look at a clock, a disk, a network or dice of their own.
-PURE_PARTS = ("strategy", "privacy", "secagg", "aggregation", "optimizers", "gate", "drift", "personal")
+PURE_PARTS = ("strategy", "privacy", "secagg", "aggregation", "optimizers", "gate", "drift", "personal", "queries")
 IMPURE = (
     "time",
     "datetime",

@@ -371,7 +371,10 @@ def test_senseless_products_are_refused_in_a_sentence():
         ),
         (lambda: strategy(policy=mixed(concurrency=9), companions=[companion]), "belong to one version of it"),
         (lambda: strategy(policy=mixed(concurrency=9), evaluate=fixed(2)), "rounds that overlap have no between"),
-        (lambda: named.krum(byzantine=1, policy=mixed(concurrency=9)), "5 updates are required of a buffer of 1"),
+        (
+            lambda: named.krum(byzantine=1, evaluate_fraction=0, policy=mixed(concurrency=9)),
+            "5 updates are required of a buffer of 1",
+        ),
         (lambda: named.fedasync(concurrency=9, policy=synchronous()), "policy is what makes fedasync"),
         (lambda: strategy(policy=quorum), r"expected Policy, got function .*call it, policy=quorum\(...\)"),
     ):

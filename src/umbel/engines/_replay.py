@@ -36,7 +36,7 @@ class Replay:
         """Return the nodes of the grid below."""
         phase = (round, str(message_type))
         if phase != self._phase:
-            trace = self._traces.get(round, ()) if message_type == MessageType.TRAIN else ()
+            trace = self._traces.get(round, ()) if message_type != MessageType.EVALUATE else ()
             self._phase, self._coming = phase, iter(trace) if trace else None
         return self._grid.nodes(round, message_type)
 

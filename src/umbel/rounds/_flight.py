@@ -18,7 +18,7 @@ import numpy as np
 from umbel.context import derive_seed
 from umbel.errors import StrategyError
 from umbel.grid import Node
-from umbel.message import DEFAULT_TTL, Message, MessageType
+from umbel.message import DEFAULT_TTL, Message
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._events import Event, NodeLost, RoundStarted
 from umbel.rounds._gather import Outcome, Question, arrival, judged
@@ -65,8 +65,8 @@ class Flight:
     ) -> Generator[Event, None, tuple[Question, Tally, Training]]:
         """Keep nodes busy until there are enough updates for the next model."""
         content = run.instruct(state, number)
-        question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
-        tally, training = Tally(), Training(run.strategy, state, len(question.nodes))
+        question = run.question(number, run.strategy.phase, run.strategy.select, content)
+        tally, training = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes))
         self._versions[number] = state.parameters_records[MODEL]
         self._resume(run, state)
         draw = _Draw(run.seed, question)
@@ -82,7 +82,7 @@ class Flight:
                 break
             asked += self._top_up(run, tally, draw, updates)
         else:
-            yield from tally.watch(run.memory.watch(self._never_came(number)))
+            yield from tally.watch(run.memory.watch(self._never_came(run, number)))
         training.add([updates[node] for node in sorted(updates)])
         return question._replace(positions=range(asked)), tally, training
 
@@ -92,7 +92,7 @@ class Flight:
             before = state.copy()
             before.parameters_records[MODEL] = self._versions[sent.round]
             content = run.instruct(before, sent.round)
-            question = Question(run.run_id, sent.round, str(MessageType.TRAIN), (), (), content, sent.message_id)
+            question = Question(run.run_id, sent.round, run.strategy.phase, (), (), content, sent.message_id)
             self._send(run, sent, question.message(0, sent.node))
         self._waiting = []
 
@@ -147,12 +147,12 @@ class Flight:
         for sent in old:
             del self._open[sent.message_id]
             reason = f"the model that it was sent is more than {self._plan.most_stale} versions old"
-            yield NodeLost(number, str(MessageType.TRAIN), sent.node.name, reason)
+            yield NodeLost(number, run.strategy.phase, sent.node.name, reason)
 
-    def _never_came(self, number: int) -> Iterator[Outcome]:
+    def _never_came(self, run: Run, number: int) -> Iterator[Outcome]:
         lost, self._open = self._open, {}
         for sent in lost.values():
-            yield NodeLost(number, str(MessageType.TRAIN), sent.node.name, _NO_REPLY)
+            yield NodeLost(number, run.strategy.phase, sent.node.name, _NO_REPLY)
 
     def kept_in(self, state: RecordSet) -> RecordSet:
         """Return the state with who is in flight, and the versions that they train from."""
@@ -234,7 +234,7 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
     columns = [record[name].numpy().tolist() for name in ("message", "round")]
     found = []
     for message, number, name in zip(*columns, names, strict=True):
-        nodes = run.grid.nodes(number, str(MessageType.TRAIN))
+        nodes = run.grid.nodes(number, run.strategy.phase)
         place = bisect_left(nodes, name, key=lambda node: node.name)
         if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost
             found.append(_Sent(message, nodes[place], number))

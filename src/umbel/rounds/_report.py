@@ -18,8 +18,9 @@ _TRAIN: Final = str(MessageType.TRAIN)
 class Tally:
     """What became of everyone who was asked in a round, and how long each phase took."""
 
-    def __init__(self) -> None:
+    def __init__(self, phase: str = _TRAIN) -> None:
         self.accepted = 0
+        self._phase = phase
         self._refused: list[tuple[str, str]] = []
         self._lost: list[tuple[str, str]] = []
         self._bytes = {"sent": 0, "received": 0}
@@ -38,13 +39,16 @@ class Tally:
 
     def _count(self, outcome: Outcome) -> None:
         if isinstance(outcome, NodeLost):
-            self._lost.append((outcome.node, _in_phase(outcome)))
+            self._lost.append((outcome.node, self._in_phase(outcome)))
             return
         self._bytes["received"] += outcome.received
         if isinstance(outcome, UpdateRefused):
-            self._refused.append((outcome.node, _in_phase(outcome)))
-        elif outcome.phase == _TRAIN:
+            self._refused.append((outcome.node, self._in_phase(outcome)))
+        elif outcome.phase == self._phase:
             self.accepted += 1
+
+    def _in_phase(self, outcome: UpdateRefused | NodeLost) -> str:
+        return outcome.reason if outcome.phase == self._phase else f"in {outcome.phase}: {outcome.reason}"
 
     def lap(self, phase: str) -> None:
         """Book the time since the last lap on ``phase``."""
@@ -82,10 +86,6 @@ class Tally:
             digest=digest,
             arrivals=tuple(arrivals),
         )
-
-
-def _in_phase(outcome: UpdateRefused | NodeLost) -> str:
-    return outcome.reason if outcome.phase == _TRAIN else f"in {outcome.phase}: {outcome.reason}"
 
 
 def _finite(value: Any) -> Any:

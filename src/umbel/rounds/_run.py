@@ -40,7 +40,7 @@ class Run(NamedTuple):
         if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
             reach = f"from {positions[0]} to {positions[-1]}"
             message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
-            raise StrategyError(message, at="select" if phase == MessageType.TRAIN else phase)
+            raise StrategyError(message, at="select" if phase == self.strategy.phase else phase)
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 

@@ -50,7 +50,7 @@ def train(
     """
     completed, seed = round_and_seed(state)
     run = Run(grid, strategy, evaluate, run_id, seed, Memory(strategy, state))
-    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes(completed + 1)))
+    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes(completed + 1, strategy.phase)))
     if strategy.statistics and STATISTICS not in state.parameters_records:
         state = yield from _collect_statistics(run, state)
     name = None
@@ -81,14 +81,14 @@ def _play_round(
     run.memory.arrivals.clear()
     phase = _train_phase if flight is None else flight.train_phase
     question, tally, training = yield from phase(run, state, number)
-    tally.lap("train")
+    tally.lap(run.strategy.phase)
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
     state = with_parameters(state, {**training.finish(), **run.memory.records()}, completed=number)
     if flight is not None:
         state = flight.kept_in(state)
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
-    metrics: dict[str, Any] = training.metrics.result("train.")
+    metrics: dict[str, Any] = training.metrics.result(f"{run.strategy.phase}.")
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name, run.memory.arrivals), state)
@@ -98,9 +98,9 @@ def _play_round(
 def _train_phase(run: Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[Question, Tally, Training]]:
     companions = [companion.name for companion in run.strategy.companions]
     content = run.instruct(state, number, companions)
-    question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
+    question = run.question(number, run.strategy.phase, run.strategy.select, content)
     yield RoundStarted(number, question.size)
-    tally, training, memory = Tally(), Training(run.strategy, state, len(question.nodes)), run.memory
+    tally, training, memory = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes)), run.memory
     tally.sent(content, question.size)
     judge, limits = memory.listening(training.judge), run.limits(question)
     outcomes = gather(run.grid, question, judge, training.add, limits)

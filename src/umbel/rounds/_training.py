@@ -4,16 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
-from umbel.aggregation import Aggregator, Update
+from umbel.aggregation import Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
-from umbel.gate import Gate
-from umbel.optimizers import Cohort, Optimizer
+from umbel.optimizers import Cohort
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._batches import Batches
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
-from umbel.strategy import Strategy
+from umbel.strategy import Companion, Strategy
 
+# What a reply to a model looks like, given the model.
+Answer = Callable[[ParametersRecord], ParametersRecord]
 # (model, update) -> what the update is to be on top of the model.
 Onto = Callable[[ParametersRecord, ParametersRecord], ParametersRecord]
 
@@ -30,12 +31,13 @@ class Contribution(NamedTuple):
 class _Record:
     """One record of a round: what trains it, and the updates so far."""
 
-    def __init__(self, name: str, aggregator: Aggregator, optimizer: Optimizer, gate: Gate, state: RecordSet) -> None:
-        self._name, self._aggregator, self._optimizer = name, aggregator, optimizer
-        self.current = state.parameters_records[name]
-        self._gate, self._check = gate, gate.against(self.current)
+    def __init__(self, part: Companion, state: RecordSet, answer: Answer | None = None) -> None:
+        self._name, self._aggregator, self._optimizer = part.name, part.aggregator, part.optimizer
+        self.current = state.parameters_records[part.name]
+        expected = self.current if answer is None else answer(self.current)
+        self._gate, self._check = part.gate, part.gate.against(expected)
         self._kept = optimizer_state(state, self._prefix)
-        self._batches = Batches(aggregator.reduce, self.current)
+        self._batches = Batches(part.aggregator.reduce, expected)
 
     @property
     def _prefix(self) -> str:
@@ -88,11 +90,9 @@ class Training:
     """One round of training, from replies to the next state."""
 
     def __init__(self, strategy: Strategy, state: RecordSet, population: int) -> None:
-        self._model = _Record(MODEL, strategy.aggregator, strategy.optimizer, strategy.gate, state)
-        self._records = [self._model]
-        self._records += [
-            _Record(*(each.name, each.aggregator, each.optimizer, each.gate), state) for each in strategy.companions
-        ]
+        part = Companion(MODEL, _as_it_is, strategy.aggregator, strategy.optimizer, strategy.gate)
+        self._model = _Record(part, state, strategy.answer)
+        self._records = [self._model, *(_Record(each, state) for each in strategy.companions)]
         self._accepted, self._population = 0, population
         self._totals = [0.0] * len(strategy.aggregator.measures)
         self.metrics = MetricMeans()
@@ -126,6 +126,10 @@ class Training:
         for record in self._records:
             following |= record.finish(cohort)
         return following
+
+
+def _as_it_is(model: ParametersRecord) -> ParametersRecord:
+    return model
 
 
 def _asked(what: str, function: Callable[..., float], *arguments: object) -> float:

@@ -1,5 +1,6 @@
 """Strategies are values: who is asked, what they are told, how their answers become the next model."""
 
+from umbel.strategy._analytics import histogram, kmeans, moments, quantiles
 from umbel.strategy._companion import Companion
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
@@ -8,7 +9,7 @@ from umbel.strategy._informed import during, oort, power_of_choice, tiers
 from umbel.strategy._named import Entry, Setting, catalogue, named
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._overlapping import fedasync, fedbuff
-from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._personal import ditto, fedbn, fedper
 from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, weighted
@@ -29,6 +30,7 @@ __all__ = [
     "catalogue",
     "centredclip",
     "diloco",
+    "ditto",
     "during",
     "everyone",
     "fedadagrad",
@@ -37,8 +39,8 @@ __all__ = [
     "fedavg",
     "fedavgm",
     "fedbn",
-    "feddyn",
     "fedbuff",
+    "feddyn",
     "fedmedian",
     "fednova",
     "fedper",
@@ -47,14 +49,18 @@ __all__ = [
     "fedyogi",
     "fixed",
     "fraction",
+    "histogram",
+    "kmeans",
     "krum",
     "mixed",
+    "moments",
     "multikrum",
     "named",
     "normclip",
     "oort",
     "power_of_choice",
     "qfedavg",
+    "quantiles",
     "quorum",
     "rfa",
     "scaffold",

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from umbel.aggregation import uniform, weighted_mean
 from umbel.optimizers import replace, sgd
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Unevaluated, averaged
 from umbel.strategy._policy import buffered, mixed
 from umbel.strategy._strategy import Strategy
 
@@ -16,7 +16,7 @@ def fedbuff(
     exponent: float = 0.5,
     learning_rate: float = 1.0,
     most_stale: int = 100,
-    **options: Unpack[Options],
+    **options: Unpack[Unevaluated],
 ) -> Strategy:
     """Average every few updates as they come (FedBuff, Nguyen et al. 2022, arXiv:2106.06639).
 
@@ -25,7 +25,8 @@ def fedbuff(
     """
     return averaged(
         "fedbuff",
-        {"aggregator": weighted_mean(uniform), "evaluate_fraction": 0.0, **options},
+        {"aggregator": weighted_mean(uniform), **options},
+        evaluate=None,
         optimizer=replace() if learning_rate == 1 else sgd(learning_rate=learning_rate),
         policy=buffered(concurrency=concurrency, buffer=buffer, exponent=exponent, most_stale=most_stale),
     )
@@ -37,7 +38,7 @@ def fedasync(
     alpha: float = 0.6,
     exponent: float = 0.5,
     most_stale: int = 100,
-    **options: Unpack[Options],
+    **options: Unpack[Unevaluated],
 ) -> Strategy:
     """Mix each update into the model as it comes (FedAsync, Xie, Koyejo and Gupta 2019, arXiv:1903.03934).
 
@@ -46,7 +47,8 @@ def fedasync(
     """
     return averaged(
         "fedasync",
-        {"evaluate_fraction": 0.0, **options},
+        options,
+        evaluate=None,
         optimizer=sgd(learning_rate=alpha),
         policy=mixed(concurrency=concurrency, exponent=exponent, most_stale=most_stale),
     )

@@ -8,14 +8,20 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from umbel.aggregation import Aggregator, weighted_mean
 from umbel.errors import StrategyError
 from umbel.gate import Gate
+from umbel.message import MessageType
 from umbel.optimizers import Optimizer, replace
-from umbel.records import ConfigsRecord, RecordSet
+from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
 from umbel.strategy._policy import Overlap, Policy, synchronous
 from umbel.strategy._selectors import Selector, everyone
 
 Instruct: TypeAlias = Callable[[RecordSet, int], RecordSet]
 
+# What a reply to a model looks like, given the model.
+Answer: TypeAlias = Callable[[ParametersRecord], ParametersRecord]
+
+_TRAIN: Final = str(MessageType.TRAIN)
+_QUERY: Final = str(MessageType.QUERY)
 # Records that instructions and states have already.
 _TAKEN: Final = ("model", "statistics", "optimizer")
 
@@ -29,7 +35,8 @@ class Strategy(NamedTuple):
     ``statistics``, every node is asked for sums before the first round, and every instruction carries their total.
     A round with fewer accepted updates than ``min_updates`` fails. ``companions`` are records that are trained beside
     the model; arrays whose names match a pattern of ``local`` stay on the nodes and are no part of the server's model.
-    ``policy`` says when the training phase of a round is over.
+    ``policy`` says when the training phase of a round is over; ``phase`` is the type of its messages, "query" for
+    what trains nothing. ``answer(model)`` is a record like those that are replied to a model, if these are not like it.
 
     Make one with ``strategy(...)``, which refuses parts that do not go together.
     """
@@ -46,6 +53,8 @@ class Strategy(NamedTuple):
     companions: tuple[Companion, ...] = ()
     local: tuple[str, ...] = ()
     policy: Policy = synchronous()
+    phase: str = _TRAIN
+    answer: Answer | None = None
 
     def describe(self) -> dict[str, str]:
         """Return the names of the parts: two strategies that differ in a number differ here."""
@@ -66,6 +75,10 @@ class Strategy(NamedTuple):
             described["local"] = ", ".join(map(repr, self.local))
         if self.policy != synchronous():
             described["policy"] = self.policy.name
+        if self.phase != _TRAIN:
+            described["phase"] = self.phase
+        if self.answer is not None:
+            described["answer"] = function_name(self.answer)
         return described
 
 
@@ -88,6 +101,8 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     companions: Sequence[Companion] = (),
     local: Sequence[str] = (),
     policy: Policy | None = None,
+    phase: str = _TRAIN,
+    answer: Answer | None = None,
     name: str = "strategy",
 ) -> Strategy:
     """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
@@ -111,6 +126,8 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         companions=tuple(companions),
         local=(local,) if isinstance(local, str) else tuple(local),
         policy=synchronous() if policy is None else policy,
+        phase=str(phase),
+        answer=answer,
     )
     _require_kinds(whole)
     aggregators = [whole.aggregator, *(companion.aggregator for companion in whole.companions)]
@@ -165,7 +182,9 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
             f"a round needs an update to train from, so min_updates is at least 1, not {min_updates}",
             at="min_updates",
         )
-    if whole.aggregator.name == "total":
+    if whole.phase not in (_TRAIN, _QUERY):
+        raise StrategyError(f"expected messages of type {_TRAIN!r} or {_QUERY!r}, got {whole.phase!r:.80}", at="phase")
+    if whole.aggregator.name == "total" and whole.phase == _TRAIN:
         raise StrategyError(
             "the sum of models is no model: total() is for statistics, train with a mean", at="aggregator"
         )
@@ -193,7 +212,7 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
             f"every round would fail: {whole.min_updates} updates are required of a buffer of {overlap.buffer}",
             at="min_updates",
         )
-    if whole.companions:
+    if whole.companions or whole.answer is not None:
         raise StrategyError(
             "records beside the model belong to one version of it, and nodes that train while it moves on have "
             "several: use a policy that waits",
