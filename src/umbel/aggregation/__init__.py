@@ -27,6 +27,7 @@ from umbel.aggregation._robust import (
     multi_krum,
     trimmed_mean,
 )
+from umbel.aggregation._trees import bagged_trees, last_trees
 from umbel.aggregation._update import Update, by_examples, by_metric, canonical, uniform
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Fold",
     "Update",
     "aggregate",
+    "bagged_trees",
     "bulyan",
     "by_examples",
     "by_metric",
@@ -43,6 +45,7 @@ __all__ = [
     "flat",
     "geometric_median",
     "krum",
+    "last_trees",
     "median",
     "multi_krum",
     "squared_distance",

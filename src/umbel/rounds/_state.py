@@ -126,4 +126,6 @@ def instruction(state: RecordSet, number: int, companions: Sequence[str] = ()) -
 
 
 def _layout(model: ParametersRecord) -> dict[str, str]:
-    return {name: f"{array.dtype}{array.shape}" for name, array in model.items()}
+    # Opaque bytes may have grown.
+    opaque = {name for name, array in model.items() if array.dtype == "uint8" and len(array.shape) == 1}
+    return {name: f"{array.dtype}{'' if name in opaque else array.shape}" for name, array in model.items()}

@@ -12,8 +12,9 @@ from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
 from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
-from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, weighted
+from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, in_turn, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
+from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
 
 __all__ = [
     "Companion",
@@ -46,10 +47,13 @@ __all__ = [
     "fedper",
     "fedprox",
     "fedtrimmedavg",
+    "fedxgb_bagging",
+    "fedxgb_cyclic",
     "fedyogi",
     "fixed",
     "fraction",
     "histogram",
+    "in_turn",
     "kmeans",
     "krum",
     "mixed",

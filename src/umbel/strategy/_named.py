@@ -19,6 +19,7 @@ from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
+from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
 
 _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     fedavg,
@@ -45,6 +46,8 @@ _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     centredclip,
     fedbuff,
     fedasync,
+    fedxgb_bagging,
+    fedxgb_cyclic,
     moments,
     histogram,
     quantiles,

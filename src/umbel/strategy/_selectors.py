@@ -108,6 +108,21 @@ def weighted(count: int, weights: Sequence[float]) -> Selector:
     return Selector(f"weighted({count}, {len(exact)} weights {named})", partial(_weighted, count, exact), most=count)
 
 
+def in_turn(count: int = 1) -> Selector:
+    """Select ``count`` nodes in each round, one after the other by name, and then from the first on again.
+
+    Raises ``StrategyError`` for a number below 1, and in a round with fewer nodes than that.
+    """
+    require_positive(count, "count")
+    return Selector(f"in_turn({count})", partial(_fixed, count), count, partial(_in_turn, count))
+
+
+def _in_turn(count: int, occasion: Occasion) -> Sequence[int]:
+    _fixed(count, occasion.size, occasion.seed)  # as many must be there
+    start = (occasion.round - 1) * count
+    return sorted((start + place) % occasion.size for place in range(count))
+
+
 def _everyone(count: int, seed: int) -> Sequence[int]:
     del seed
     return range(count)
