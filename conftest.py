@@ -15,11 +15,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +136,20 @@ def _leave_folder(namespace: dict[str, Any]) -> None:
     _stypes._CODECS.update(namespace["console_codecs"])
     os.chdir(namespace["console_back"])
     base = namespace["console_home"]
+    _end_processes(base)
     sys.path[:] = [entry for entry in sys.path if not entry.startswith(base)]
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(base):
             del sys.modules[name]
     shutil.rmtree(base)
+
+
+def _end_processes(base: str) -> None:
+    """End what a page has left running in its folder, such as a server, because a block before its end failed."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str((entry / "cwd").readlink()).startswith(base):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 _python = PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS)

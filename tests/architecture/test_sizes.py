@@ -19,6 +19,7 @@ WIDE = {
     "umbel.message.Metadata": "the nine fields of the kept API, all of them needed to route a message",
     "umbel.strategy._strategy.Strategy": "the parts of the product; made by `strategy(...)`, where each has a default",
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",
+    "umbel.server._settings.Settings": "what an operator can tell a server; made from a command line, read by name",
     "umbel.cli._settings.Settings": "one field for each key of [tool.umbel]; made from a file, read by name",
     "umbel.store.members.Member": "a row of the table of members; made by the ledger, read by name",
     "umbel.store.runs.Run": "a row of the table of runs; made by the ledger, read by name",

@@ -7,10 +7,11 @@ import ssl
 
 import pytest
 
-from http_stand import POLL, digest_of, run, signed, talk
-from umbel.http import Certificate, Settings
+from http_stand import POLL, digest_of, read_all, run, signed, talk, until
+from umbel.http import Certificate, Settings, _json
 
 ZIPPED = gzip.compress(b"{}" * 10)
+POLL_BODY = _json.encode(POLL)
 HOST = b"Host: stand\r\nConnection: close\r\n"
 BLOB = digest_of(b"x")
 
@@ -116,6 +117,52 @@ def test_a_web_socket_is_not_opened():
         assert b"Sec-WebSocket-Accept" not in answer
 
     run(main)
+
+
+def test_whoever_has_said_all_has_an_answer():
+    async def main(stand):
+        reader, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
+        writer.write(signed(stand, "POST", "/v1/poll", POLL_BODY))
+        writer.write_eof()
+        answer = await read_all(reader)
+        writer.close()
+        assert statuses(answer) == [200]
+        await until(lambda: stand.service.connections == 0)
+
+    run(main, Settings(port=0, stall=60.0))
+
+
+def test_whoever_goes_without_a_word_is_forgotten_at_once():
+    async def main(stand):
+        for said in (b"", b"GET /v1", signed(stand, "POST", "/v1/poll", POLL_BODY)[:-1]):
+            _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
+            writer.write(said)
+            await until(lambda: stand.service.connections == 1)
+            writer.close()
+            await until(lambda: stand.service.connections == 0)
+        assert stand.calls == []
+
+    run(main, Settings(port=0, stall=60.0))
+
+
+def test_a_poll_ends_with_its_client():
+    async def main(stand):
+        ended = asyncio.Event()
+
+        async def wait(_):
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.set()
+
+        stand.handlers["poll"] = wait
+        _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
+        writer.write(signed(stand, "POST", "/v1/poll", POLL_BODY))
+        await until(lambda: stand.calls)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 10)
+
+    run(main, Settings(port=0, stall=60.0))
 
 
 def test_pipelined_requests_are_answered_in_order():

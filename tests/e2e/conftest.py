@@ -124,11 +124,10 @@ class Federation:
         return process
 
     def serve(self, *args, **env):
-        """Start the server and wait until it listens; the second start takes the port of the first."""
+        """Start the server, with TLS, and wait until it listens; the second start takes the port of the first."""
         port = self.url.rpartition(":")[2] or 0
-        process = self.start(
-            *("server", "--data", "server", "--insecure-http", "--port", port, "--json", *args), output="server", **env
-        )
+        listens = ("--host", "127.0.0.1", "--port", port)
+        process = self.start("server", "--data", "server", *listens, "--json", *args, output="server", **env)
         said = self.folder / "server.out"
         wait_until(lambda: process.poll() is not None or said.read_text().endswith("\n"), said)
         assert process.poll() is None, (self.folder / "server.err").read_text()

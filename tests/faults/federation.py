@@ -5,6 +5,7 @@ Run as a program it is one of them: ``federation.py server|node JSON [FAILPOINT]
 
 import asyncio
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ class Federation:
     processes: list = field(default_factory=list)
     port: int = 0
     plain: bool = True
+    settings: dict = field(default_factory=dict)
 
     def serve(self, failpoint=""):
         """Start the server, on the port of its last start, and wait until it listens."""
@@ -85,7 +87,8 @@ class Federation:
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
         told = {"data": str(self.folder / "server"), "port": self.port, "poll": self.poll, "plain": self.plain}
-        server = Process("server", told | {"ready": str(ready)}, self.folder / "server.log", failpoint)
+        told |= self.settings | {"ready": str(ready)}
+        server = Process("server", told, self.folder / "server.log", failpoint)
         self.processes.append(server)
         wait_for(lambda: ready.exists() or not server.is_running, "the server listens")
         assert server.is_running, server.log.read_text()
@@ -185,6 +188,8 @@ def _serve(told):
 
 
 def _be_node(told):
+    for name, most in told.pop("limits", {}).items():
+        resource.setrlimit(getattr(resource, name), (most, most))
     kinds = {"folder": Path, "app_folder": Path, "secret": bytes.fromhex, "policy": lambda rules: Policy(**rules)}
     settings = NodeSettings(**{name: kinds.get(name, lambda same: same)(value) for name, value in told.items()})
 

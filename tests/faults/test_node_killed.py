@@ -103,15 +103,16 @@ def is_gone(pid):
     return not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_nothing_happens(federation, app_folder, size):
+@pytest.mark.parametrize(("size", "plain"), [(SMALL, True), (LARGE, True), (LARGE, False)])
+def test_nothing_happens(federation, app_folder, size, plain):
+    federation.plain = plain
     federation.serve()
     for name in NODES:
         federation.node(name)
     view = federation.completed(submit(federation, size))
     assert view.digest == alone(app_folder, size)
     assert handled(federation) == each_once()
-    assert federation.status("north").completed == 2 * ROUNDS
+    wait_for(lambda: federation.status("north").completed == 2 * ROUNDS, "the node says so")
     assert federation.status("north").failed == 0
 
 
@@ -169,7 +170,7 @@ def test_the_handler_is_killed(federation):
     asked = {(each.node, each.round, each.phase): each for each in view.questions}
     assert "killed by signal 9 (SIGKILL)" in asked["north", 2, "train"].reason
     assert asked["north", 3, "train"].outcome == "accepted"
-    assert "SIGKILL" in federation.status("north").last_error
+    wait_for(lambda: "SIGKILL" in federation.status("north").last_error, "the node says so too")
     assert federation.status("north").failed == 1
     assert north.is_running
 

@@ -74,7 +74,8 @@ def test_downloads_go_on_where_they_were_cut(federation, proxy):
     proxy.set(cut_down=2 * BYTES // 3, cuts=1000)
     check(federation, begin(federation, proxy))
     assert sum(each.cut for each in proxy.passed) >= ROUNDS + 1
-    assert 0 <= federation.status("north").received - (ROUNDS + 1) * BYTES < 10_000
+    wait_for(lambda: federation.status("north").received >= (ROUNDS + 1) * BYTES, "the node says so")
+    assert federation.status("north").received - (ROUNDS + 1) * BYTES < 10_000
 
 
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(30.0, marks=pytest.mark.slow)])

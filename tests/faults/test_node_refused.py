@@ -187,6 +187,23 @@ def test_a_folder_belongs_to_one_node_of_one_server(federation, tmp_path):
         other.close()
 
 
+def test_a_server_whose_key_is_another(tmp_path):
+    (tmp_path / "site_app.py").write_text(APP)
+    made = Federation(tmp_path / "federation", tmp_path, plain=False)
+    try:
+        made.serve()
+        other = made.about.fingerprint[::-1]
+        secret = made.call("make_token", wire.TokenRequest()).secret
+        with pytest.raises(errors.WrongFingerprint):
+            be(settings(made, secret=secret, fingerprint=other))
+        assert made.call("list_nodes").nodes == []
+        with pytest.raises(errors.TlsError):  # a certificate that the server made itself, and no fingerprint
+            be(settings(made, secret=secret))
+        assert made.status("north").state == "ended"
+    finally:
+        made.close()
+
+
 # What the operator of a node forbids.
 
 
@@ -210,7 +227,7 @@ def test_what_the_operator_forbids_is_an_error_reply_with_the_rule(federation, r
     wait_for(lambda: any(reasons(federation, run)), "the node answers")
     assert said in reasons(federation, run)[0]
     assert ("site_app.py" in reasons(federation, run)[0]) == bool(rule.get("tracebacks"))
-    assert said in federation.status("north").last_error
+    wait_for(lambda: said in federation.status("north").last_error, "the node says so too")
 
 
 # What the server gives up.
@@ -223,7 +240,7 @@ def test_a_run_that_is_stopped_stops_its_handlers(federation):
     wait_for(lambda: "north begins" in _log(federation), "the handler runs")
     federation.call("stop_run", run=run)
     wait_for(lambda: federation.status("north").running is None, "the node lets go", 10)
-    assert federation.status("north").holding == 0
+    wait_for(lambda: federation.status("north").holding == 0, "the node has forgotten it")
     wait_for(lambda: federation.view(run).row.status == "stopped", "the run stops")
     again = submit(federation)
     assert federation.completed(again).row.completed == 2

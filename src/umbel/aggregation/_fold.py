@@ -57,10 +57,11 @@ class Fold(Protocol):
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("kinds", "last", "outs", "scale", "shares", "slots", "spent")
+    __slots__ = ("kinds", "last", "outs", "scale", "shares", "slots", "spent", "totals")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
+        self.totals = {kind.total for kind in kinds}
         self.outs: list[NDArray[Any]] = []
         self.shares: list[Share] = []
         self.scale = Scale()
@@ -97,6 +98,11 @@ class LinearFold:
     streaming: bool = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+
+    @property
+    def proves_finite(self) -> bool:
+        """Whether a result is proof that every number of every update was finite: NaN and infinity go through sums."""
+        return self.finite
 
     def start(self, template: ParametersRecord) -> _Accumulator:
         """Return an empty accumulator.
@@ -143,12 +149,12 @@ class LinearFold:
         if fresh:
             acc.open(self.memory, cores() if self.threads is None else self.threads, kept=not last)
         divisor = scale.divisor if last else None
-        batches = {
-            kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite)
-            for kind in {kind.total for kind in acc.kinds}
-        }
+        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
         work = _add_one if len(updates) == 1 and not fresh and not last else _add_all
-        side_by_side([partial(work, share, updates, batches) for share in acc.shares])
+        if len(acc.shares) == 1:
+            work(acc.shares[0], updates, batches)
+        else:
+            side_by_side([partial(work, share, updates, batches) for share in acc.shares])
         acc.scale, acc.spent = scale, False
 
 
@@ -201,14 +207,19 @@ def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> N
 
 def _add_one(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add = np.multiply, np.add
+    multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
     (update,) = updates
     table = dict(update.record.items())
     with np.errstate(all="ignore"):
         for dtype, simple in share.simple.items():
             ((rescale, weight),) = batches[dtype].steps
             for slot, total, room in simple:
-                values = _values(slot, dtype, table, update)
+                name, declared, shape, _, _, nbytes = slot
+                array = table.get(name)
+                if array is None or (array.dtype, array.stype, len(array.data)) != (declared, _RAW, nbytes):
+                    values = view(slot, dtype, update)
+                else:
+                    values = frombuffer(array.data, dtype) if array.shape == shape else view(slot, dtype, update)
                 if rescale is not None:
                     multiply(total, rescale, total)
                 add(total, values if weight is None else multiply(values, weight, room), total)

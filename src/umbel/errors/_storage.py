@@ -117,7 +117,7 @@ class WrongState(Conflict):
 class NodeSuperseded(Conflict):
     """Another process with the node's key has called since: this one must stop."""
 
-    code = "node.superseded"
+    code = "conflict.superseded"
     exit_status = 75
 
 

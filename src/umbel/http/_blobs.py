@@ -23,6 +23,10 @@ async def read(request: web.BaseRequest) -> bytes:
 
     Raises ``ConnectionError`` if the client is gone.
     """
+    connection = connection_of(request)
+    if connection.ended and not request.content.is_eof():
+        connection.abort()
+        raise ConnectionError("the client has ended in the middle of a body")
     try:
         piece, _ = await request.content.readchunk()
     except (ClientPayloadError, web.RequestPayloadError) as error:

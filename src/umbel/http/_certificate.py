@@ -8,6 +8,7 @@ import datetime as dt
 import hashlib
 import ipaddress
 import os
+import re
 import ssl
 import tempfile
 import time
@@ -27,6 +28,7 @@ from umbel.records._files import sync_folder
 #: From so many days before its end on, a certificate is worth a warning; one that the server made is made anew.
 WARNING_DAYS: Final = 30.0
 
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9_*-]{1,63}\.)*[A-Za-z0-9-]{1,63}", re.ASCII)
 _YEARS: Final = 10
 _DAY: Final = 86_400.0
 
@@ -182,14 +184,11 @@ def _make(key: ec.EllipticCurvePrivateKey, names: Sequence[str]) -> x509.Certifi
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    try:
+    with suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        pass
-    try:
-        return x509.DNSName(name)
-    except ValueError as error:
-        raise UsageError(f"expected a host name or an IP address, got {name!r:.80}", at="--name") from error
+    if not _HOST.fullmatch(name):
+        raise UsageError(f"expected a host name or an IP address, got {name!r:.80}", at="names of the certificate")
+    return x509.DNSName(name)
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from umbel.http.wire import VERSION, Hello
 
 _LIFE: Final = 30.0  # seconds that a signature holds, or half of what the server lets it hold
 _BUSY: Final = 8  # times that a server may say that it is busy, before that is the answer
-_SIGNED: Final = 2  # times that a request is signed
+_SIGNED: Final = 3  # times that a request is signed
 _OFFSETS: Final = 3  # times that an upload may find the blob to have grown meanwhile
 _WHOLE: Final = 200
 _REFUSED: Final = 400
@@ -261,7 +261,7 @@ class Client:
             headers["Authorization"] = await self._signature(SignedRequest(endpoint.method, target, asked.digest))
         if endpoint.request is not None:
             headers["Content-Type"] = _faults.JSON
-        wait = self._poll if endpoint.waits else 0.0
+        wait = None if endpoint.name == "put_blob" else self._poll if endpoint.waits else 0.0
         async with self._line.request(endpoint.method, target, headers, asked.body(), wait=wait) as response:
             if response.status >= _REFUSED:
                 error = await self._refusal(response)
@@ -271,10 +271,14 @@ class Client:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> UmbelError:
         text = await response.content.read(64 * 1024)
-        if "Umbel-Audience" in response.headers:
-            self._audience = response.headers["Umbel-Audience"]
-            self._ahead = float(response.headers["Umbel-Time"]) - self._clock.now()
+        self._learn(response.headers)
         return _faults.error_of(response.status, response.headers, text)
+
+    def _learn(self, headers: Mapping[str, str]) -> None:
+        """Take the audience and the time from an answer that has them."""
+        if "Umbel-Audience" in headers:
+            self._audience = headers["Umbel-Audience"]
+            self._ahead = float(headers["Umbel-Time"]) - self._clock.now()
 
     async def _signature(self, request: SignedRequest) -> str:
         if self.identity is None:

@@ -30,7 +30,7 @@ _AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
 class Connection(web.RequestHandler):
     """A connection that is timed by its phase."""
 
-    __slots__ = ("address", "held", "pace", "phase", "received", "since", "watch")
+    __slots__ = ("address", "answered", "ended", "held", "pace", "phase", "received", "since", "watch")
 
     def __init__(self, manager: Any, watch: "Watch", **settings: Any) -> None:
         super().__init__(manager, **settings)
@@ -39,6 +39,8 @@ class Connection(web.RequestHandler):
         self.phase = Phase.HEADER
         self.since = 0.0
         self.received = 0
+        self.answered = 0
+        self.ended = False
         self.held: asyncio.Task[Any] | None = None
         self.pace: Pace | None = None
 
@@ -61,9 +63,24 @@ class Connection(web.RequestHandler):
         self.received += len(data)
         super().data_received(data)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp says None and means "close"
+        """Let a client that has said all that it will have its answer; one that waits for work is gone."""
+        is_open = self._request_count > self.answered and self.phase is not Phase.BODY
+        if not is_open or self.held is not None or self.is_tls:
+            return None
+        self.ended = True
+        self.close()
+        return True
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.ssl_context is not None
+
     def turn(self, phase: Phase) -> None:
         """Go over to another phase, which begins now."""
         self.phase = phase
+        self.answered += phase is Phase.IDLE
         self.watch.follow(self)
 
     def abort(self) -> None:

@@ -1,5 +1,6 @@
 """The line to a server: connections, and what goes wrong with them as named errors."""
 
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,6 +13,8 @@ from umbel.http._token import read_address
 from umbel.http._trust import tls_error, trust
 
 _SKIPPED: Final = ("Accept", "Accept-Encoding", "User-Agent")
+# Not every OSError: what goes wrong with a file inside is not the line's fault.
+_BROKEN: Final = (aiohttp.ClientError, ConnectionError, TimeoutError, ssl.SSLError)
 _KEPT: Final = 30.0  # seconds that an idle connection is kept: less than servers keep theirs
 
 
@@ -35,6 +38,8 @@ class Line:
                 auto_decompress=False,
                 trust_env=False,
             )
+            # A request that is sent again by itself carries a nonce that was used, and hides that bytes went twice.
+            self._session._retry_connection = False  # noqa: SLF001
         return self._session
 
     async def close(self) -> None:
@@ -44,15 +49,16 @@ class Line:
 
     @asynccontextmanager
     async def request(
-        self, method: str, target: str, headers: dict[str, str], data: Any = None, *, wait: float = 0.0
+        self, method: str, target: str, headers: dict[str, str], data: Any = None, *, wait: float | None = 0.0
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield its answer, whose body is read inside.
 
-        ``wait`` is how long, in seconds, the server may hold the answer on purpose.
+        ``wait`` is how long, in seconds, the server may hold the answer on purpose; ``None`` if whoever asks watches
+        over that.
 
         Raises ``ServerUnreachable`` or ``TlsError`` for what goes wrong on the line, inside too.
         """
-        silent = wait + 3 * self.stall
+        silent = None if wait is None else wait + 3 * self.stall
         timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=self.stall, sock_read=silent)
         try:
             async with self.session().request(
@@ -64,7 +70,7 @@ class Line:
                 timeout=timeout,
             ) as response:
                 yield response
-        except (aiohttp.ClientError, OSError) as error:
+        except _BROKEN as error:
             raise self._named(error) from error
 
     def _named(self, error: BaseException) -> UmbelError:

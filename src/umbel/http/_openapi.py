@@ -11,6 +11,7 @@ from umbel.errors import (
     BodyTooLarge,
     HttpError,
     LengthRequired,
+    NotFound,
     TooManyRequests,
     UmbelError,
     VersionMismatch,
@@ -27,6 +28,7 @@ _BODY: Final[tuple[type[UmbelError], ...]] = (LengthRequired, BodyTooLarge, Wron
 _BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 _DIGEST: Final = {"type": "string", "pattern": "^blake3:[0-9a-f]{64}$"}
+_BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _SCHEME: Final = {
     "type": "apiKey",
     "in": "header",
@@ -62,6 +64,7 @@ def describe() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
         sorted({*bodies, Fault}, key=lambda kind: kind.__name__), ref_template=_REF
     )
+    _narrow(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -71,6 +74,17 @@ def describe() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"signature": _SCHEME}},
     }
+
+
+def _narrow(schema: Any) -> None:
+    """Say of integers and bytes what JSON Schema would leave open: 64 bits with sign, and base64."""
+    for part in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(part, dict | list):
+            _narrow(part)
+    if isinstance(schema, dict) and schema.get("type") == "integer":
+        schema |= {"minimum": -(2**63), "maximum": 2**63 - 1}
+    if isinstance(schema, dict) and schema.get("contentEncoding") == "base64":
+        schema["pattern"] = _BASE64
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
@@ -131,4 +145,5 @@ def errors_of(endpoint: Endpoint) -> tuple[type[UmbelError], ...]:
     """Return every error that an endpoint may answer with, those of all requests among them; never a 500."""
     signed = _SIGNED if endpoint.who else ()
     body = _BODY if endpoint.request is not None or endpoint.name == "put_blob" else ()
-    return (*_ALWAYS, *signed, *body, *endpoint.errors)
+    named = (NotFound,) if "{" in endpoint.path else ()
+    return (*_ALWAYS, *signed, *body, *named, *endpoint.errors)

@@ -68,15 +68,19 @@ def _find(path: str) -> tuple[dict[str, Endpoint], dict[str, str]]:
 
 
 def _path_values(found: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        name: text if name == "digest" and _DIGEST.fullmatch(text) else _id(name, text) for name, text in found.items()
-    }
+    return {name: _digest(text) if name == "digest" else _number(name, text) for name, text in found.items()}
 
 
-def _id(name: str, text: str) -> int:
-    if name == "digest" or not _NUMBER.fullmatch(text) or int(text) >= _INT64:
-        kind = "blake3: and 64 hexadecimal digits" if name == "digest" else "a number"
-        raise NotFound(f"expected {kind}, got {text!r:.80}", at=f"{{{name}}} in the path")
+def _digest(text: str) -> str:
+    digest = text.replace("%3A", ":", 1)  # as some clients write a colon
+    if not _DIGEST.fullmatch(digest):
+        raise NotFound(f"expected blake3: and 64 hexadecimal digits, got {text!r:.80}", at="{digest} in the path")
+    return digest
+
+
+def _number(name: str, text: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) >= _INT64:
+        raise NotFound(f"expected a number, got {text!r:.80}", at=f"{{{name}}} in the path")
     return int(text)
 
 

@@ -97,6 +97,7 @@ class Service:
         if self._server is not None:
             self._server.close()
         self._site.release()
+        self._manager.pre_shutdown()  # what idles is closed at once
         await self._manager.shutdown(_GRACE)
         await self._watch.stop()
         if self._renewal is not None:

@@ -136,7 +136,9 @@ class Nonces:
         if 0 < ahead <= self._skew:
             return
         late = (
-            f"expired {-ahead:.0f} s ago" if ahead <= 0 else f"holds {ahead:.0f} s, {ahead - self._skew:.0f} too long"
+            f"expired {abs(ahead):.0f} s ago"
+            if ahead <= 0
+            else f"holds {ahead:.0f} s, {ahead - self._skew:.0f} too long"
         )
         message = (
             f"expected a signature that ends within {self._skew:.0f} s by the server's clock, got one that {late}: "

@@ -52,7 +52,8 @@ def read_token(text: str) -> Token:
     """
     message = "expected a token as `umbel token` prints it, got one that is cut or misspelt: copy the whole line again"
     try:
-        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        padded = text.replace("=", "?") + "=" * (-len(text) % 4)
+        data = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise UsageError(message, at="token") from None
     start, check = data[:-_CHECK], data[-_CHECK:]

@@ -88,8 +88,9 @@ async def watched(body: BlobBody, stall: float) -> AsyncIterator[None]:
     """Close the connection of ``body`` when it makes no progress."""
 
     async def look() -> None:
-        await body.watch(stall)
-        body.abort()
+        while True:
+            await body.watch(stall)
+            body.abort()
 
     task = asyncio.get_running_loop().create_task(look(), name="umbel-http-upload")
     try:

@@ -83,6 +83,8 @@ def trust(fingerprint: str) -> Any:
 
 def tls_error(error: BaseException | None, url: str) -> TlsError | None:
     """Return what a failed handshake means, ``None`` if it was not about TLS."""
+    if isinstance(error, aiohttp.ClientError):
+        return None  # some of aiohttp's are errors of ssl by name alone; what they were made from has the reason
     if isinstance(error, ssl.SSLCertVerificationError):
         kind = _VERIFY.get(error.verify_code, UnknownIssuer)
         advice = _ADVICE[kind]

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from umbel.envelope import Content
-from umbel.errors import DigestMismatch, SpoolDamaged, UmbelError
+from umbel.errors import DigestMismatch, Mismatch, SpoolDamaged, UmbelError
 from umbel.failpoint import failpoint
 from umbel.http.wire import Task
 from umbel.message import ErrorCode
@@ -100,10 +100,11 @@ class Bench:
         if refusal is not None:
             raise _UnreadyError(ErrorCode.NOT_ALLOWED, refusal)
         try:
-            state = await asyncio.to_thread(spool.state, task.run)
+            state, missing = await self._stock.needs(task)
         except SpoolDamaged as error:
             raise _UnreadyError(ErrorCode.UNKNOWN, str(error)) from error
-        await self._fetch(task)
+        if missing:
+            await self._fetch(task, missing)
         return Job(
             run=task.run,
             message=task.message,
@@ -121,8 +122,8 @@ class Bench:
             desk=str(desk),
         )
 
-    async def _fetch(self, task: Task) -> None:
-        self._fetching = asyncio.ensure_future(self._blobs(task.content))
+    async def _fetch(self, task: Task, missing: Mapping[str, int]) -> None:
+        self._fetching = asyncio.ensure_future(self._blobs(missing))
         try:
             await self._fetching
         except asyncio.CancelledError:
@@ -137,15 +138,20 @@ class Bench:
         finally:
             self._fetching = None
 
-    async def _blobs(self, content: Content) -> None:
-        spool = self._stock.spool
-        for digest, size in (await self._stock.missing(content)).items():
-            for left in reversed(range(_TRIES)):
-                try:
-                    await self._line.fetch(digest, spool.incoming(digest))
-                except DigestMismatch:
-                    if not left:
-                        raise
-                else:
-                    break
-            spool.arrived(digest, size, checked=True)
+    async def _blobs(self, missing: Mapping[str, int]) -> None:
+        for digest, size in missing.items():
+            found = await self._blob(digest)
+            if found != size:  # the policy was asked about the size that the server said
+                raise Mismatch(f"expected a blob of {size} bytes, got one of {found}", at=digest)
+            self._stock.spool.arrived(digest, size, checked=True)
+
+    async def _blob(self, digest: str) -> int:
+        """Fetch a blob, again if it came wrong, and return its size."""
+        path, left = self._stock.spool.incoming(digest), _TRIES
+        while True:
+            try:
+                return await self._line.fetch(digest, path)
+            except DigestMismatch:
+                left -= 1
+                if not left:
+                    raise

@@ -51,10 +51,10 @@ class Line:
         """Ask an endpoint; raises what the server answers, if waiting does not help."""
         return await self._patiently(lambda: self._client.call(name, body))
 
-    async def fetch(self, digest: str, path: Path) -> None:
-        """Fetch a blob into a file, from where that ends; raises ``DigestMismatch`` if it is another."""
+    async def fetch(self, digest: str, path: Path) -> int:
+        """Fetch a blob into a file, from where that ends, and return its size; ``DigestMismatch`` if it is another."""
         try:
-            await self._patiently(lambda: self._client.get_blob(digest, path))
+            return await self._patiently(lambda: self._client.get_blob(digest, path))
         finally:
             self._board.change(received=self._client.bytes_received)
 

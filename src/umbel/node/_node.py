@@ -67,9 +67,14 @@ class Node:
             try:
                 await self._until_stopped(self._serve(spool, board))
             except BaseException as error:
-                board.change(state="ended", reason=brief(error), running=None)
+                board.change(running=None)
+                board.turn("ended", brief(error))
                 raise
-            board.turn("ended", "it was told to stop")
+            else:
+                board.change(running=None)
+                board.turn("ended", "it was told to stop")
+            finally:
+                board.write()
 
     async def _until_stopped(self, serving: Coroutine[Any, Any, None]) -> None:
         """Run until ``stop`` is called or what runs fails."""

@@ -149,6 +149,11 @@ class Spool:
         """Return the blobs of ``content``, with their sizes, that must be fetched; damaged ones are among them."""
         return {digest: size for digest, size in blobs_of(content).items() if not self._shelf.has(digest, size)}
 
+    def is_read(self, run: int, content: Content) -> bool:
+        """Say whether ``missing(content)`` and ``state(run)`` answer at once, with no blob to be read first."""
+        newest = self._run(run).newest
+        return self._shelf.trusts([*blobs_of(content), *(blobs_of(newest) if newest is not None else ())])
+
     def incoming(self, digest: str) -> Path:
         """Return the file to which the bytes of a blob are appended while it is fetched."""
         return self._shelf.incoming(digest)

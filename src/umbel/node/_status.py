@@ -1,5 +1,6 @@
 """How a node is, for people and programs on the same machine: ``status.json`` in its folder."""
 
+import asyncio
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from umbel.errors import UsageError
 from umbel.http.wire import Task
 
 _FILE: Final = "status.json"
+_PAUSE: Final = 0.25  # seconds between two writes of the file
 _LOG: Final = logging.getLogger("umbel.node")
 
 
@@ -65,11 +67,16 @@ def read_status(folder: str | Path) -> Status:
 
 
 class Board:
-    """Keeps the status on the disk and tells ``watch`` of it, when it changes."""
+    """Tells ``watch`` of the status when it changes, and keeps it on the disk, where it is a moment old at most.
+
+    The event loop alone uses it.
+    """
 
     def __init__(self, folder: Path, name: str, url: str, app: str, watch: Callable[[Status], object]) -> None:
         self._path = folder / _FILE
         self._watch = watch
+        self._late: asyncio.TimerHandle | None = None
+        self._written = 0.0
         now = time.time()
         self.status = Status(name, url, app, os.getpid(), now, "starting", now)
         self._put(self.status)
@@ -105,8 +112,17 @@ class Board:
         if status.last_error != self.status.last_error:
             _LOG.warning("%s", status.last_error)
         self.status = status
+        self._watch(status)
+        if self._late is None:
+            wait = self._written + _PAUSE - time.monotonic()
+            self._late = asyncio.get_running_loop().call_later(max(wait, 0), self.write)
+
+    def write(self) -> None:
+        """Write the file, now."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late, self._written = None, time.monotonic()
         early = self._path.with_suffix(".tmp")
         with suppress(OSError):  # a node on a full disk goes on; its status is then old
-            early.write_bytes(msgspec.json.format(msgspec.json.encode(status)) + b"\n")
+            early.write_bytes(msgspec.json.format(msgspec.json.encode(self.status)) + b"\n")
             early.replace(self._path)
-        self._watch(status)

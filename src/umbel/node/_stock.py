@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from umbel.envelope import Content
 from umbel.errors import UmbelError
+from umbel.http.wire import Task
 from umbel.node._spool import Finished, Spool
 from umbel.node._status import Board
 
@@ -54,9 +55,16 @@ class Stock:
                 self.board.note(f"the folder of the node cannot be written, and is tried again: {error}")
             await asyncio.sleep(_FULL)
 
-    async def missing(self, content: Content) -> dict[str, int]:
-        """Return the blobs of ``content`` that must be fetched; those that are there may have to be read first."""
-        return await asyncio.to_thread(self.spool.missing, content)
+    async def needs(self, task: Task) -> tuple[Content | None, dict[str, int]]:
+        """Return the state of a task's run, and the blobs of the task that must be fetched, with their sizes.
+
+        Blobs that are there may have to be read first. Raises ``SpoolDamaged`` for a state that is lost.
+        """
+
+        def look() -> tuple[Content | None, dict[str, int]]:
+            return self.spool.state(task.run), self.spool.missing(task.content)
+
+        return look() if self.spool.is_read(task.run, task.content) else await asyncio.to_thread(look)
 
     async def is_whole(self, finished: Finished) -> bool:
         """Say whether the blobs of a finished reply are what was written."""

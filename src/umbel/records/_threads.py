@@ -27,6 +27,8 @@ def side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
 
     Raises what the first of them in order raises, if one does. Where no thread can be had, this one does its work too.
     """
+    if len(tasks) == 1:
+        return [tasks[0]()]
     results: dict[int, _T] = {}
     errors: dict[int, Exception] = {}
     runs = [partial(_run, task, place, results, errors) for place, task in enumerate(tasks)]

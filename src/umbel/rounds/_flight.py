@@ -26,7 +26,8 @@ from umbel.rounds._rebase import rebased
 from umbel.rounds._report import Tally
 from umbel.rounds._run import Run
 from umbel.rounds._state import MODEL
-from umbel.rounds._training import Contribution, Training
+from umbel.rounds._training import Training
+from umbel.rounds._waiting import Contribution
 from umbel.strategy import Overlap
 
 _FLIGHT: Final = "flight"

@@ -50,6 +50,12 @@ class Tally:
     def _in_phase(self, outcome: UpdateRefused | NodeLost) -> str:
         return outcome.reason if outcome.phase == self._phase else f"in {outcome.phase}: {outcome.reason}"
 
+    def take_back(self, question: Question, refused: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
+        """Count updates of ``question`` that were accepted, and are refused after all."""
+        self.accepted -= len(refused)
+        late = (UpdateRefused(question.round, question.phase, node, reason, 0) for node, reason in refused)
+        return self.watch(late)
+
     def lap(self, phase: str) -> None:
         """Book the time since the last lap on ``phase``."""
         now = perf_counter()

@@ -82,6 +82,7 @@ def _play_round(
     phase = _train_phase if flight is None else flight.train_phase
     question, tally, training = yield from phase(run, state, number)
     tally.lap(run.strategy.phase)
+    yield from run.memory.watch(tally.take_back(question, training.settle()))
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
     state = with_parameters(state, {**training.finish(), **run.memory.records()}, completed=number)
     if flight is not None:

@@ -1,16 +1,19 @@
 """The updates of one round, on their way into one: each accepted as a whole, added in canonical order."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from umbel.aggregation import Update
+from umbel.aggregation import Aggregator, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
+from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
 from umbel.records import ParametersRecord, RecordSet
-from umbel.rounds._batches import Batches
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
+from umbel.rounds._waiting import Contribution, Waiting, can_wait
 from umbel.strategy import Companion, Strategy
 
 # What a reply to a model looks like, given the model.
@@ -21,30 +24,39 @@ Onto = Callable[[ParametersRecord, ParametersRecord], ParametersRecord]
 _HINTS: Final = {MODEL: "reply with the trained model under that name"}
 
 
-class Contribution(NamedTuple):
-    """What one node adds to a round: an update of each record, the model first, and what was measured of it."""
-
-    updates: tuple[Update, ...]
-    measured: tuple[float, ...]
-
-
 class _Record:
     """One record of a round: what trains it, and the updates so far."""
 
-    def __init__(self, part: Companion, state: RecordSet, answer: Answer | None = None) -> None:
+    def __init__(self, part: Companion, state: RecordSet, answer: Answer | None, *, may_wait: bool) -> None:
         self._name, self._aggregator, self._optimizer = part.name, part.aggregator, part.optimizer
         self.current = state.parameters_records[part.name]
-        expected = self.current if answer is None else answer(self.current)
-        self._gate, self._check = part.gate, part.gate.against(expected)
+        self._expected = self.current if answer is None else answer(self.current)
+        self._gate, self._check = part.gate, part.gate.against(self._expected)
+        unproven = replace(part.gate, finite=False).against(self._expected)
+        self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
         self._kept = optimizer_state(state, self._prefix)
-        self._batches = Batches(part.aggregator.reduce, expected)
+        self._sum = part.aggregator.reduce.start(self._expected)
 
     @property
     def _prefix(self) -> str:
         return "" if self._name == MODEL else self._name
 
-    def judge(self, node: str, content: RecordSet, sent: ParametersRecord | None = None) -> Update:
-        """Return the update of this record, or raise ``UpdateRejected``; ``sent`` is what it is one of, if not ours."""
+    def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
+        """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
+        update = self._found(node, content)
+        if self._check_layout is None or not can_wait(update):
+            self.check(update)
+            return update, False
+        self._checked(self._check_layout, update)
+        return update, True
+
+    def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
+        """Return the update of a record that was sent before, or raise ``UpdateRejected``."""
+        update = self._found(node, content)
+        self._checked(self._gate.against(sent), update)
+        return update
+
+    def _found(self, node: str, content: RecordSet) -> Update:
         record = content.parameters_records.get(self._name)
         if record is None:
             names = ", ".join(map(repr, content.parameters_records)) or "none"
@@ -54,12 +66,17 @@ class _Record:
                 at=f"parameters_records[{self._name!r}]",
             )
         metrics = content.metrics_records
-        update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
+        return Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
+
+    def check(self, update: Update) -> None:
+        """Raise ``UpdateRejected`` unless the whole gate lets the update pass."""
+        self._checked(self._check, update)
+
+    def _checked(self, check: Callable[[Update], Verdict], update: Update) -> None:
         try:
-            (self._check if sent is None else self._gate.against(sent))(update)
+            check(update)
         except UpdateRejected as error:
             raise UpdateRejected(error.message, at=error.at.replace(f".{MODEL}", f".{self._name}", 1)) from error
-        return update
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
@@ -72,18 +89,39 @@ class _Record:
     def _measures(self) -> Any:
         return self._aggregator.measures.items()
 
-    def add(self, updates: list[Update]) -> None:
+    def add(self, updates: Sequence[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
-        self._batches.add(updates)
+        fold = self._aggregator.reduce
+        # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
+        kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
+        self._sum = fold.add(self._sum, kept)
 
-    def finish(self, cohort: Cohort) -> Mapping[str, ParametersRecord]:
-        """Return the next record and whatever else its optimizer keeps, by record name."""
+    def proven(self, updates: Sequence[Update]) -> ParametersRecord:
+        """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
+        fold = self._aggregator.reduce
+        return fold.finish(fold.start(self._expected), updates)
+
+    def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
+        """Return what all updates make, the last of which come now."""
+        fold = self._aggregator.reduce
         try:
-            mean = self._batches.finish()
+            if fold.streaming:
+                return fold.finish(self._sum, updates)
+            self.add(updates)
+            return fold.finish(self._sum)
         except AggregationError as error:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
+
+    def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
+        """Return the next record and whatever else its optimizer keeps, by record name."""
         kept, following = self._optimizer.update(self._kept, self.current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}
+
+
+def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
+    """Say whether a finite result proves that updates were finite, and nobody looks at their numbers before."""
+    finite_alone = gate.finite and gate.max_norm is None and not aggregator.measures
+    return finite_alone and getattr(aggregator.reduce, "proves_finite", False)
 
 
 class Training:
@@ -91,45 +129,98 @@ class Training:
 
     def __init__(self, strategy: Strategy, state: RecordSet, population: int) -> None:
         part = Companion(MODEL, _as_it_is, strategy.aggregator, strategy.optimizer, strategy.gate)
-        self._model = _Record(part, state, strategy.answer)
-        self._records = [self._model, *(_Record(each, state) for each in strategy.companions)]
+        # Whoever waits for the first few has to know at once which of them count.
+        may_wait = strategy.policy.enough is None
+        self._model = _Record(part, state, strategy.answer, may_wait=may_wait)
+        self._records = [self._model, *(_Record(each, state, None, may_wait=may_wait) for each in strategy.companions)]
         self._accepted, self._population = 0, population
         self._totals = [0.0] * len(strategy.aggregator.measures)
+        self._waiting = Waiting()
+        self._means: list[ParametersRecord] = []
+        self._refused: list[tuple[str, str]] = []
         self.metrics = MetricMeans()
 
     def judge(self, node: str, content: RecordSet) -> Contribution:
         """Return what a reply contributes, or raise ``UpdateRejected``."""
-        updates = tuple(record.judge(node, content) for record in self._records)
+        judged = [record.judge(node, content) for record in self._records]
         check_weights(content.metrics_records)
-        return Contribution(updates, self._model.measure(updates[0]))
+        updates = tuple(update for update, _ in judged)
+        return Contribution(updates, self._model.measure(updates[0]), any(unproven for _, unproven in judged))
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
         """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
-        update = self._model.judge(node, content, sent)
+        update = self._model.judge_late(node, content, sent)
         check_weights(content.metrics_records)
         update = update._replace(record=onto(self._model.current, update.record))
         return Contribution((update,), self._model.measure(update))
 
     def add(self, contributions: list[Contribution]) -> None:
-        """Add contributions, which come in canonical order over all calls."""
-        for place, record in enumerate(self._records):
-            record.add([contribution.updates[place] for contribution in contributions])
-        for updates, measured in contributions:
-            self.metrics.add(updates[0].metrics)
-            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
-        self._accepted += len(contributions)
+        """Add contributions, which come in canonical order over all calls; those that can wait do."""
+        for contribution in contributions:
+            waits = all(map(can_wait, contribution.updates))
+            if self._waiting and not (waits and self._waiting.has_room(contribution)):
+                self._add(self._passed(self._waiting.take()))
+            if waits:
+                self._waiting.put(contribution)
+            else:
+                self._add(self._passed([contribution]))
+
+    def settle(self) -> list[tuple[str, str]]:
+        """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
+        waiting = self._waiting.take()
+        if not self._accepted and any(contribution.unproven for contribution in waiting):
+            try:
+                self._means = [record.proven(_updates(waiting, place)) for place, record in enumerate(self._records)]
+            except AggregationError:
+                waiting = self._passed(waiting)
+        else:
+            waiting = self._passed(waiting)
+        if not self._means and (waiting or self._accepted):
+            self._means = [record.reduce(_updates(waiting, place)) for place, record in enumerate(self._records)]
+        self._account(waiting)
+        return self._refused
 
     def finish(self) -> Mapping[str, ParametersRecord]:
         """Return the next model, and every other record that the next state has instead of this one's."""
         cohort = Cohort(self._accepted, self._population, self._model.sums(self._totals))
         following: dict[str, ParametersRecord] = {}
-        for record in self._records:
-            following |= record.finish(cohort)
+        for record, mean in zip(self._records, self._means, strict=True):
+            following |= record.finish(mean, cohort)
         return following
+
+    def _passed(self, contributions: Sequence[Contribution]) -> list[Contribution]:
+        """Return those whose numbers are finite; the others are refused."""
+        passed = []
+        for contribution in contributions:
+            try:
+                if contribution.unproven:
+                    for record, update in zip(self._records, contribution.updates, strict=True):
+                        record.check(update)
+                passed.append(contribution)
+            except UpdateRejected as error:
+                self._refused.append((contribution.node, str(error)))
+        return passed
+
+    def _add(self, contributions: Sequence[Contribution]) -> None:
+        if contributions:
+            for place, record in enumerate(self._records):
+                record.add(_updates(contributions, place))
+            self._account(contributions)
+
+    def _account(self, contributions: Sequence[Contribution]) -> None:
+        for updates, measured, _ in contributions:
+            self.metrics.add(updates[0].metrics)
+            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
+        self._accepted += len(contributions)
 
 
 def _as_it_is(model: ParametersRecord) -> ParametersRecord:
     return model
+
+
+def _updates(contributions: Sequence[Contribution], place: int) -> list[Update]:
+    """Return the updates of one record."""
+    return [contribution.updates[place] for contribution in contributions]
 
 
 def _asked(what: str, function: Callable[..., float], *arguments: object) -> float:

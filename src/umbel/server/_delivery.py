@@ -71,7 +71,8 @@ class Delivery:
     async def _answer(self, box: Box, poll: Poll, turn: int, hold: float) -> Polled:
         clock = asyncio.get_running_loop().time
         until = clock() + hold
-        while True:
+        # What a poll says that the node holds is old once a later poll has come.
+        while box.is_turn(turn, poll.instance):
             await self._renew(box.member, box, poll)  # a run that is resumed lays out what this node was asked before
             if not box.is_turn(turn, poll.instance):
                 break

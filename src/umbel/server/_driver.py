@@ -23,6 +23,7 @@ from umbel.rounds import (
     UpdateRefused,
     train,
 )
+from umbel.server._diary import note
 from umbel.server._grid import Halted, NetworkGrid
 from umbel.server._journal import Journal
 from umbel.server._log import Log
@@ -78,6 +79,7 @@ class Driver:
                 self._loop()
         except Halted:
             self._journal.halted()
+            self._say("halted", "is left where it can go on")
         except UmbelError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - the reason of a failed run is for its owner, whatever it is
@@ -89,6 +91,10 @@ class Driver:
     def _fail(self, reason: str) -> None:
         self._journal.failed(reason, list(self._outcomes()))
         self._log.say("RunFailed", reason=reason)
+        self._say("failed", f"failed: {reason}", reason=reason)
+
+    def _say(self, what: str, text: str, **fields: object) -> None:
+        note(f"run {self._journal.run} {text}", event=f"run-{what}", run=self._journal.run, **fields)
 
     def _loop(self) -> None:
         strategy, state = self._journal.strategy, self._journal.state()
@@ -107,6 +113,9 @@ class Driver:
         match event:
             case RunStarted():
                 self._journal.running()
+                self._say(
+                    "started", f"goes, {event.completed} of {event.rounds} rounds complete", completed=event.completed
+                )
             case UpdateAccepted():
                 self._verdicts[event.phase, event.node] = "accepted", "", event.received
             case UpdateRefused():
@@ -120,6 +129,7 @@ class Driver:
             case RunCompleted():
                 self._journal.finished()
                 failpoint("server.run-finished")
+                self._say("completed", f"is complete, its model is {event.digest}", digest=event.digest)
 
     def _close(self, report: RoundReport, state: RecordSet) -> None:
         outcomes = list(self._outcomes())
@@ -127,6 +137,8 @@ class Driver:
         self._verdicts.clear()
         self._grid.notes.clear()
         self._metrics.rounds.inc()
+        done = f"{report.accepted} of {report.cohort} nodes"
+        self._say("round", f"round {report.round}: {done}", round=report.round, accepted=report.accepted)
         for outcome in outcomes:
             self._metrics.messages.labels(outcome.status).inc()
 

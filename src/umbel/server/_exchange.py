@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
@@ -13,7 +13,7 @@ from umbel.grid import Node
 from umbel.http.wire import Task
 from umbel.message import ErrorCode
 from umbel.records import RecordSet
-from umbel.server._desk import Desk, Key
+from umbel.server._desk import Desk, Key, key_of
 from umbel.server._keeper import Keeper
 from umbel.server._plans import Commission, Fate, Offer, Phase
 from umbel.server._presence import Presence
@@ -149,8 +149,9 @@ class Exchange:
         commission: Commission,
         rows: Iterable[messages.Open],
         phases: Mapping[tuple[int, str], messages.Phase | None],
+        fresh: Collection[Key],
     ) -> None:
-        """Lay out messages that the ledger has as open, and that nodes may have."""
+        """Lay out messages that the ledger has as open; but for those that are fresh, nodes may have them."""
         tasks = []
         for row in rows:
             phase = phases[row.round, row.phase]
@@ -160,7 +161,8 @@ class Exchange:
 
         def lay_out() -> None:
             for member, task in tasks:
-                self._desk.reopen(member, task)
+                lay = self._desk.open if key_of(task) in fresh else self._desk.reopen
+                lay(member, task)
 
         self.on_loop(lay_out)
 

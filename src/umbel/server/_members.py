@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from umbel.errors import BadSignature
 from umbel.http import is_signed, wire
+from umbel.server._diary import note
 from umbel.server._keeper import Keeper
 from umbel.server._registry import Registry
 from umbel.store import audit, members
@@ -31,6 +32,7 @@ class Members:
         )
         member = await self._keeper.commit(lambda connection: _join(connection, arrival, address))
         self._registry.put(member)
+        note(f"{member.kind} {member.name} joined", event="member-joined", member=member.id, name=member.name)
         return wire.Joined(member=member.id, name=member.name)
 
     async def rotate(self, number: int, body: wire.Rotate, audience: str) -> wire.Done:
@@ -60,6 +62,7 @@ class Members:
         member = await self._keeper.commit(change)
         self._registry.put(member)
         self._changed(number)
+        note(f"{member.kind} {member.name} was shut out", event="member-revoked", member=member.id, name=member.name)
         return member
 
     async def make_token(self, body: wire.TokenRequest, by: int) -> wire.TokenMade:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from umbel.store import messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
+_LEAVING: Final = 5.0  # seconds that a driver has to end after it said so
 _LOGS: Final = 16  # of runs that have ended, for whoever still watches
 
 
@@ -79,36 +81,39 @@ class Runs:
             initial = initial_of(unpack(spec.initial, self._keeper.blob))
             begin(strategy, initial, seed=spec.seed, run_config=spec.config)
 
-    async def _start(self, run: runs.Run) -> None:
+    async def _start(self, run: runs.Run, fresh: Collection[messages.Key] = ()) -> None:
         journal = Journal(self._keeper, self._exchange, run, self._keep)
         journal.stopping = run.status == "stopping"
-        await asyncio.to_thread(self._reopen, journal)
+        await asyncio.to_thread(self._reopen, journal, fresh)
         log = await self._log(run.id)
         log.go_on()
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
-        driver = Driver(journal, grid, log, self._metrics, folder=self._folder, ended=lambda: self._ended(run.id))
+        driver = Driver(
+            journal, grid, log, self._metrics, folder=self._folder, ended=lambda: self._ended(run.id, journal)
+        )
         self._journals[run.id], self._drivers[run.id] = journal, driver
         self._metrics.runs.set(len(self._drivers))
         if journal.stopping:
             driver.halt()
         driver.start()
 
-    def _reopen(self, journal: Journal) -> None:
-        """Lay out the messages of a run that are open in the ledger; a node may have them."""
+    def _reopen(self, journal: Journal, fresh: Collection[messages.Key]) -> None:
+        """Lay out the messages of a run that are open in the ledger; a node may have them, unless they are fresh."""
         rows = [row for row in self._keeper.read(messages.open_messages) if row.run == journal.run]
         asked = {(row.round, row.phase) for row in rows}
         contents = {
             (number, phase): self._keeper.read(partial(messages.phase, run=journal.run, round=number, phase=phase))
             for number, phase in asked
         }
-        self._exchange.reopen(journal.commission, rows, contents)
+        self._exchange.reopen(journal.commission, rows, contents, fresh)
 
-    def _ended(self, run: int) -> None:
-        self._loop.call_soon_threadsafe(self._forget, run)
+    def _ended(self, run: int, journal: Journal) -> None:
+        self._loop.call_soon_threadsafe(self._forget, run, journal)
 
-    def _forget(self, run: int) -> None:
-        self._drivers.pop(run, None)
-        self._journals.pop(run, None)
+    def _forget(self, run: int, journal: Journal) -> None:
+        if self._journals.get(run) is not journal:
+            return
+        del self._drivers[run], self._journals[run]
         self._metrics.runs.set(len(self._drivers))
         ended = [each for each in self._logs if each not in self._drivers]
         for each in ended[:-_LOGS]:
@@ -176,15 +181,14 @@ class Runs:
     async def resume(self, run: int, rounds: int | None) -> None:
         """Let a run go on that was stopped or has failed, to more rounds if wanted."""
         found = await self.get(run, None)
-        if found.status not in _RESUMABLE or run in self._drivers:
-            raise WrongState(
-                f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name
-            )
         spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
         if rounds is not None and rounds < spec.rounds:
             raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
         text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
-        await self._start(await self._keeper.commit(partial(_resume, run=run, spec=text)))
+        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text))
+        if run in self._drivers:  # it has said how it ended, and is about to
+            await asyncio.to_thread(self._drivers[run].join, _LEAVING)
+        await self._start(resumed, fresh)
 
     async def halt(self, seconds: float) -> None:
         """Leave all loops at points from which they can go on."""
@@ -196,11 +200,14 @@ class Runs:
             await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
 
 
-def _resume(connection: sa.Connection, run: int, spec: str) -> runs.Run:
-    now = time.time()
+def _resume(connection: sa.Connection, run: int, spec: str) -> tuple[runs.Run, list[messages.Key]]:
+    """Let a run wait again, and return it with the messages that are open again; one that waits already is refused."""
+    now, found = time.time(), runs.get(connection, run)
+    if found.status not in _RESUMABLE:
+        raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
-    messages.reopen(connection, run, now=now)
-    return runs.set_status(connection, run, "waiting", now=now)
+    fresh = messages.reopen(connection, run, now=now)
+    return runs.set_status(connection, run, "waiting", now=now), fresh
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:

@@ -41,8 +41,10 @@ def named(error: BaseException, place: str) -> UmbelError | None:
     """Return what an error of a database means, or None if it is no failure of the database."""
     original: Any = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     kinds = {kind.__name__ for kind in type(original).__mro__}
-    if kinds & {"OverflowError", "DataError"}:
-        return UsageError("expected numbers of 64 bits with a sign and text without NUL", at=place)
+    if kinds & {"OverflowError", "DataError", "UnicodeEncodeError"}:
+        return UsageError("expected numbers of 64 bits with a sign, and Unicode text without NUL", at=place)
+    if isinstance(error, sa.exc.TimeoutError):
+        return StoreUnavailable("too many read from it at once: repeat the request", at=place)
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", 0)
         return _told(_SQLITE.get(code) or _SQLITE.get(code & 0xFF), original, place)

@@ -49,12 +49,15 @@ class Ledger:
 
         """
         backend = _backend(url)
+        connection = None
         try:
             backend.open()
             connection = backend.writing()
             with connection.begin():
                 migrate(connection)
         except BaseException as error:
+            if connection is not None:
+                connection.close()
             backend.close(clean=False)
             reason = named(error, backend.place)
             if reason is not None:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from umbel.store._uploads import Uploads
 _ONE_REQUEST: Final = 8 * 2**20
 # No clock runs over a transfer: obstore gives one up after 30 s unless it is told otherwise.
 _NETWORK: Final = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
+_RETRY: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _PATIENT: Final = {"timeout": "30 days", "connect_timeout": "10 s"}
 _NAME: Final = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
 
@@ -126,8 +128,9 @@ class ObjectBlobs:
 
     def _reach(self, url: str, config: dict[str, Any], options: dict[str, Any]) -> Any:
         if url.partition(":")[0] in _NETWORK:
-            config["client_options"] = {**_PATIENT, **options}
-        settings = {"client_options": config.pop("client_options")} if "client_options" in config else {}
+            settings = {"client_options": {**_PATIENT, **options}, "retry_config": _RETRY}
+        else:
+            settings = {}
         try:
             return self._obstore.store.from_url(url, config=config or None, **settings)
         except (ValueError, TypeError, self._obstore.exceptions.BaseError) as error:

@@ -86,7 +86,7 @@ def accept(connection: sa.Connection, reply: Reply, *, node: int, now: float, pr
         return _again(found, reply, identity)
     if found.status == "planned" and found.fence != reply.fence:
         raise _fenced(found, reply)
-    if found.status == "planned" and now < found.created_at + found.ttl:
+    if found.status == "planned" and now < found.ends_at:
         return _count(connection, reply, _Kept(said, identity, now, found.round), present)
     return _late(connection, found, reply, _Kept(None, identity, now, found.round))
 
@@ -110,8 +110,7 @@ class _Found(NamedTuple):
     reason: str
     fence: int
     round: int
-    created_at: float
-    ttl: float
+    ends_at: float
     identity: bytes | None
     counted: bool | None
 
@@ -130,7 +129,7 @@ _R: Final = tables.replies.c
 _A: Final = tables.answers.c
 _P: Final = tables.phases.c
 _FIND: Final = Quick(
-    sa.select(*(_M.status, _M.reason, _M.fence, _M.round, _P.created_at, _P.ttl, _R.identity, _R.counted))
+    sa.select(*(_M.status, _M.reason, _M.fence, _M.round, _P.created_at + _P.ttl, _R.identity, _R.counted))
     .join_from(tables.messages, tables.phases, (_P.run == _M.run) & (_P.round == _M.round) & (_P.phase == _M.phase))
     .outerjoin(tables.replies, (_R.run == _M.run) & (_R.message == _M.message))
     .where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"), _M.node == sa.bindparam("node"))
@@ -190,7 +189,7 @@ def _late(connection: sa.Connection, found: _Found, reply: Reply, kept: _Kept) -
     """Note a reply that does not count; one to a cancelled message is not kept: it may be asked for again."""
     reason = found.reason
     if found.status == "planned":
-        reason = f"expected a reply within {found.ttl:.0f} s, got one after {kept.received_at - found.created_at:.0f} s"
+        reason = f"it came {kept.received_at - found.ends_at:.0f} s after its time to live"
     if found.status != "cancelled":
         _keep(connection, reply, kept, counted=False)
         _mark(connection, reply, "lost", reason)

@@ -123,7 +123,7 @@ class MessageTests:
             answer = ledger.write(
                 lambda c: replies.accept(c, scene.reply(), node=node, now=NOW + DAY, present=nowhere)
             ).result()
-            true(not answer.counted and "86400 s" in answer.reason, f"the answer says why: {answer}")
+            true(not answer.counted and "time to live" in answer.reason, f"the answer says why: {answer}")
             equal(scene.statuses(), ["lost", "planned"], "the messages")
 
     def test_a_cancelled_message_can_be_opened_again(self, open_ledger: OpenLedger) -> None:
