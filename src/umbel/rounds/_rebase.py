@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from umbel.aggregation import flat
 from umbel.errors import UpdateRejected
 from umbel.records import ParametersRecord
+from umbel.records._arena import allocate
 
 _SIZE: Final = 2**14  # elements; a handful of blocks fits into a core's cache
+_FLOAT32: Final = np.dtype(np.float32)
 _WIDE: Final = ("float64", "complex64", "complex128")
 
 Block = NDArray[Any]
@@ -31,14 +33,15 @@ def rebased(
     """
     if share == 1 and sent is model:
         return deepcopy(update)
-    arrays = {}
+    given = {name: flat(array) for name, array in update.items()}
+    outs = dict(zip(given, allocate([(array.dtype, array.size) for array in given.values()]), strict=True))
     with np.errstate(all="ignore"):
-        for name, array in update.items():
-            x = flat(array)
-            found = (
-                x.copy() if not _is_float(array.dtype) else _moved(name, x, flat(sent[name]), flat(model[name]), share)
-            )
-            arrays[name] = found.reshape(array.shape)
+        for name, out in outs.items():
+            if _is_float(update[name].dtype):
+                _move(name, (given[name], flat(sent[name]), flat(model[name])), share, out)
+            else:
+                np.copyto(out, given[name])
+    arrays = {name: out.reshape(update[name].shape) for name, out in outs.items()}
     return ParametersRecord.from_numpy(arrays, copy=False)
 
 
@@ -46,17 +49,13 @@ def _is_float(dtype: str) -> bool:
     return dtype in _WIDE or "float" in dtype
 
 
-def _moved(name: str, update: Block, sent: Block, model: Block, share: float) -> Block:
-    out = np.empty_like(update)
-    x, y, z, room = (_parts(each) for each in (update, sent, model, out))
-    kind = x.dtype if x.dtype.itemsize > 4 else np.dtype(np.float32)  # noqa: PLR2004 - bytes of float32
+def _move(name: str, arrays: tuple[Block, Block, Block], share: float, out: Block) -> None:
+    x, y, z, room = (_parts(each) for each in (*arrays, out))
+    kind = x.dtype if x.dtype.itemsize > _FLOAT32.itemsize else _FLOAT32
     factor = np.array(share, kind)
     for part in _blocks(x.size):
-        step = (
-            np.subtract(x[part], y[part], dtype=kind)
-            if x.dtype == kind
-            else x[part].astype(kind) - y[part].astype(kind)
-        )
+        step = x[part].astype(kind)
+        np.subtract(step, y[part].astype(kind, copy=False), step)
         np.multiply(step, factor, step)
         np.add(step, z[part].astype(kind, copy=False), step)
         np.copyto(room[part], step, casting="unsafe")
@@ -65,7 +64,6 @@ def _moved(name: str, update: Block, sent: Block, model: Block, share: float) ->
                 "expected an update that is finite where the model is today, got one that is not",
                 at=f"parameters_records.model[{name!r}]",
             )
-    return out
 
 
 def _parts(array: Block) -> Block:
