@@ -1,7 +1,7 @@
 """One side's aggregation of one workload, timed in a process of its own against the memory bandwidth of the same run.
 
-    PYTHON _aggregate_worker.py SIDE WORKLOAD ROUNDS    prints {way: {"wall": ..., "cpu": ...}, "floor": ...}, seconds
-    PYTHON _aggregate_worker.py SIDE WORKLOAD WAY       prints {"extra": bytes, "model": bytes of one model}
+    PYTHON _aggregate_worker.py SIDE WORKLOAD ROUNDS [K]  prints {way: {"wall": ..., "cpu": ...}, "floor": ...}, seconds
+    PYTHON _aggregate_worker.py SIDE WORKLOAD WAY [K]     prints {"extra": bytes, "model": bytes of one model}
 
 The floor is the time that the bytes of all updates, read once, and of the result, written once, take at the bandwidth
 of a warm memcpy.
@@ -131,7 +131,7 @@ def timed(way: Callable[[], Any]) -> tuple[float, float]:
 
 
 def copies(size: int) -> Callable[[], None]:
-    """Copy K models of ``size`` bytes, each from its own memory, into one warm target."""
+    """Copy ten models of ``size`` bytes, each from its own memory, into one warm target."""
     sources = [np.full(size, i, np.uint8) for i in range(3)]
     target = np.zeros(size, np.uint8)
 
@@ -180,8 +180,8 @@ def extra(way: Callable[[], Any]) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    side, workload, rounds = arguments
-    found = models(workload, SIMULATED if workload == "simulated" else K)
+    side, workload, rounds, *given = arguments
+    found = models(workload, int(given[0]) if given else SIMULATED if workload == "simulated" else K)
     count, size = len(found), sum(array.nbytes for array in found[0].values())
     ways = SIDES[side](found)
     if rounds.isdigit():

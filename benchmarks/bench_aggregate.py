@@ -1,11 +1,13 @@
 """Speed and memory of the weighted mean and of the gate, beside Flower's kernels.
 
-    python benchmarks/bench_aggregate.py [--quick]
+    python benchmarks/bench_aggregate.py [--quick | --files]
 
 The unit of speed is the floor: the time that reading every update once and writing the result once takes at the
 bandwidth of a warm memcpy, measured in the same process, interleaved with what is judged; one thread. Ratios are of
-medians, in wall time and in CPU seconds. Updates are in memory, decoding is part of the work. Peers run in
-environments of their own, see ``_peers.py``.
+medians, in wall time and in CPU seconds. Updates are in memory, and then in mapped files, as a server has them; to
+decode them is part of the work. Where the mean proves that its updates are finite, the gate looks at names, dtypes and
+shapes alone, and that is what it costs beside the mean. Peers run in environments of their own, see ``_peers.py``.
+``--files`` is the part with files alone: 200 models of 46.8 MB, and 10 of 537 MB, for which it needs 10 GB of disk.
 """
 
 import json
@@ -23,7 +25,8 @@ CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
 MICROSECOND = 1e-6
 MIB = 2**20
 GIB = 2**30
-BLOCK_MIB = 0.25
+BLOCK_MIB = 1
+GATE = 0.1
 ARRAYS = {"tiny": 10_000, "simulated": 10}
 
 LABELS = {
@@ -34,6 +37,8 @@ LABELS = {
     "simulated": f"{SIMULATED} x 10 arrays of 100 KB",
 }
 ROUNDS = {"resnet": 21, "huge": 5, "bfloat16": 7, "tiny": 7, "simulated": 15}
+FILES = {("resnet", 10): 9, ("resnet", 50): 3, ("resnet", 200): 1, ("huge", 10): 2}
+MANY, MANY_NEED = 50, 12
 # What each peer needs, in GiB; at 537 MB Flower 1.13 would keep 22 models, too many for this script to ask for.
 NEEDS = {
     ("resnet", "flwr-1.13.1"): 2,
@@ -53,9 +58,9 @@ class Figure(NamedTuple):
     met: bool | None = None
 
 
-def worker(side: str, workload: str, rounds: int | str) -> dict[str, Any]:
+def worker(side: str, workload: str, rounds: int | str, *count: int) -> dict[str, Any]:
     python = sys.executable if side == "umbel" else str(peer_python(side))
-    command = [python, str(HERE / "_aggregate_worker.py"), side, workload, str(rounds)]
+    command = [python, str(HERE / "_aggregate_worker.py"), side, workload, str(rounds), *map(str, count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -103,6 +108,52 @@ def theirs(workload: str, rounds: int) -> Iterable[Figure]:
             yield from ratio(times, f"{LABELS[workload]}: {side} {way}", way)
 
 
+def many() -> Iterable[Figure]:
+    """Flower beside Umbel at 50 updates: time, and memory beyond the updates and the result."""
+    side, way = "flwr-1.41.0", "aggregate_arrayrecords"
+    if available() < MANY_NEED * GIB:
+        print(f"  {side} at {MANY} updates is left out: it needs {MANY_NEED} GiB here")
+        return
+    try:
+        theirs, extra = (worker(side, "resnet", what, MANY) for what in (1, way))
+    except (PeerUnavailable, subprocess.CalledProcessError) as error:
+        print(f"  {side} is left out: {error}")
+        return
+    times, bytes_ = worker("umbel", "resnet", 3, MANY), worker("umbel", "resnet", "mean", MANY)
+    faster = theirs[way]["wall"] / times["mean"]["wall"]
+    yield Figure(f"{MANY} x 46.8 MB: {side} / umbel, time", faster, "x", ">= 3", faster >= 3)
+    less = (extra["extra"] - extra["model"]) / max(bytes_["extra"] - bytes_["model"], MIB)
+    yield Figure(f"{MANY} x 46.8 MB: {side} / umbel, extra memory", less, "x", ">= 20", less >= 20)
+
+
+def files(rounds: dict[tuple[str, int], int]) -> Iterable[Figure]:
+    """Updates in mapped files."""
+    for (workload, count), turns in rounds.items():
+        label = f"{count} x {LABELS[workload].split(' x ')[1]} in files"
+        print(f"{label}: {turns} rounds", flush=True)
+        command = [sys.executable, str(HERE / "_aggregate_files.py"), workload, str(count), str(turns)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        yield from _of_files(label, count, json.loads(done.stdout))
+
+
+def _of_files(label: str, count: int, found: dict[str, Any]) -> Iterable[Figure]:
+    times = found["times"]
+    yield from ratio(times, f"{label}: mean, 1 thread", "mean, 1 thread", target=1.8)
+    value = times["mean, 2 threads"]["wall"] / times["mean, 1 thread"]["wall"]
+    yield Figure(f"{label}: mean, 2 threads / 1 thread, wall time", value, "x", "< 1", value < 1)
+    value = times["gate, layout alone"]["cpu"] / times["mean, 1 thread"]["cpu"]
+    yield Figure(f"{label}: gate beside the mean, CPU s", value, "x", "<= 0.1", value <= GATE)
+    value = times["gate"]["cpu"] / times["mean, 1 thread"]["cpu"]
+    yield Figure(f"{label}: gate that reads every number, CPU s", value, "x mean")
+    if "cold read" in times:
+        value = times["cold mean, 1 thread"]["wall"] / times["cold read"]["wall"]
+        yield Figure(f"{label}: mean of files that are not in memory, wall time", value, "x reading them")
+    bound = (count + 4) * BLOCK_MIB
+    value = found["extra"] / MIB
+    yield Figure(f"{label}: anonymous memory", value, "MiB", f"<= {bound:g}", value <= bound)
+    yield Figure(f"{label}: same bits with 1, 2 and 4 threads", found["same"], "", "yes", found["same"])
+
+
 def available() -> int:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
@@ -132,7 +183,7 @@ def run(rounds: dict[str, int]) -> list[Figure]:
         figures += small(workload, count) if workload in ARRAYS else ours(workload, count)
         figures += theirs(workload, count)
     print("memory", flush=True)
-    return [*figures, *memory()]
+    return [*figures, *memory(), *many()]
 
 
 def show(figures: list[Figure]) -> None:
@@ -144,7 +195,8 @@ def show(figures: list[Figure]) -> None:
 
 def main(arguments: list[str]) -> int:
     quick = "--quick" in arguments
-    figures = run({workload: 2 if quick else rounds for workload, rounds in ROUNDS.items()})
+    figures = [] if "--files" in arguments else run({name: 2 if quick else rounds for name, rounds in ROUNDS.items()})
+    figures += files({("resnet", 10): 3} if quick else FILES)
     show(figures)
     result = HERE / "results" / "aggregate.json"
     result.parent.mkdir(exist_ok=True)

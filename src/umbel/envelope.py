@@ -20,7 +20,7 @@ __all__ = ["INLINE_LIMIT", "Content", "NamedPart", "Part", "blobs_of", "pack", "
 INLINE_LIMIT: Final = 32 * 1024
 _MODEL: Final = "model"
 
-Segments: TypeAlias = Sequence[bytes | memoryview]
+_Segments: TypeAlias = Sequence[bytes | memoryview]
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -50,7 +50,7 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.rest.size + sum(named.part.size for named in self.records)
 
 
-def pack(content: RecordSet, put: Callable[[Segments], Part]) -> Content:
+def pack(content: RecordSet, put: Callable[[_Segments], Part]) -> Content:
     """Take ``content`` apart. ``put`` stores the segments of a part that is too large to travel inside.
 
     Raises ``RecordError`` for what no container can hold.
@@ -60,7 +60,7 @@ def pack(content: RecordSet, put: Callable[[Segments], Part]) -> Content:
     return Content(tuple(named), _part(dumps(rest), put))
 
 
-def _part(segments: Segments, put: Callable[[Segments], Part]) -> Part:
+def _part(segments: _Segments, put: Callable[[_Segments], Part]) -> Part:
     size = sum(len(segment) for segment in segments)
     if size > INLINE_LIMIT:
         return put(segments)

@@ -100,11 +100,12 @@ class Actor:
         return polled
 
     def work(self):
-        """Poll until there is a message, and return it."""
+        """Return a message that is held, or poll until there is one."""
         deadline = time.monotonic() + PATIENCE
-        while not (tasks := self.poll().tasks):
+        while not self.tasks:
             assert time.monotonic() < deadline, "no message came"
-        return tasks[0]
+            self.poll()
+        return next(iter(self.tasks.values()))
 
     def reply(self, task, value=1.0, **changes):
         """Answer a message with a model, or with what ``changes`` say."""

@@ -205,6 +205,18 @@ def test_blobs_are_fetched_once_and_kept_while_needed(spool, tmp_path):
     assert names(spool.blobs) == [state[7:]]
 
 
+def test_runs_that_keep_nothing_are_forgotten_in_time(tmp_path):
+    with Spool(tmp_path) as spool:
+        for number in range(1, 6):
+            spool.accept(task(number, run=number))
+            state = numbered(1) if number == 2 else None
+            spool.acknowledge(finish(spool, task(number, run=number), state), counted=True)
+        assert len(names(tmp_path / "runs")) == 5
+    with Spool(tmp_path) as spool:
+        assert names(tmp_path / "runs") == ["2.json", "4.json", "5.json"]
+        assert state_of(spool, 2) == numbered(1)
+
+
 def test_a_blob_that_came_wrong_is_deleted(spool, tmp_path):
     (tmp_path / "store").mkdir()
     asked = task(1, size=LARGE, folder=tmp_path / "store")

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
-from yarl import URL
 
 from umbel.errors import ServerUnreachable, UmbelError
 from umbel.http._token import read_address
@@ -63,7 +62,7 @@ class Line:
         try:
             async with self.session().request(
                 method,
-                URL(self.url + target, encoded=True),
+                self.url + target,
                 headers=headers,
                 data=data,
                 allow_redirects=False,

@@ -4,7 +4,7 @@
 that a misspelt one is not silently lost; a new field is a new version of the protocol.
 """
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ __all__ = [
     "Assignment",
     "Audit",
     "AuditLine",
+    "_Config",
     "Done",
     "EventLine",
     "Events",
@@ -46,7 +47,8 @@ __all__ = [
 #: The version of the protocol. The server names all that it speaks; the client takes the highest that both do.
 VERSION: Final = 1
 
-Config = dict[str, bool | int | float | str]
+#: The configuration of a run: names and plain values.
+_Config: TypeAlias = dict[str, bool | int | float | str]
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -148,7 +150,7 @@ class Task(_Body, frozen=True):
     seed: int
     created_at: float
     ttl: float
-    run_config: Config
+    run_config: _Config
     content: Content
 
 
@@ -189,7 +191,7 @@ class RunSpec(_Body, frozen=True):
     strategy: dict[str, Any]
     rounds: int
     seed: int
-    config: Config
+    config: _Config
     nodes: int | list[str]
     initial: Content
 

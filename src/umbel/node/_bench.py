@@ -16,7 +16,7 @@ from umbel.node._jobs import Job, Outcome, failed
 from umbel.node._line import Line, is_fatal
 from umbel.node._membership import Membership
 from umbel.node._settings import Settings
-from umbel.node._stock import Key, Stock, brief
+from umbel.node._stock import Key, Stock, brief, unless_cancelled
 from umbel.node._workshop import Workshop
 
 _TRIES: Final = 3  # times that a blob may come wrong
@@ -104,7 +104,7 @@ class Bench:
         except SpoolDamaged as error:
             raise _UnreadyError(ErrorCode.UNKNOWN, str(error)) from error
         if missing:
-            await self._fetch(task, missing)
+            await self._fetch(missing)
         return Job(
             run=task.run,
             message=task.message,
@@ -122,14 +122,11 @@ class Bench:
             desk=str(desk),
         )
 
-    async def _fetch(self, task: Task, missing: Mapping[str, int]) -> None:
+    async def _fetch(self, missing: Mapping[str, int]) -> None:
         self._fetching = asyncio.ensure_future(self._blobs(missing))
         try:
-            await self._fetching
-        except asyncio.CancelledError:
-            if any(each.run == task.run and each.message == task.message for each in self._stock.spool.waiting):
-                raise
-            raise _UnreadyError(ErrorCode.MESSAGE_UNAVAILABLE, "the message is no longer wanted") from None
+            if not await unless_cancelled(self._fetching):
+                raise _UnreadyError(ErrorCode.MESSAGE_UNAVAILABLE, "the message is no longer wanted")
         except (UmbelError, OSError) as error:
             if isinstance(error, UmbelError) and is_fatal(error):
                 raise

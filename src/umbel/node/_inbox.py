@@ -17,7 +17,7 @@ _PAUSE: Final = 0.5  # seconds, when the server can say nothing new yet
 
 
 class Inbox:
-    """Polls for one start of a node. ``cancel`` is told of messages in hand that are no longer wanted."""
+    """Polls for one start of a node. ``cancel`` is told of messages that are no longer wanted."""
 
     def __init__(
         self, stock: Stock, line: Line, app: str, types: tuple[str, ...], cancel: Callable[[Key], None]
@@ -63,10 +63,10 @@ class Inbox:
         held = {(each.run, each.message): each.fence for each in spool.holding}
         unwanted = [each for each in polled.cancelled if held.get((each.run, each.message)) == each.fence]
         gone = spool.cancel(unwanted)
-        for key in gone:
+        finished = {(each.run, each.message) for each in unwanted}.difference(gone)
+        self._stock.late.update(finished)
+        for key in (*gone, *finished):
             self._stock.arrived.pop(key, None)
             self._cancel(key)
-        self._stock.late.update((each.run, each.message) for each in unwanted)
-        self._stock.late.difference_update(gone)
         self._stock.ring()
         return bool(gone)

@@ -15,7 +15,7 @@ from umbel.node._outbox import Outbox
 from umbel.node._settings import Settings
 from umbel.node._spool import Spool
 from umbel.node._status import Board, Status
-from umbel.node._stock import Stock, brief
+from umbel.node._stock import Key, Stock, brief
 from umbel.node._workshop import Workshop
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -100,8 +100,14 @@ class Node:
             for damage in spool.damaged:
                 board.note(f"damaged, and fetched or made again: {damage}")
             bench = Bench(stock, line, workshop, settings, place)
-            inbox = Inbox(stock, line, settings.app, types, bench.cancel)
-            await _together(inbox.run(), bench.run(), Outbox(stock, line).run())
+            outbox = Outbox(stock, line)
+
+            def cancel(key: Key) -> None:
+                bench.cancel(key)
+                outbox.cancel(key)
+
+            inbox = Inbox(stock, line, settings.app, types, cancel)
+            await _together(inbox.run(), bench.run(), outbox.run())
         finally:
             workshop.close()
             await client.close()

@@ -6,15 +6,16 @@ from typing import Final
 
 import msgspec
 
-from umbel.envelope import blobs_of
+from umbel.envelope import Content, blobs_of
 from umbel.errors import BlobMissing, DigestMismatch, Fenced, NotFound, ReplyConflict, UmbelError
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Replied
 from umbel.message import ErrorCode
 from umbel.node._jobs import failed
 from umbel.node._line import Line, is_fatal
+from umbel.node._shelf import name_of
 from umbel.node._spool import Finished
-from umbel.node._stock import Key, Stock, brief
+from umbel.node._stock import Key, Stock, brief, unless_cancelled
 
 _PAUSE: Final = 0.5  # seconds before a reply is tried again that the server cannot take yet
 
@@ -25,6 +26,13 @@ class Outbox:
     def __init__(self, stock: Stock, line: Line) -> None:
         self._stock = stock
         self._line = line
+        self._current: Key | None = None
+        self._upload: asyncio.Task[None] | None = None
+
+    def cancel(self, key: Key) -> None:
+        """Send no more blobs of a reply that is no longer wanted; the server still says whether it counts."""
+        if key == self._current and self._upload is not None:
+            self._upload.cancel()
 
     async def run(self) -> None:
         """Send replies for ever."""
@@ -63,8 +71,7 @@ class Outbox:
         """Send a reply with its blobs; return whether it counts."""
         began = time.monotonic()
         if answer.content is not None and key not in self._stock.late:
-            for digest in blobs_of(answer.content):
-                await self._line.send(digest, self._stock.spool.blobs / digest.removeprefix("blake3:"), _first_buffer)
+            await self._blobs(answer.content, key)
             failpoint("node.uploaded")
         seconds = {**answer.seconds, "uploading": time.monotonic() - began}
         try:
@@ -75,6 +82,17 @@ class Outbox:
             self._stock.board.note(brief(error))
             return True  # the server has counted a reply to this message
         return replied.counted
+
+    async def _blobs(self, content: Content, key: Key) -> None:
+        self._current, self._upload = key, asyncio.ensure_future(self._upload_all(content))
+        try:
+            await unless_cancelled(self._upload)
+        finally:
+            self._current = self._upload = None
+
+    async def _upload_all(self, content: Content) -> None:
+        for digest in blobs_of(content):
+            await self._line.send(digest, self._stock.spool.blobs / name_of(digest), _first_buffer)
 
     async def _retract(self, finished: Finished) -> None:
         spool = self._stock.spool

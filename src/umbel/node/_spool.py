@@ -85,6 +85,7 @@ class Spool:
             self._shelf = Shelf(self.folder)
             self._runs = self._read_runs()
             self._tasks = self._read_tasks()
+            self._forget_runs()
             self._collect()
         except BaseException:
             os.close(self._lock)
@@ -310,6 +311,14 @@ class Spool:
                 continue
             tasks[_key(task)] = task
         return tasks
+
+    def _forget_runs(self) -> None:
+        """Forget older runs that keep nothing here; their files would go on growing in number."""
+        busy = {run for run, _ in self._tasks}
+        for number, run in list(self._runs.items())[:-_WARM]:
+            if run.state is None and not run.finished and number not in busy:
+                self._file(number).unlink(missing_ok=True)
+                del self._runs[number]
 
     def _collect(self) -> None:
         """Delete the blobs that nothing here needs."""

@@ -71,6 +71,18 @@ class Stock:
         return await asyncio.to_thread(self.spool.is_whole, finished)
 
 
+async def unless_cancelled(task: "asyncio.Task[None]") -> bool:
+    """Wait for a task and raise what it raises; return False if it was cancelled, while this one was not."""
+    try:
+        await asyncio.wait((task,))
+    finally:
+        task.cancel()
+    if task.cancelled():
+        return False
+    task.result()
+    return True
+
+
 def brief(error: BaseException) -> str:
     """Return an error with its kind, in at most 500 characters."""
     text = str(error) if isinstance(error, UmbelError) else f"{type(error).__name__}: {error}"

@@ -23,8 +23,8 @@ class Worker:
     """One long-lived process that has loaded an app and handles one message at a time.
 
     ``memory`` (bytes) and ``handler`` (seconds for one message) are the limits of the node's operator, if any. The
-    process is started by the first use, and again by the first use after it died. It ends with this process, and what
-    handlers print goes to this process's standard error.
+    process is started by the first use, and again by the first use after it died. It ends with this process, or with
+    the thread that started it, and what handlers print goes to this process's standard error.
     """
 
     def __init__(

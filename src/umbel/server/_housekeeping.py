@@ -9,7 +9,6 @@ from umbel.errors import StoreError
 from umbel.http import WARNING_DAYS, Certificate
 from umbel.server._delivery import Delivery
 from umbel.server._keeper import Keeper
-from umbel.server._metrics import Metrics
 from umbel.server._registry import Registry
 from umbel.store import Uploads, members
 
@@ -28,14 +27,12 @@ class Housekeeping:
         uploads: Uploads,
         delivery: Delivery,
         registry: Registry,
-        metrics: Metrics,
         certificate: Certificate | None,
     ) -> None:
         self._keeper = keeper
         self._uploads = uploads
         self._delivery = delivery
         self._registry = registry
-        self._metrics = metrics
         self._certificate = certificate
         self._seen: frozenset[str] = frozenset()
         self._passes = 0
@@ -46,7 +43,6 @@ class Housekeeping:
         while True:
             try:
                 await self._delivery.sweep()
-                self._metrics.nodes.set(self._registry.count_online())
                 if time.monotonic() >= due:
                     due = time.monotonic() + _COLLECT
                     await self.collect()

@@ -131,7 +131,7 @@ class Journal:
         """The loop was left: for good if the run is to stop, or until the server is there again."""
         if self.stopping:
             self._exchange.cancel_run(self.run, "the run was stopped")
-            self._status("stopped")
+            self._status("stopped", "stopped by request")
 
     def _status(self, status: str, reason: str = "") -> None:
         now = time.time()

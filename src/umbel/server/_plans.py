@@ -1,11 +1,12 @@
 """What a run is to the parts of the server that drive it, as frozen values."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from umbel.envelope import Content
 from umbel.grid import Node
-from umbel.http.wire import Config
+
+Config: TypeAlias = dict[str, bool | int | float | str]
 
 
 class Commission(NamedTuple):
@@ -14,7 +15,7 @@ class Commission(NamedTuple):
     run: int
     name: str
     seed: int
-    config: Config
+    config: dict[str, bool | int | float | str]
     wanted: int | tuple[str, ...]
 
 

@@ -103,7 +103,8 @@ class _Start:
         uploads = Uploads(self._folder.uploads, blobs)
         await runs.take_up()
         self._held.push_async_callback(runs.halt, _SAFE_POINT)
-        housekeeping = Housekeeping(keeper, uploads, delivery, registry, self._metrics, self._certificate)
+        self._metrics.nodes.set_function(registry.count_online)
+        housekeeping = Housekeeping(keeper, uploads, delivery, registry, self._certificate)
         self._held.push_async_callback(_cancel, asyncio.create_task(housekeeping.run()))
         return self._metrics.counting(
             {
