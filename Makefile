@@ -1,10 +1,12 @@
 # Every target makes the environment it needs in .venv, once; pyproject.toml or constraints.txt changing makes it anew.
-# PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch, XGBOOST as XGBoost.
+# PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch, XGBOOST as XGBoost; RAY= leaves
+# Ray out of test-slow.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 XGBOOST ?= xgboost-cpu==3.2.0
+RAY ?= ray
 FUZZ_SECONDS ?= 600
 PYTEST_ARGS ?=
 
@@ -15,12 +17,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES := src tests benchmarks examples docs conftest.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-network test test-slow lint format types bench docs fuzz clean
+.PHONY: help demo demo-network test test-slow test-ray lint format types bench docs fuzz clean
 
 help:
 	@echo 'make demo       train one model over six real sites (seconds, once installed)'
 	@echo 'make demo-network  the same app over a server and nodes, with the server killed on the way'
-	@echo 'make test       every test but the slow ones; make test-slow: those'
+	@echo 'make test       every test but the slow ones; make test-slow: those; make test-ray: those of the engine over Ray'
 	@echo 'make lint       formatting and lint rules; make format: apply them; make types: mypy'
 	@echo 'make bench      every figure beside its target'
 	@echo 'make docs       the documentation as HTML in site/'
@@ -36,8 +38,12 @@ demo-network: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(if $(RAY),test-ray)
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+# Ray and what it brings, 400 MB, live in an environment of their own.
+test-ray: $(VENV)-ray/.ray
+	$(VENV)-ray/bin/python -m pytest tests/conformance/test_ray_grid.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -60,7 +66,7 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/run.py $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ray .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is kept, whoever made it. Debian ships `venv` without `ensurepip`; pip, which it packages
@@ -94,4 +100,11 @@ $(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
 	@$(INSTALL) --editable '.[fuzz]'
+	@touch $@
+
+$(VENV)-ray/.ray: pyproject.toml constraints.txt
+	@echo 'installing Umbel and Ray into $(VENV)-ray (once)'
+	@$(MAKE) --no-print-directory VENV=$(VENV)-ray $(VENV)-ray/.made
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --root-user-action=ignore \
+	  --constraint constraints.txt --editable '.[ray]' pytest pytest-xdist hypothesis sybil
 	@touch $@

@@ -28,6 +28,7 @@ PEERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "flwr-sim-1.41.0": (("flwr[simulation]==1.41.0",),),
     "safetensors": (("safetensors==0.8.0", *_RECORDS),),
     "torch": ((_TORCH, *_RECORDS),),
+    "ray": ((_TORCH, "scikit-learn", "ray==2.60.0", *_RECORDS, "typer", "rich", "platformdirs"),),
     # blazefl 2.0.3 asks for Python 3.12 in its metadata, yet its code runs on 3.11; 3.x needs 3.14.
     "blazefl": ((_TORCH, "numpy", "tqdm"), ("--no-deps", "--ignore-requires-python", "blazefl==2.0.3")),
     "pfl": (("pfl==0.6.0", _TORCH),),

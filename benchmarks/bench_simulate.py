@@ -24,7 +24,9 @@ ROUNDS = 5
 TURNS = 9
 SMALL, LARGE = 1_000, 1_000_000
 SAMPLED = 100
+HUGE = 15_000_000
 POPULATION_ROUNDS = 20
+FLUTE_ROUNDS = 100
 
 Taken = dict[str, float]
 
@@ -97,7 +99,7 @@ def dispatch(nodes: int, count: int) -> tuple[list[Figure], float]:
 
 def population(count: int) -> list[Figure]:
     """The cost of a round of 100 nodes drawn from a small and from a large population."""
-    ways = {"small": ("population", SMALL), "large": ("population", LARGE)}
+    ways = {"small": ("population", SMALL), "large": ("population", LARGE), "huge": ("population", HUGE)}
     found = turns(ways, POPULATION_ROUNDS, count)
     label = f"{SAMPLED} of {LARGE:,} virtual nodes a round"
     round_ms = 1e3 * middle(found["large"], "cpu") / POPULATION_ROUNDS
@@ -106,6 +108,35 @@ def population(count: int) -> list[Figure]:
         Figure(f"{label}: a round", round_ms, "CPU ms"),
         # No more than a small one; the margin is what two runs of one thing differ by.
         at_most(f"{label}: a round / one of {SMALL:,}", ratio(found["large"], found["small"], "cpu"), "x", 1.05),
+        at_most(
+            f"{SAMPLED} of {HUGE:,} virtual nodes a round: peak RSS",
+            max(each["peak"] for each in found["huge"]),
+            "MiB",
+            500,
+        ),
+    ]
+
+
+def flute(count: int, *, quick: bool) -> list[Figure]:
+    """Logistic regression over 1,000 clients, 10 a round: small work, where the library's own cost shows."""
+    found = turns({"loop": ("flute-loop", 1), "umbel": ("flute", 1)}, FLUTE_ROUNDS, count)
+    label = f"FLUTE, {FLUTE_ROUNDS} rounds"
+    figures = [
+        Figure(f"{label}: bare loop", middle(found["loop"], "seconds"), "s"),
+        at_most(f"{label}: umbel", middle(found["umbel"], "seconds"), "s", 1.5),
+        at_most(f"{label}: umbel / bare loop", ratio(found["umbel"], found["loop"], "seconds"), "x", 3),
+    ]
+    if quick:
+        return figures
+    try:
+        taken = measure("flute-flower", 1, FLUTE_ROUNDS, peer_python("flwr-sim-1.41.0"))["seconds"]
+    except PeerUnavailable as error:
+        print(f"Flower is left out: {error}")
+        return figures
+    return [
+        *figures,
+        Figure(f"{label}: Flower 1.41", taken, "s"),
+        at_least(f"{label}: Flower 1.41 / umbel", taken / middle(found["umbel"], "seconds"), "x", 30),
     ]
 
 
@@ -137,6 +168,8 @@ def run(*, quick: bool) -> list[Figure]:
         figures += found
     print(f"{SAMPLED} of {SMALL:,} and of {LARGE:,} nodes, {POPULATION_ROUNDS} rounds", flush=True)
     figures += population(3 if quick else TURNS)
+    print(f"FLUTE, {FLUTE_ROUNDS} rounds", flush=True)
+    figures += flute(3 if quick else TURNS, quick=quick)
     return figures if quick else figures + flower(seconds)
 
 

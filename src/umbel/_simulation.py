@@ -9,9 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from umbel import checkpoint as checkpoints
+from umbel import engines
 from umbel.app import ClientApp
 from umbel.checkpoint import Checkpoint
-from umbel.engines import LocalGrid, NodeStates, Population
+from umbel.engines import Engine, NodeStates, Population
 from umbel.errors import CheckpointError, UsageError
 from umbel.history import History, RoundReport
 from umbel.message import MessageType
@@ -31,7 +32,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
     nodes: int | Sequence[str] | Mapping[str, Mapping[str, _ConfigValue]],
     rounds: int,
     seed: int = 0,
-    engine: str = "local",
+    engine: str | Engine = "local",
+    workers: int | None = None,
     run_config: Mapping[str, _ConfigValue] | None = None,
     evaluate: Callable[[int, ParametersRecord], Mapping[str, Any]] | None = None,
     on_event: Callable[[Event], object] | None = None,
@@ -49,7 +51,10 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
             are asked: a million cost nothing but the states they keep.
         rounds: how many rounds the run has, those behind a resumed one included.
         seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit.
-        engine: what runs the nodes; ``"local"`` runs them in this process, one after the other.
+        engine: what runs the nodes, with the same result: ``"local"`` this process, one node after the other;
+            ``"processes"`` several processes, which import ``client_app`` from its module; or a function that makes a
+            grid, such as ``functools.partial(ProcessGrid, workers=3)``.
+        workers: how many processes run nodes; by default, one for each core of this machine.
         run_config: goes to every node, as ``context.run_config`` and in every instruction.
         evaluate: called as ``evaluate(round, model)`` after every round, returns metrics, which the history calls
             ``central.<name>``.
@@ -68,7 +73,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         UsageError: for arguments that cannot be, such as fewer rounds than a resumed run has behind it.
 
     """
-    _check(client_app, strategy, engine, rounds)
+    _check(client_app, strategy, rounds)
+    make_grid = engines.engine(engine, workers)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
     # Other nodes mean other cohorts and other parts of the data: to go on with them would be another run.
@@ -79,7 +85,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         start = _start(begun, checkpoint, rounds, resume=resume)
         states = NodeStates(start.nodes)
         recorder = _Recorder(start, states, checkpoint)
-        grid = LocalGrid(client_app, population, seed=seed, run_config=run_config, states=states)
+        grid = make_grid(client_app, population, seed=seed, run_config=run_config, states=states)
         with closing(grid):
             for event in train(grid, strategy, start.state, rounds=rounds, evaluate=evaluate):
                 recorder.record(event)
@@ -144,14 +150,12 @@ def _record(initial: _Model) -> ParametersRecord:
     return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
 
 
-def _check(client_app: object, strategy: object, engine: str, rounds: int) -> None:
+def _check(client_app: object, strategy: object, rounds: int) -> None:
     for value, kind in ((client_app, ClientApp), (strategy, Strategy)):
         if not isinstance(value, kind):
             hint = f": call it, {value.__name__}(...)" if isinstance(value, FunctionType) else ""
             raise UsageError(
                 f"expected a {kind.__name__}, got {type(value).__name__} {value!r:.80}{hint}", at="simulate"
             )
-    if engine != "local":
-        raise UsageError(f"expected engine 'local', the only one there is, got {engine!r}", at="engine")
     if type(rounds) is not int or rounds < 0:
         raise UsageError(f"expected a number of rounds, 0 or more, got {rounds!r}", at="rounds")

@@ -78,6 +78,15 @@ class ClientApp:
         return message_type in self._handlers
 
     @property
+    def origin(self) -> "ClientApp":
+        """The app that a module holds and that other processes import: this one, or the one that it stands for."""
+        return self
+
+    def retell(self, reply: Message) -> Message:
+        """Return the error reply that this app makes of one of its ``origin``'s, which ran with ``tracebacks``."""
+        return reply
+
+    @property
     def message_types(self) -> tuple[str, ...]:
         """The types of message that have a handler, in the order in which they were given one."""
         return tuple(str(name) for name in self._handlers)

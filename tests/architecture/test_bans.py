@@ -25,6 +25,10 @@ def _from_layer(level: int) -> Allowed:
     return lambda mod: layers().get(mod.part, level) >= level
 
 
+def _or_module(name: str, allowed: Allowed) -> Allowed:
+    return lambda mod: mod.name == name or allowed(mod)
+
+
 PURE = 3  # up to this layer: values and functions of values
 LOGGING = 6
 
@@ -34,11 +38,14 @@ RULES: dict[str, Allowed] = {
         ("pickle.*", "cPickle.*", "cloudpickle.*", "dill.*", "marshal.*", "shelve.*", "joblib.*"), _nowhere
     ),
     **dict.fromkeys(("eval", "exec", "builtins.eval", "builtins.exec", "os.system"), _nowhere),
-    **dict.fromkeys(("importlib.import_module", "__import__", "runpy.*", "pkgutil.*"), _in("cli", "node")),
+    # Engines name an app of this machine's user to processes of this machine; no name comes in from elsewhere.
+    "importlib.import_module": _or_module("umbel.engines._reference", _in("cli", "node")),
+    **dict.fromkeys(("__import__", "runpy.*", "pkgutil.*"), _in("cli", "node")),
     **dict.fromkeys(("print", "input", "sys.stdout.*", "sys.stderr.*"), _in("cli")),
     **dict.fromkeys(("os.environ.*", "os.getenv", "os.putenv", "os.environb.*"), _in("cli")),
     "logging.*": _from_layer(LOGGING),
     **dict.fromkeys(("torch.*", "jax.*", "safetensors.*", "flwr.*", "tensorflow.*", "xgboost.*"), _in("interop")),
+    "ray.*": _or_module("umbel.engines._ray", _nowhere),
 }
 # Layers that are functions of their arguments may not look at a clock, a disk, a network or dice of their own.
 PURE_PARTS = ("strategy", "privacy", "secagg", "aggregation", "optimizers", "gate", "drift", "personal", "queries")
@@ -160,6 +167,8 @@ def test_strategies_inherit_from_nothing_of_ours():
         ("umbel/message.py", "import sys\nsys.stderr.write('x')", "2 uses sys.stderr"),
         ("umbel/rounds/_a.py", "import logging", "1 uses logging"),
         ("umbel/records/_a.py", "import torch.nn", "1 uses torch.nn"),
+        ("umbel/engines/_named.py", "import ray", "1 uses ray"),
+        ("umbel/engines/_named.py", "from importlib import import_module", "1 uses importlib.import_module"),
         ("umbel/cli/a.py", "def f():\n    from safetensors.numpy import load", "2 uses safetensors.numpy.load"),
     ],
 )
@@ -173,6 +182,7 @@ def test_finds_a_banned_use(path, text, use):
     [
         ("umbel/cli/a.py", "import os, importlib\nprint(os.environ)\nimportlib.import_module('x')"),
         ("umbel/interop/torch.py", "import torch"),
+        ("umbel/engines/_ray.py", "def f():\n    import ray"),
         ("umbel/interop/torch.py", "from umbel.interop.torch import a"),
         ("umbel/message.py", "self.print = 1\nre.evaluate()"),
         ("umbel/_simulation.py", "import logging"),

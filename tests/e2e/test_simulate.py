@@ -225,7 +225,9 @@ def test_central_metrics_that_are_not_finite_are_none():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"engine": "gpu"}, UsageError, "engine 'local'"),
+        ({"engine": "gpu"}, UsageError, "engines 'local', 'processes'.* got 'gpu'"),
+        ({"workers": 2}, UsageError, "no workers for the engine 'local'"),
+        ({"workers": 0, "engine": "processes"}, UsageError, "number of workers, 1 or more, got 0"),
         ({"rounds": -1}, UsageError, "number of rounds"),
         ({"nodes": 0}, UsageError, "at least one node"),
         ({"seed": -1}, UsageError, "seed from 0"),

@@ -89,7 +89,7 @@ def test_a_missing_key_is_refused_with_an_example(read, key):
         ("nodes = 20", "nodes = { a = 1 }", "a number, a list of names", 7),
         ('client = "app:app"', "client = 5", "non-empty string", 5),
         ('client = "app:app"', 'client = ""', "non-empty string", 5),
-        ("seed = 7", 'engine = "ray"', '"local"', 10),
+        ("seed = 7", 'engine = "gpu"', '"processes"', 10),
         ("seed = 7", "evaluate = false", "non-empty string", 10),
         ('{ name = "fedavg", fraction_train = 0.5 }', "{ fraction_train = 0.5 }", "a table such as", 8),
         ('{ name = "fedavg", fraction_train = 0.5 }', "7", "a table such as", 8),

@@ -23,13 +23,22 @@ class OperatedApp(ClientApp):
         """Return whether the app has a handler for this type of message."""
         return self._app.handles(message_type)
 
+    @property
+    def origin(self) -> ClientApp:
+        """The app that its module holds."""
+        return self._app.origin
+
     def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
         """Handle one message as the app does."""
         reply = self._app(message, context, tracebacks=True)
-        if not reply.has_error() or tracebacks or self._tracebacks:
+        return reply if tracebacks or not reply.has_error() else self.retell(reply)
+
+    def retell(self, reply: Message) -> Message:
+        """Put the place where an error of the app's was raised into its reason, instead of the traceback."""
+        if self._tracebacks:
             return reply
         reason, _, trace = (reply.error.reason or "").partition(_TRACE)
         places = [found for found in _FRAME.finditer(trace) if not foreign(found["file"])]
         if places:
             reason += f" - at {short(places[-1]['file'])} line {places[-1]['line']}, in {places[-1]['name']}"
-        return message.create_error_reply(Error(reply.error.code, reason))
+        return Message(reply.metadata, error=Error(reply.error.code, reason))

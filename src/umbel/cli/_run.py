@@ -26,9 +26,10 @@ from umbel.cli._operated import OperatedApp
 from umbel.cli._options import Json
 from umbel.cli._progress import renderer
 from umbel.cli._screen import Screen, open_screen, quiet
-from umbel.cli._settings import MOST_ROUNDS, MOST_SEED, Settings, override, read_settings
-from umbel.cli._text import safe
+from umbel.cli._settings import MOST_ROUNDS, MOST_SEED, MOST_WORKERS, Settings, override, read_settings
+from umbel.cli._text import nearest, safe
 from umbel.cli._units import number_or_names
+from umbel.engines import ENGINES
 from umbel.errors import UsageError
 from umbel.history import History
 
@@ -71,6 +72,20 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
             show_default=False,
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Run the nodes with: {', '.join(ENGINES)}.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_WORKERS,
+            metavar="N",
+            help="Run the nodes in so many processes; by default, one for each core.",
+            show_default=False,
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of [tool.umbel.config].", show_default=False),
@@ -104,6 +119,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       strategy = { name = "fedavg" }     and its numbers, such as fraction = 0.5
       rounds = 10
       seed = 7
+      engine = "processes"               a process for each core, or as many as workers = N says
       evaluate = "app:evaluate"          (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
       [tool.umbel.config]                values that reach every node; --set changes them
@@ -131,7 +147,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         settings = _begin(app, {"rounds": rounds, "seed": seed}, changes or [], runs).settings
         later("umbel.cli._submit").submit(screen, settings, server, nodes=nodes, runs=runs, detach=detach)
         return
-    asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes)}
+    asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes), **_by(engine, workers)}
     if detach:
         raise UsageError("only a server can go on with a run by itself: name one with --server URL", at="--detach")
     plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
@@ -150,7 +166,14 @@ def _counted(nodes: int | list[str] | None) -> int | None:
     return nodes
 
 
-def _begin(app: str | None, asked: Mapping[str, int | None], changes: list[str], runs: Path) -> Plan:
+def _by(engine: str | None, workers: int | None) -> dict[str, int | str | None]:
+    """Return what runs the nodes; the engine "local" has no workers, whatever the settings say."""
+    if engine is not None and engine not in ENGINES:
+        raise UsageError(f'there is no engine "{safe(engine)}"{nearest(engine, ENGINES)}', at="--engine")
+    return {"engine": engine, "workers": 0 if engine == "local" and workers is None else workers}
+
+
+def _begin(app: str | None, asked: Mapping[str, int | str | None], changes: list[str], runs: Path) -> Plan:
     if app is None:
         raise UsageError(
             "expected the folder of an app, got none; umbel new NAME writes one, umbel run . runs this one"
@@ -160,7 +183,7 @@ def _begin(app: str | None, asked: Mapping[str, int | None], changes: list[str],
 
 
 def _continue(
-    app: str | None, asked: Mapping[str, int | None], changes: list[str] | None, runs: Path, resume: str
+    app: str | None, asked: Mapping[str, int | str | None], changes: list[str] | None, runs: Path, resume: str
 ) -> Plan:
     """Return the plan of a run that was begun: its own settings, and more rounds if that is wished."""
     given = {"--seed": asked["seed"], "--nodes": asked["first_nodes"], "--set": changes or None}
@@ -170,7 +193,7 @@ def _continue(
     folder = find_run(runs, resume)
     start = read_start(folder)
     begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])
-    settings = override(begun, [], rounds=asked["rounds"])
+    settings = override(begun, [], **{name: asked[name] for name in ("rounds", "engine", "workers")})
     if checkpoint.exists(folder.checkpoint):
         checkpoint.read(folder.checkpoint, most=settings.rounds)  # refused before anything is written
     return Plan(start["given"], settings, runs, folder)
@@ -209,7 +232,8 @@ def _simulate(screen: Screen, settings: Settings, app: LoadedApp, folder: RunFol
             nodes=app.nodes,
             rounds=settings.rounds,
             seed=settings.seed,
-            engine=settings.engine,
+            engine="processes" if settings.engine == "local" and settings.workers else settings.engine,
+            workers=settings.workers or None,
             run_config=settings.config,
             evaluate=app.evaluate,
             on_event=show,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from umbel.cli._text import nearest, safe
+from umbel.engines import ENGINES
 from umbel.errors import UsageError
 
 Scalar: TypeAlias = bool | int | float | str
@@ -15,7 +16,7 @@ MOST_SEED = 2**63 - 1
 MOST_ROUNDS = 1_000_000
 MOST_NODES = 1_000_000_000
 _REQUIRED = ("client", "initial", "nodes")
-_ENGINES = ("local",)
+MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Settings:
     rounds: int = 10
     seed: int = 0
     engine: str = "local"
+    workers: int | None = None
     evaluate: str | None = None
     report: str | None = None
     config: Mapping[str, Scalar] = field(default_factory=dict)
@@ -141,9 +143,13 @@ def _seed(value: object, key: str, source: _Source) -> int:
 
 
 def _engine(value: object, key: str, source: _Source) -> str:
-    if value not in _ENGINES:
-        raise _wrong(" or ".join(f'"{name}"' for name in _ENGINES), value, key, source)
+    if value not in ENGINES:
+        raise _wrong(" or ".join(f'"{name}"' for name in ENGINES), value, key, source)
     return str(value)
+
+
+def _workers(value: object, key: str, source: _Source) -> int:
+    return _whole(value, key, source, 1, MOST_WORKERS)
 
 
 def _nodes(value: object, key: str, source: _Source) -> int | str | tuple[str, ...]:
@@ -186,14 +192,15 @@ _CHECKS: dict[str, Any] = {
     "rounds": _rounds,
     "seed": _seed,
     "engine": _engine,
+    "workers": _workers,
     "evaluate": _text,
     "report": _text,
     "config": _config,
 }
 
 
-def override(settings: Settings, changes: Sequence[str], **numbers: int | None) -> Settings:
-    """Return ``settings`` with ``key=value`` changes to the config and with other rounds, seed or number of nodes.
+def override(settings: Settings, changes: Sequence[str], **others: int | str | None) -> Settings:
+    """Return ``settings`` with ``key=value`` changes to the config, and with other rounds, nodes and so on.
 
     Raises:
         UsageError: for a key that the config does not have, or a value that is not of its type.
@@ -208,7 +215,7 @@ def override(settings: Settings, changes: Sequence[str], **numbers: int | None) 
             msg = f'the config of this app has no "{safe(key)}"{nearest(key, config)}'
             raise UsageError(msg, at=f"--set {safe(change)}")
         config[key] = like(config[key], text, safe(change))
-    given = {name: number for name, number in numbers.items() if number is not None}
+    given = {name: value for name, value in others.items() if value is not None}
     return replace(settings, config=config, **given)  # type: ignore[arg-type]
 
 

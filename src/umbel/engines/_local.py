@@ -2,19 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
-
-import numpy as np
 
 from umbel.app import ClientApp
-from umbel.context import Context, derive_seed
+from umbel.engines._heap import keep_freed_memory
 from umbel.engines._population import Population
-from umbel.engines._states import NodeStates, own_copy
-from umbel.errors import MessageExpired, RecordError, RecordTypeError
+from umbel.engines._runner import Runner
+from umbel.engines._states import NodeStates
 from umbel.grid import Node
-from umbel.message import Error, ErrorCode, Message
-
-_LARGEST_ADAPTIVE_BLOCK: Final = 31 * 2**20
+from umbel.message import Message
 
 
 class LocalGrid:
@@ -41,19 +36,15 @@ class LocalGrid:
         run_config: Mapping[str, bool | int | float | str] | None = None,
         states: NodeStates | None = None,
     ) -> None:
-        self._app = client_app
-        self._population = population
-        self._seed = seed
-        self._run_config = dict(run_config or {})
-        self._states = NodeStates() if states is None else states
+        self._runner = Runner(client_app, population, seed, run_config, states)
         self._outstanding: deque[Iterator[Message]] = deque()
         self._cancelled: set[int] = set()
-        _keep_freed_memory()
+        keep_freed_memory()
 
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
         """Return the nodes of the population, sorted by name, the same ones in every phase."""
         del round, message_type
-        return self._population.nodes
+        return self._runner.population.nodes
 
     def send(self, messages: Iterable[Message]) -> None:
         """Take messages; each is drawn from ``messages`` only when its node is about to run."""
@@ -83,49 +74,4 @@ class LocalGrid:
         self._cancelled.clear()
 
     def _run(self, message: Message) -> Message | None:
-        if message.metadata.message_id in self._cancelled:
-            return None
-        node = self._population.node(message.metadata.dst_node_id)
-        context = self._context(message, node)
-        try:
-            reply = self._app(_with_own_content(message), context)
-            return self._with_state_kept(message, reply, context)
-        except MessageExpired:
-            return None
-
-    def _with_state_kept(self, message: Message, reply: Message, context: Context) -> Message:
-        """Commit the node's state together with its reply: both count, or neither does."""
-        if reply.has_error():
-            return reply
-        try:
-            self._states.commit(context.node_name, context.state)
-        except (RecordError, RecordTypeError) as error:
-            fault = f"expected a state that a file can hold in context.state, got one that it cannot: {error}"
-            return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
-        return reply
-
-    def _context(self, message: Message, node: Node) -> Context:
-        asked = message.metadata
-        return Context(
-            run_id=asked.run_id,
-            node_id=node.node_id,
-            node_config=self._population.config(node),
-            state=self._states.checkout(node.name),
-            run_config=self._run_config.copy(),
-            node_name=node.name,
-            seed=derive_seed(self._seed, asked.group_id, node.name, asked.message_type),
-        )
-
-
-def _keep_freed_memory() -> None:
-    """Let one node's memory serve the next, whose models are as large, without a page fault for each 4 KiB of it.
-
-    The GNU allocator returns the free end of its heap to the kernel as soon as it exceeds twice the largest block that
-    was ever mapped and freed, at most 32 MiB. So one such block, which nobody touches, raises the bar for good; where
-    another allocator is in use, nothing happens.
-    """
-    np.empty(_LARGEST_ADAPTIVE_BLOCK, np.uint8)
-
-
-def _with_own_content(message: Message) -> Message:
-    return Message(message.metadata, own_copy(message.content))
+        return None if message.metadata.message_id in self._cancelled else self._runner.run(message)

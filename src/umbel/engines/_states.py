@@ -5,6 +5,8 @@ from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
 
+from umbel.errors import UmbelError
+from umbel.message import Error, ErrorCode, Message
 from umbel.records import Array, ParametersRecord, RecordSet, dumps
 
 
@@ -38,7 +40,7 @@ class NodeStates:
             if kept is not None:
                 del self._states[name]
                 self._changed.add(name)
-        elif not _is_same(state, kept):
+        elif changed(state, kept):
             self._states[name] = _snapshot(state, kept or RecordSet())
             self._changed.add(name)
 
@@ -64,10 +66,27 @@ def own_copy(content: RecordSet) -> RecordSet:
     return twin
 
 
-def _is_same(state: RecordSet, kept: RecordSet | None) -> bool:
-    """Compare values and what ``==`` does not see: the order of entries, 1 and True, 0.0 and -0.0."""
-    header = dumps(state)[0]
-    return kept is not None and state == kept and header == dumps(kept)[0]
+def changed(state: RecordSet, kept: RecordSet | None) -> list[bytes | memoryview] | None:
+    """Return the container of ``state``, or None if it is the same as ``kept``.
+
+    That is the same in values and in what ``==`` does not see: the order of entries, 1 and True, 0.0 and -0.0. Raises
+    ``RecordError`` or ``RecordTypeError`` for a state that no file can hold.
+    """
+    segments = dumps(state)
+    is_same = kept is not None and state == kept and segments[0] == dumps(kept)[0]
+    return None if is_same else segments
+
+
+def refused_state(message: Message, error: UmbelError) -> Message:
+    """Return the reply to ``message`` instead of one whose state cannot be kept."""
+    fault = f"expected a state that a file can hold in context.state, got one that it cannot: {error}"
+    return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
+
+
+def refused_reply(message: Message, error: UmbelError) -> Message:
+    """Return the reply to ``message`` instead of one that cannot leave its process."""
+    fault = f"expected a reply that a container can hold, got one that it cannot: {error}"
+    return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
 
 
 def _snapshot(state: RecordSet, before: RecordSet) -> RecordSet:

@@ -1,0 +1,136 @@
+"""One run over one engine in a process of its own; prints what it took as JSON.
+
+    python _engines_worker.py WORK ENGINE WORKERS ROUNDS
+
+WORK is ``adding-N`` (N nodes a round, a model of 1 MB, clients that do nothing), ``flute``, ``digits`` or ``year``
+(virtual clock only). The first round, in which workers start, is left out. CPU seconds are those of the whole tree of
+processes. ENGINE is ``local``, ``processes``, ``ray`` or ``virtual``.
+"""
+
+# ruff: noqa: PLC0415 - each work imports what it needs
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import _engine_apps
+import _flute
+import numpy as np
+from _simulate_worker import new_model
+
+from umbel import simulate
+from umbel.engines import Population, VirtualGrid, drawn
+from umbel.message import Message, Metadata
+from umbel.records import ParametersRecord, RecordSet
+from umbel.rounds import RoundCompleted
+from umbel.strategy import fixed, strategy
+
+DEVICES, AT_ONCE, BUFFER = 100_000, 200, 10
+DAY = 86_400.0
+
+Taken = dict[str, float]
+
+
+def tree_cpu() -> float:
+    """Return the CPU seconds of this process and of all that it started and that are alive."""
+    ticks, parents = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it ended in between
+            parents[int(folder.name)] = int(fields[1])
+            ticks[int(folder.name)] = int(fields[11]) + int(fields[12])
+    ours, found = {int(Path("/proc/self").readlink().name)}, 0
+    while len(ours) > found:
+        found = len(ours)
+        ours |= {pid for pid, parent in parents.items() if parent in ours}
+    return sum(ticks[pid] for pid in ours) / 100
+
+
+def peak_mebibytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def run(app: Any, model: Any, select: int, nodes: int, rounds: int, **engine: Any) -> Taken:
+    marks: list[tuple[float, float]] = []
+
+    def mark(event: object) -> None:
+        if isinstance(event, RoundCompleted) and len(marks) in (0, rounds):
+            marks.append((time.perf_counter(), tree_cpu()))
+        elif isinstance(event, RoundCompleted):
+            marks.append((0.0, 0.0))
+
+    simulate(app, strategy(select=fixed(select)), model, nodes=nodes, rounds=rounds + 1, on_event=mark, **engine)
+    (began, before), (ended, after) = marks[0], marks[-1]
+    return {"seconds": ended - began, "cpu": after - before, "peak": peak_mebibytes()}
+
+
+def adding(nodes: int, rounds: int, **engine: Any) -> Taken:
+    return run(_engine_apps.adding, new_model(), nodes, nodes, rounds, **engine)
+
+
+def flute(rounds: int, **engine: Any) -> Taken:
+    if engine["engine"] == "local":
+        _flute.load()
+    return run(_engine_apps.flute, _flute.new_model(), _flute.SAMPLED, _flute.CLIENTS, rounds, **engine)
+
+
+def digits(rounds: int, **engine: Any) -> Taken:
+    import _digits_app
+
+    from umbel.interop.torch import to_record
+
+    model = to_record(_digits_app.new_network().state_dict())
+    return run(_digits_app.app, model, _digits_app.NODES, _digits_app.NODES, rounds, **engine)
+
+
+def year(**_: Any) -> Taken:
+    """A year of buffered asynchronous training, FedBuff as a plain loop: so many phones at once, a mean of ten."""
+    phones = drawn(seconds=1_800, online=0.3, dropout=0.05)
+    grid = VirtualGrid(_engine_apps.echoing, Population(DEVICES), devices=phones)
+    ids, draw, buffer, steps = itertools.count(1), np.random.default_rng(0), [], 0
+    model = ParametersRecord.from_numpy({"w": np.zeros(10, np.float32)})
+
+    def message(content: RecordSet) -> Message:
+        return Message(Metadata(1, next(ids), 0, int(draw.integers(DEVICES)) + 1, 0, 1, 7 * DAY, "train"), content)
+
+    began = time.process_time()
+    with closing(grid):
+        grid.send([message(RecordSet({"model": model})) for _ in range(AT_ONCE)])
+        for reply in grid.replies():
+            if grid.now > 365 * DAY:
+                break
+            if reply.has_content():
+                buffer.append(reply.content.parameters_records["model"].to_numpy(copy=False)["w"])
+            if len(buffer) == BUFFER:
+                model = ParametersRecord.from_numpy({"w": np.mean(buffer, axis=0, dtype=np.float32)})
+                buffer, steps = [], steps + 1
+            grid.send([message(RecordSet({"model": model}))])
+    cpu = time.process_time() - began
+    return {"seconds": cpu, "cpu": cpu, "peak": peak_mebibytes(), "replies": float(next(ids)), "steps": float(steps)}
+
+
+def main(work: str, engine: str, workers: int, rounds: int) -> None:
+    options: dict[str, Any] = {"engine": engine, "workers": workers}
+    if engine == "local":
+        options = {"engine": engine}
+    elif engine == "virtual":
+        options = {"engine": partial(VirtualGrid, devices=drawn())}
+    works: dict[str, Callable[..., Taken]] = {"flute": flute, "digits": digits, "year": year}
+    name, _, nodes = work.partition("-")
+    if name == "adding":
+        works[work] = partial(adding, int(nodes))
+    print(json.dumps(works[work](rounds=rounds, **options)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,142 @@
+"""Messages on their way to nodes that run at the same time: which may go next, and which are still wanted."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Final
+
+from umbel.grid import Node
+from umbel.message import Message
+
+# Replies that came before their turn may take this much memory, and however large they are, so many for each worker.
+_BYTES: Final = 256 * 2**20
+_FOR_EACH_WORKER: Final = 2
+
+
+class Flight:
+    """A message on its way to a node; ``given`` is when a worker got it."""
+
+    __slots__ = ("batch", "given", "is_alone", "is_wanted", "message", "node", "number")
+
+    def __init__(self, message: Message, node: Node, batch: int, number: int) -> None:
+        self.message = message
+        self.node = node
+        self.batch = batch
+        self.number = number
+        self.is_wanted = True
+        self.is_alone = False
+        self.given = 0.0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the message's time to live has passed."""
+        return self.message.metadata.expires_at <= time.time()
+
+
+class Queue:
+    """The messages of an engine, drawn from whoever sends them when a worker is free.
+
+    A node has one message at a time, so that it sees the state that the one before has left.
+    """
+
+    def __init__(self, node_of: Callable[[int], Node], workers: int) -> None:
+        self._node_of = node_of
+        self._window = _Window(_FOR_EACH_WORKER * workers)
+        self._sources: deque[tuple[int, Iterator[Message]]] = deque()
+        self._batches = self._drawn = 0
+        self._next: Flight | None = None
+        self._back: deque[Flight] = deque()
+        self._flying: dict[int, Flight] = {}
+        self._cancelled: set[int] = set()
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Take a batch of messages."""
+        self._batches += 1
+        self._sources.append((self._batches, iter(messages)))
+
+    def take(self) -> Flight | None:
+        """Return the message that may go next, if one may."""
+        if self._back:
+            return self._back.popleft()
+        flight = self._peek()
+        if flight is None or not self._window.is_open or flight.node.node_id in self._flying:
+            return None
+        self._next = None
+        self._flying[flight.node.node_id] = flight
+        self._window.begin(flight.number)
+        return flight
+
+    def _peek(self) -> Flight | None:
+        while self._next is None and self._sources:
+            batch, source = self._sources[0]
+            message = next(source, None)
+            if message is None:
+                self._sources.popleft()
+            elif message.metadata.message_id not in self._cancelled:
+                self._drawn += 1
+                node = self._node_of(message.metadata.dst_node_id)
+                self._next = Flight(message, node, batch, self._drawn)
+        return self._next
+
+    def put_back(self, flights: Iterable[Flight]) -> None:
+        """Let messages that were taken, and that no node has begun with, go again before all others."""
+        for flight in reversed(list(flights)):
+            if flight.is_wanted:
+                self._back.appendleft(flight)
+            else:
+                self.end(flight)
+
+    def end(self, flight: Flight, size: int = 0) -> None:
+        """Note that a message has its reply, of ``size`` bytes, or will have none."""
+        del self._flying[flight.node.node_id]
+        self._window.end(flight.number, size)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a reply is still to come."""
+        return any(flight.is_wanted for flight in self._flying.values()) or self._peek() is not None
+
+    def cancel(self, message_ids: Iterable[int]) -> None:
+        """Give messages up; those that a node is at run on, and nobody waits for them."""
+        self._cancelled.update(message_ids)
+        for flight in self._flying.values():
+            flight.is_wanted = flight.is_wanted and flight.message.metadata.message_id not in self._cancelled
+        for flight in [flight for flight in self._back if not flight.is_wanted]:
+            self._back.remove(flight)
+            self.end(flight)
+        if self._next is not None and self._next.message.metadata.message_id in self._cancelled:
+            self._next = None
+
+    def forget_cancelled(self) -> None:
+        """Let message ids that were given up be used again."""
+        self._cancelled.clear()
+
+
+class _Window:
+    """How far replies may run ahead of the oldest message that has none.
+
+    The sum over a cohort is taken in one order, so whoever reads the replies has to keep one that is early. With one
+    slow node and a thousand fast ones, a thousand models would wait; workers wait instead.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[int, None] = {}
+        self._ahead: list[tuple[int, int]] = []
+        self._bytes = 0
+
+    @property
+    def is_open(self) -> bool:
+        return len(self._ahead) < self._most or self._bytes < _BYTES
+
+    def begin(self, number: int) -> None:
+        self._open[number] = None
+
+    def end(self, number: int, size: int) -> None:
+        del self._open[number]
+        heappush(self._ahead, (number, size))
+        self._bytes += size
+        oldest = next(iter(self._open), None)
+        while self._ahead and (oldest is None or self._ahead[0][0] < oldest):
+            self._bytes -= heappop(self._ahead)[1]
