@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from umbel.app import ClientApp
 from umbel.engines._heap import keep_freed_memory

@@ -57,6 +57,7 @@ class Flight:
         self._plan = plan
         self._versions: dict[int, ParametersRecord] = {}
         self._open: dict[int, _Sent] = {}
+        self._flying: set[str] = set()
         self._waiting = _restored(run, state)
         for sent in self._waiting:
             self._versions[sent.round] = state.parameters_records[f"{_VERSION}{sent.round}"]
@@ -99,20 +100,19 @@ class Flight:
 
     def _send(self, run: Run, sent: _Sent, message: Message) -> None:
         self._open[sent.message_id] = sent
+        self._flying.add(sent.node.name)
         run.grid.send([message])
 
     def _top_up(self, run: Run, tally: Tally, draw: "_Draw", updates: Collection[str]) -> int:
         """Ask further nodes until as many train as should; nobody twice in a round, nor whose update is waiting."""
-        busy = {sent.node.name for sent in self._open.values()}.union(updates)
         count = 0
         while len(self._open) < self._plan.concurrency:
-            node = draw.next(busy)
+            node = draw.next(self._flying, updates)
             if node is None:
                 break
             slot, question = draw.taken - 1, draw.question
             sent = _Sent(question.first_id + slot, node, question.round)
             self._send(run, sent, question.message(slot, node))
-            busy.add(node.name)
             count += 1
         tally.sent(draw.question.content, count)
         return count
@@ -124,7 +124,7 @@ class Flight:
             sent = self._open.get(reply.metadata.reply_to_message)
             if sent is None or (reply.metadata.src_node_id, reply.metadata.run_id) != (sent.node.node_id, run.run_id):
                 continue
-            del self._open[sent.message_id]
+            self._landed(sent)
             if reply.has_content():
                 run.memory.arrived(arrival(sent.node.name, reply.metadata, DEFAULT_TTL))
             judge = run.memory.listening(partial(self._judge, training, question.round, sent.round))
@@ -133,6 +133,10 @@ class Flight:
             if item is not None:
                 updates[sent.node.name] = item
             yield outcome
+
+    def _landed(self, sent: _Sent) -> None:
+        del self._open[sent.message_id]
+        self._flying.discard(sent.node.name)
 
     def _judge(self, training: Training, number: int, version: int, node: str, content: RecordSet) -> Contribution:
         plan = self._plan
@@ -146,13 +150,13 @@ class Flight:
         if old:
             run.grid.cancel([sent.message_id for sent in old])
         for sent in old:
-            del self._open[sent.message_id]
+            self._landed(sent)
             reason = f"the model that it was sent is more than {self._plan.most_stale} versions old"
             yield NodeLost(number, run.strategy.phase, sent.node.name, reason)
 
     def _never_came(self, run: Run, number: int) -> Iterator[Outcome]:
-        lost, self._open = self._open, {}
-        for sent in lost.values():
+        for sent in list(self._open.values()):
+            self._landed(sent)
             yield NodeLost(number, run.strategy.phase, sent.node.name, _NO_REPLY)
 
     def kept_in(self, state: RecordSet) -> RecordSet:
@@ -178,7 +182,7 @@ class _Draw:
         self._tries = 0
         self._asked: set[int] = set()
 
-    def next(self, busy: Collection[str]) -> Node | None:
+    def next(self, *busy: Collection[str]) -> Node | None:
         """Return a node that was not drawn before and is not busy, or None if there is none."""
         positions = self.question.positions
         for _ in range(_REJECTIONS):
@@ -187,23 +191,23 @@ class _Draw:
             node = self._free(positions[self._index(len(positions))], busy)
             if node is not None:
                 return node
-        free = [place for place in positions if place not in self._asked and self._name(place) not in busy]
+        free = [place for place in positions if place not in self._asked and not self._is_busy(place, busy)]
         return self._free(free[self._index(len(free))], busy) if free else None
 
     def _index(self, count: int) -> int:
         self._tries += 1
         return derive_seed(self._seed, self.question.round, "", f"draw {self._tries}") * count >> 63
 
-    def _free(self, place: int, busy: Collection[str]) -> Node | None:
-        node = self.question.nodes[place]
-        if place in self._asked or node.name in busy:
+    def _free(self, place: int, busy: Sequence[Collection[str]]) -> Node | None:
+        if place in self._asked or self._is_busy(place, busy):
             return None
         self._asked.add(place)
         self.taken += 1
-        return node
+        return self.question.nodes[place]
 
-    def _name(self, place: int) -> str:
-        return self.question.nodes[place].name
+    def _is_busy(self, place: int, busy: Sequence[Collection[str]]) -> bool:
+        name = self.question.nodes[place].name
+        return any(name in names for names in busy)
 
 
 def _onto(
