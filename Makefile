@@ -1,9 +1,11 @@
 # Every target makes the environment it needs in .venv, once; pyproject.toml or constraints.txt changing makes it anew.
-# PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch; RAY= leaves Ray out of test-slow.
+# PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch, XGBOOST as XGBoost; RAY= leaves
+# Ray out of test-slow.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+XGBOOST ?= xgboost-cpu==3.2.0
 RAY ?= ray
 FUZZ_SECONDS ?= 600
 PYTEST_ARGS ?=
@@ -89,6 +91,7 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo 'installing Umbel and what its tests need into $(VENV) (once)'
 	@$(if $(TORCH),$(INSTALL) $(TORCH))
 	@$(INSTALL) --editable '.[dev,examples]'
+	@$(if $(XGBOOST),$(INSTALL) --no-deps $(XGBOOST))
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt

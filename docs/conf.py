@@ -20,7 +20,7 @@ suppress_warnings = ["myst.xref_missing"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # Adapters of packages that are not needed to describe them.
-autodoc_mock_imports = ["torch", "safetensors", "flwr", "jax"]
+autodoc_mock_imports = ["torch", "safetensors", "flwr", "jax", "xgboost"]
 napoleon_numpy_docstring = False
 
 html_theme = "furo"

@@ -1,7 +1,7 @@
 """The gate: what an update must be to count. One that is not is refused with the reason, and the round goes on."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from math import inf, isfinite, prod, sqrt
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -23,6 +23,7 @@ _MAX_WEIGHT: Final = 1e9
 _BLOCK: Final = 2**16  # elements
 _SHOWN: Final = 3
 _RAW: Final = "raw"
+_ANY: Final = -1
 _AT: Final = "parameters_records.model"
 
 
@@ -45,6 +46,7 @@ class Gate:
             no bound. The norm is the same on every machine, to the last bit.
         max_weight: largest weight. The smallest is above 0.
         finite: refuse NaN and infinite elements.
+        any_length: names of arrays whose first size may be any: what is opaque, such as an ensemble of trees.
 
     Raises:
         StrategyError: for a bound that is not above 0.
@@ -54,6 +56,7 @@ class Gate:
     max_norm: float | None = None
     max_weight: float = _MAX_WEIGHT
     finite: bool = True
+    any_length: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Check the bounds."""
@@ -72,7 +75,7 @@ class Gate:
 
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
         """Return ``check`` for one template: what is known from the template alone is found out once."""
-        return partial(self._check, template, _slots(template, finite=self.finite))
+        return partial(self._check, template, _slots(template, self.any_length, finite=self.finite))
 
     def _check(self, template: ParametersRecord, slots: "list[_Slot]", update: Update) -> Verdict:
         try:
@@ -98,11 +101,11 @@ class Gate:
 _Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
 
 
-def _slots(template: ParametersRecord, *, finite: bool) -> list[_Slot]:
+def _slots(template: ParametersRecord, any_length: tuple[str, ...], *, finite: bool) -> list[_Slot]:
     slots = []
     for name, array in template.items():
         kind = dtype_of(array.dtype)
-        size = prod(array.shape) * kind.itemsize
+        size = _ANY if name in any_length and array.shape else prod(array.shape) * kind.itemsize
         slots.append((name, array.dtype, list(array.shape), size, kind, _check_of(kind, finite)))
     return slots
 
@@ -111,7 +114,7 @@ def _check_array(slot: _Slot, array: Array) -> None:
     name, dtype, shape, size, kind, check = slot
     if array.dtype != dtype:
         raise _Fault(f"expected dtype {dtype}, got {array.dtype!r}", f"{_AT}[{name!r}].dtype")
-    if array.shape != shape:
+    if array.shape != shape and (size != _ANY or array.shape[1:] != shape[1:] or not array.shape):
         raise _Fault(f"expected shape {shape}, got {array.shape}", f"{_AT}[{name!r}].shape")
     is_plain = array.stype == _RAW and len(array.data) == size > 0  # every update has all of these: no detour
     elements = np.frombuffer(array.data, kind) if is_plain else _decode(array, name)

@@ -2,16 +2,28 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from umbel.errors import CheckpointError, MissingExtra, RecordError
 from umbel.records import ParametersRecord
 
-__all__ = ["History", "MetricColumns", "RoundReport"]
+__all__ = ["Arrival", "History", "MetricColumns", "RoundReport"]
 
 _FORM: Final = 1
+
+
+class Arrival(NamedTuple):
+    """A reply that came in a round: whose it was, to which message, when, and how long after that was sent.
+
+    ``at`` is a time on the grid's clock, in seconds since 1970 on most; ``seconds`` is a duration on it.
+    """
+
+    node: str
+    message_id: int
+    at: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,9 @@ class RoundReport:
     ``refused`` and ``lost`` are pairs of a node's name and the reason: an update or evaluation that did not pass, and
     a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
-    was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round.
+    was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
+    the replies to train messages in the order in which they came, if the result depends on that order; one that was an
+    error is not among them.
     """
 
     round: int
@@ -33,6 +47,7 @@ class RoundReport:
     bytes: Mapping[str, int]
     seconds: Mapping[str, float]
     digest: str
+    arrivals: tuple[Arrival, ...] = ()
 
     def to_json(self) -> str:
         """Return the report as one line of JSON."""

@@ -44,11 +44,11 @@ RULES: dict[str, Allowed] = {
     **dict.fromkeys(("print", "input", "sys.stdout.*", "sys.stderr.*"), _in("cli")),
     **dict.fromkeys(("os.environ.*", "os.getenv", "os.putenv", "os.environb.*"), _in("cli")),
     "logging.*": _from_layer(LOGGING),
-    **dict.fromkeys(("torch.*", "jax.*", "safetensors.*", "flwr.*", "tensorflow.*"), _in("interop")),
+    **dict.fromkeys(("torch.*", "jax.*", "safetensors.*", "flwr.*", "tensorflow.*", "xgboost.*"), _in("interop")),
     "ray.*": _or_module("umbel.engines._ray", _nowhere),
 }
 # Layers that are functions of their arguments may not look at a clock, a disk, a network or dice of their own.
-PURE_PARTS = ("strategy", "privacy", "secagg", "aggregation", "optimizers", "gate", "drift", "personal")
+PURE_PARTS = ("strategy", "privacy", "secagg", "aggregation", "optimizers", "gate", "drift", "personal", "queries")
 IMPURE = (
     "time",
     "datetime",

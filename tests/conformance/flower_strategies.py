@@ -14,6 +14,7 @@ from flwr.serverapp import strategy as flower
 from flwr.supercore.task_identity import TaskIdentity
 
 import umbel.strategy as ours
+from umbel.aggregation import by_examples, multi_krum
 from umbel.app import ClientApp
 from umbel.engines import LocalGrid, Population
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
@@ -161,6 +162,56 @@ def check_qfedavg():
         agree(
             lambda q=q: flower.QFedAvg(client_learning_rate=0.1, q=q),
             lambda _, q=q: ours.qfedavg(q=q, learning_rate=0.1, loss="train_loss", evaluate_fraction=0),
+        )
+
+
+def check_fedmedian():
+    agree(flower.FedMedian, lambda _: ours.fedmedian(evaluate_fraction=0))
+
+
+def check_fedtrimmedavg():
+    for share in (0.0, 0.2, 0.45):
+        agree(
+            lambda share=share: flower.FedTrimmedAvg(beta=share),
+            lambda _, share=share: ours.fedtrimmedavg(share=share, evaluate_fraction=0),
+        )
+
+
+def check_krum():
+    for f in (0, 1, 2):
+        agree(
+            lambda f=f: flower.Krum(num_malicious_nodes=f),
+            lambda _, f=f: ours.krum(byzantine=f, evaluate_fraction=0),
+        )
+
+
+def check_multikrum():
+    """Flower weights what it selects by examples."""
+    for f, m in ((0, 3), (1, 6), (2, 2)):
+        rule = multi_krum(byzantine=f, count=m, weigh=by_examples)
+        agree(
+            lambda f=f, m=m: flower.MultiKrum(num_malicious_nodes=f, num_nodes_to_select=m),
+            lambda _, rule=rule: ours.fedavg(aggregator=rule, evaluate_fraction=0),
+        )
+
+
+def one_after_the_other(contents, f, count):
+    """Bulyan's first half as in the paper, ties to the first: Flower's own default selects all at once."""
+    arrays = [content["arrays"].to_numpy_ndarrays() for content in contents]
+    points = np.array([np.concatenate([array.ravel() for array in each]) for each in arrays], float)
+    left, chosen = list(range(len(contents))), []
+    while len(chosen) < count:
+        apart = np.sort(((points[left][:, None] - points[left][None]) ** 2).sum(axis=2), axis=1)
+        scores = apart[:, 1 : 1 + max(1, len(left) - f - 2)].sum(axis=1)
+        chosen.append(left.pop(int(np.argmin(scores))))
+    return [contents[place] for place in sorted(chosen)]
+
+
+def check_bulyan():
+    for f in (0, 1):
+        agree(
+            lambda f=f: flower.Bulyan(num_malicious_nodes=f, selection_rule=one_after_the_other),
+            lambda _, f=f: ours.bulyan(byzantine=f, evaluate_fraction=0),
         )
 
 

@@ -9,7 +9,13 @@ import pytest
 from umbel import strategy as named
 from umbel.strategy import Strategy, catalogue
 
-REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x"}
+REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x", "byzantine": 1} | {
+    "concurrency": 12,
+    "strength": 0.1,
+    "low": 0.0,
+    "high": 1.0,
+    "levels": [0.5],
+}
 
 
 def table(name, **changes):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import umbel
 from umbel import strategy as named
+from umbel.aggregation import geometric_median
 from umbel.app import ClientApp
 from umbel.checkpoint import read
 from umbel.optimizers import momentum
@@ -35,6 +36,22 @@ STRATEGIES = {
     "qfedavg": (named.qfedavg(q=0.5, learning_rate=0.1, **COMMON), []),
     "fedbn": (named.fedbn(local="head", **COMMON), []),
     "fedper": (named.fedper(local="head", **COMMON), []),
+    "fedmedian": (named.fedmedian(**COMMON), []),
+    "fedtrimmedavg": (named.fedtrimmedavg(share=0.4, **COMMON), []),
+    "krum": (named.krum(byzantine=1, evaluate_fraction=0), []),
+    "multikrum": (named.multikrum(byzantine=1, evaluate_fraction=0), []),
+    "bulyan": (named.bulyan(byzantine=0, **COMMON), []),
+    "rfa": (named.rfa(**COMMON), []),
+    "normclip": (named.normclip(**COMMON), []),
+    "centredclip": (named.centredclip(**COMMON), []),
+    "trimmed mean with momentum": (
+        named.fedtrimmedavg(share=0.4, optimizer=momentum(), **COMMON),
+        ["optimizer.momentum"],
+    ),
+    "adam over the geometric median": (
+        named.fedadam(aggregator=geometric_median(), **COMMON),
+        ["optimizer.momentum", "optimizer.second-moment"],
+    ),
 }
 EVERY = pytest.mark.parametrize("name", STRATEGIES)
 

@@ -23,7 +23,7 @@ from umbel.records import MetricsRecord, ParametersRecord, RecordSet, load, scra
 from umbel.rounds import RunCompleted, begin, train
 from umbel.strategy import catalogue, named
 
-NEEDED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "n"}
+NEEDED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "n", "byzantine": 0, "strength": 0.1}
 
 
 class Mapped:

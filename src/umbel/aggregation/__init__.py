@@ -17,6 +17,17 @@ from umbel.aggregation._aggregator import Aggregator, aggregate, total, weighted
 from umbel.aggregation._distance import squared_distance
 from umbel.aggregation._fold import Fold
 from umbel.aggregation._layout import flat
+from umbel.aggregation._robust import (
+    bulyan,
+    centred_clipping,
+    clipped_mean,
+    geometric_median,
+    krum,
+    median,
+    multi_krum,
+    trimmed_mean,
+)
+from umbel.aggregation._trees import bagged_trees, last_trees
 from umbel.aggregation._update import Update, by_examples, by_metric, canonical, uniform
 
 __all__ = [
@@ -24,12 +35,22 @@ __all__ = [
     "Fold",
     "Update",
     "aggregate",
+    "bagged_trees",
+    "bulyan",
     "by_examples",
     "by_metric",
     "canonical",
+    "centred_clipping",
+    "clipped_mean",
     "flat",
+    "geometric_median",
+    "krum",
+    "last_trees",
+    "median",
+    "multi_krum",
     "squared_distance",
     "total",
+    "trimmed_mean",
     "uniform",
     "weighted_mean",
 ]

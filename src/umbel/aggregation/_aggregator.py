@@ -15,13 +15,14 @@ class Aggregator(NamedTuple):
     """A named pair: ``weigh(metrics) -> weight`` of one update, and the fold that reduces all of them to one record.
 
     ``measures`` are functions ``(update, model) -> number`` of accepted updates. Their sums over a round go to the
-    server optimizer by name, for algorithms that need more than a mean.
+    server optimizer by name, for algorithms that need more than a mean. ``least`` is how many updates the rule takes.
     """
 
     name: str
     weigh: Callable[[Mapping[str, MetricsRecord]], float]
     reduce: Fold
     measures: Mapping[str, Callable[[Update, ParametersRecord], float]] = MappingProxyType({})
+    least: int = 1
 
 
 def weighted_mean(

@@ -122,7 +122,7 @@ class LinearFold:
             AggregationError: if updates are out of order, have no proper weight, or do not fit the template.
 
         """
-        chosen = _chosen(acc, updates)
+        chosen = chosen_of(acc, updates)
         if chosen:
             self._run(acc, chosen, last=False)
         return acc
@@ -135,7 +135,7 @@ class LinearFold:
                 finite or outside their dtype; and as ``add`` does.
 
         """
-        chosen = _chosen(acc, updates)
+        chosen = chosen_of(acc, updates)
         if not chosen and acc.scale.added == 0:
             raise AggregationError("expected at least one update with a weight above 0, got none")
         self._run(acc, chosen, last=True)
@@ -234,7 +234,14 @@ def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:
         raise AggregationError(error.message, at=f"array {slot.name!r}") from error
 
 
-def _chosen(acc: _Accumulator, updates: Sequence[Update]) -> list[Update]:
+class Progress(Protocol):
+    """What every accumulator knows of the updates that went into it."""
+
+    last: str | None
+    spent: bool
+
+
+def chosen_of(acc: Progress, updates: Sequence[Update]) -> list[Update]:
     """Return the updates that count, once all are known to be in order and to have a weight."""
     if acc.spent:
         raise AggregationError(_SPENT)

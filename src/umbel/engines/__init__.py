@@ -7,6 +7,7 @@ from umbel.engines._population import Population
 from umbel.engines._processes import ProcessGrid
 from umbel.engines._ray import RayCluster
 from umbel.engines._raygrid import RayGrid
+from umbel.engines._replay import Replay, replaying
 from umbel.engines._states import NodeStates
 from umbel.engines._virtual import VirtualGrid
 
@@ -20,9 +21,11 @@ __all__ = [
     "ProcessGrid",
     "RayCluster",
     "RayGrid",
+    "Replay",
     "Trace",
     "VirtualGrid",
     "drawn",
     "engine",
+    "replaying",
     "traced",
 ]

@@ -10,12 +10,14 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from umbel.errors import UmbelError, UpdateRejected
 from umbel.grid import Grid, Node
+from umbel.history import Arrival
 from umbel.message import DEFAULT_TTL, Message, Metadata
 from umbel.records import RecordSet
 from umbel.rounds._events import NodeLost, UpdateAccepted, UpdateRefused
 
 _SERVER: Final = 0
 _NO_REPLY: Final = "no reply came"
+_TOO_LATE: Final = "enough others had answered"
 
 Outcome: TypeAlias = UpdateAccepted | UpdateRefused | NodeLost
 _T = TypeVar("_T")
@@ -43,7 +45,7 @@ class Question(NamedTuple):
             return iter(self.nodes)
         return map(self.nodes.__getitem__, self.positions)
 
-    def message(self, slot: int, node: Node) -> Message:
+    def message(self, slot: int, node: Node, ttl: float = DEFAULT_TTL) -> Message:
         """Return the message to the node of one place in the cohort; all messages share one content."""
         metadata = Metadata(
             run_id=self.run_id,
@@ -52,14 +54,33 @@ class Question(NamedTuple):
             dst_node_id=node.node_id,
             reply_to_message=0,
             group_id=self.round,
-            ttl=DEFAULT_TTL,
+            ttl=ttl,
             message_type=self.phase,
         )
         return Message(metadata, self.content)
 
 
+class Limits(NamedTuple):
+    """For how long, and until when, a phase goes on, and who hears of what comes.
+
+    Nodes have ``ttl`` seconds. As soon as ``enough`` have sent what can be used the phase is over; None waits for all.
+    ``arrived`` hears of every reply with content that counts, before it is judged.
+    """
+
+    ttl: float = DEFAULT_TTL
+    enough: int | None = None
+    arrived: Callable[[Arrival], None] | None = None
+
+
+UNLIMITED: Final = Limits()
+
+
 def gather(
-    grid: Grid, question: Question, judge: Callable[[str, RecordSet], _T], use: Callable[[list[_T]], None]
+    grid: Grid,
+    question: Question,
+    judge: Callable[[str, RecordSet], _T],
+    use: Callable[[list[_T]], None],
+    limits: Limits = UNLIMITED,
 ) -> Iterator[Outcome]:
     """Ask, and yield what became of each node.
 
@@ -67,28 +88,45 @@ def gather(
     ``use`` gets all of these, in canonical order, as soon as that order is certain. A second reply to one message and
     a reply to none are ignored, so that a reply counts once however often it is delivered.
     """
-    asked, order = _Asked(question), _Order(use)
+    asked, order = _Asked(question, limits.ttl), _Order(use)
+    missing = limits.enough
     grid.send(asked.messages())
     for reply in grid.replies():
         slot, node = asked.answered_by(reply.metadata)
         if node is not None:
-            outcome, item = _judged(question, node.name, reply, judge)
+            if limits.arrived is not None and reply.has_content():
+                limits.arrived(arrival(node.name, reply.metadata, limits.ttl))
+            outcome, item = judged(question, node.name, reply, judge)
             # Nothing here may keep a reply alive, or share its memory, while the engine makes the next one.
             del reply
             order.put(slot, item)
+            if missing is not None and item is not None:
+                missing -= 1
             del item
             yield outcome
+            if missing == 0:
+                break
+    yield from _given_up(grid, question, asked, order, _TOO_LATE if missing == 0 else _NO_REPLY)
+
+
+def _given_up(grid: Grid, question: Question, asked: "_Asked", order: "_Order[_T]", reason: str) -> Iterator[Outcome]:
     missing = asked.missing()
     if missing:
         grid.cancel(question.first_id + slot for slot in missing)
     for slot, node in missing.items():
         order.put(slot, None)
-        yield NodeLost(question.round, question.phase, node.name, _NO_REPLY)
+        yield NodeLost(question.round, question.phase, node.name, reason)
 
 
-def _judged(
+def arrival(node: str, reply: Metadata, ttl: float) -> Arrival:
+    """Return when a reply came. What is left of its message's time to live says how long it took."""
+    return Arrival(node, reply.reply_to_message, reply.created_at, max(0.0, ttl - reply.ttl))
+
+
+def judged(
     question: Question, node: str, reply: Message, judge: Callable[[str, RecordSet], _T]
 ) -> tuple[Outcome, _T | None]:
+    """Return what became of a reply, and what there is of it to use."""
     if reply.has_error():
         reason = reply.error.reason or f"error {reply.error.code}, without a reason"
         return NodeLost(question.round, question.phase, node, reason), None
@@ -111,8 +149,8 @@ def _size(content: RecordSet) -> int:
 class _Asked:
     """The nodes that were asked and have not answered, by their place in the cohort."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
+    def __init__(self, question: Question, ttl: float) -> None:
+        self._question, self._ttl = question, ttl
         self._nodes: dict[int, Node] = {}
         self._rest = enumerate(question.asked())
 
@@ -120,7 +158,7 @@ class _Asked:
         """Yield a message for each node, which counts as asked from then on."""
         for slot, node in self._rest:
             self._nodes[slot] = node
-            yield self._question.message(slot, node)
+            yield self._question.message(slot, node, self._ttl)
 
     def answered_by(self, reply: Metadata) -> tuple[int, Node | None]:
         """Return the place and the node that answered; None for a reply that answers nothing that is still open."""

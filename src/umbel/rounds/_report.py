@@ -6,8 +6,9 @@ from time import perf_counter
 from typing import Any, Final
 
 from umbel.errors import RoundFailed
-from umbel.history import RoundReport
+from umbel.history import Arrival, RoundReport
 from umbel.message import MessageType
+from umbel.records import RecordSet
 from umbel.rounds._events import NodeLost, UpdateRefused
 from umbel.rounds._gather import Outcome, Question
 
@@ -17,17 +18,18 @@ _TRAIN: Final = str(MessageType.TRAIN)
 class Tally:
     """What became of everyone who was asked in a round, and how long each phase took."""
 
-    def __init__(self) -> None:
+    def __init__(self, phase: str = _TRAIN) -> None:
         self.accepted = 0
+        self._phase = phase
         self._refused: list[tuple[str, str]] = []
         self._lost: list[tuple[str, str]] = []
         self._bytes = {"sent": 0, "received": 0}
         self._seconds: dict[str, float] = {}
         self._mark = perf_counter()
 
-    def sent(self, question: Question) -> None:
-        """Count what goes out to a cohort."""
-        self._bytes["sent"] += question.content.count_bytes() * question.size
+    def sent(self, content: RecordSet, count: int) -> None:
+        """Count content that goes out so many times."""
+        self._bytes["sent"] += content.count_bytes() * count
 
     def watch(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Count every outcome and pass it on."""
@@ -37,13 +39,16 @@ class Tally:
 
     def _count(self, outcome: Outcome) -> None:
         if isinstance(outcome, NodeLost):
-            self._lost.append((outcome.node, _in_phase(outcome)))
+            self._lost.append((outcome.node, self._in_phase(outcome)))
             return
         self._bytes["received"] += outcome.received
         if isinstance(outcome, UpdateRefused):
-            self._refused.append((outcome.node, _in_phase(outcome)))
-        elif outcome.phase == _TRAIN:
+            self._refused.append((outcome.node, self._in_phase(outcome)))
+        elif outcome.phase == self._phase:
             self.accepted += 1
+
+    def _in_phase(self, outcome: UpdateRefused | NodeLost) -> str:
+        return outcome.reason if outcome.phase == self._phase else f"in {outcome.phase}: {outcome.reason}"
 
     def take_back(self, question: Question, refused: Sequence[tuple[str, str]]) -> Iterator[Outcome]:
         """Count updates of ``question`` that were accepted, and are refused after all."""
@@ -71,7 +76,9 @@ class Tally:
             at=f"round {question.round}",
         )
 
-    def report(self, question: Question, metrics: Mapping[str, Any], digest: str) -> RoundReport:
+    def report(
+        self, question: Question, metrics: Mapping[str, Any], digest: str, arrivals: Sequence[Arrival] = ()
+    ) -> RoundReport:
         """Return the report of the round that began with ``question``."""
         return RoundReport(
             round=question.round,
@@ -83,11 +90,8 @@ class Tally:
             bytes=dict(self._bytes),
             seconds=dict(self._seconds),
             digest=digest,
+            arrivals=tuple(arrivals),
         )
-
-
-def _in_phase(outcome: UpdateRefused | NodeLost) -> str:
-    return outcome.reason if outcome.phase == _TRAIN else f"in {outcome.phase}: {outcome.reason}"
 
 
 def _finite(value: Any) -> Any:

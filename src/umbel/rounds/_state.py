@@ -1,7 +1,9 @@
 """The state of a run: one record set, so that whatever stores records stores runs.
 
 parameters_records   "model", "statistics" if there are any, the strategy's companions by name; "optimizer.<name>", what
-                     the server optimizer keeps, and "<companion>.optimizer.<name>", what those of companions keep
+                     the server optimizer keeps, and "<companion>.optimizer.<name>", what those of companions keep;
+                     "nodes" and "clock", what is remembered of nodes; "flight" and "flight.<version>", who trains, and
+                     from which models, while rounds overlap
 configs_records      "run": round and seed; "strategy": the names of its parts; "config": the run's config
 """
 
@@ -124,4 +126,6 @@ def instruction(state: RecordSet, number: int, companions: Sequence[str] = ()) -
 
 
 def _layout(model: ParametersRecord) -> dict[str, str]:
-    return {name: f"{array.dtype}{array.shape}" for name, array in model.items()}
+    # Opaque bytes may have grown.
+    opaque = {name for name, array in model.items() if array.dtype == "uint8" and len(array.shape) == 1}
+    return {name: f"{array.dtype}{'' if name in opaque else array.shape}" for name, array in model.items()}

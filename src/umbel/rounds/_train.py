@@ -1,11 +1,10 @@
 """The training loop of McMahan et al. 2017 (arXiv:1602.05629), with every part a value of the strategy."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from umbel.context import derive_seed
-from umbel.errors import AppError, RecordError, RecordTypeError, StrategyError
+from umbel.errors import AppError, RecordError, RecordTypeError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
@@ -18,49 +17,18 @@ from umbel.rounds._events import (
     RunStarted,
     StatisticsCollected,
 )
+from umbel.rounds._flight import Flight
 from umbel.rounds._gather import Question, gather
+from umbel.rounds._memory import Memory
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._report import Tally
+from umbel.rounds._run import Run
 from umbel.rounds._state import MODEL, STATISTICS, instruction, round_and_seed, with_parameters
 from umbel.rounds._statistics import Totals, judge_statistics
 from umbel.rounds._training import Training
-from umbel.strategy import Selector, Strategy, everyone
+from umbel.strategy import Strategy, everyone
 
 Evaluate: TypeAlias = Callable[[int, ParametersRecord], Mapping[str, Any]]
-
-# Message ids: two phases a round, up to 2**32 nodes each, from 1 on.
-_PHASE: Final = 2**32
-
-
-class _Run(NamedTuple):
-    """What stays the same from round to round."""
-
-    grid: Grid
-    strategy: Strategy
-    evaluate: Evaluate | None
-    run_id: int
-    seed: int
-
-    def question(self, number: int, phase: str, selector: Selector, content: RecordSet) -> Question:
-        """Return what a cohort, chosen by run seed, round and phase alone, is asked in one phase of a round."""
-        nodes = self.grid.nodes(number, phase)
-        positions = selector.choose(len(nodes), derive_seed(self.seed, number, "", f"select {phase}"))
-        if not isinstance(positions, range):
-            positions = sorted(set(positions))
-        if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
-            reach = f"from {positions[0]} to {positions[-1]}"
-            message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
-            raise StrategyError(message, at="select" if phase == MessageType.TRAIN else phase)
-        first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
-        return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
-
-    def instruct(self, state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
-        """Return what a cohort of a round is sent."""
-        content: object = self.strategy.instruct(instruction(state, number, companions), number)
-        if not isinstance(content, RecordSet):
-            message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
-            raise StrategyError(message, at="instruct")
-        return content
 
 
 def train(
@@ -81,20 +49,21 @@ def train(
     with what cannot be used, or do not answer, are reported by events, and the round equals one without them.
     """
     completed, seed = round_and_seed(state)
-    run = _Run(grid, strategy, evaluate, run_id, seed)
-    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes(completed + 1)))
+    run = Run(grid, strategy, evaluate, run_id, seed, Memory(strategy, state))
+    yield RunStarted(run_id, strategy.name, seed, rounds, completed, len(grid.nodes(completed + 1, strategy.phase)))
     if strategy.statistics and STATISTICS not in state.parameters_records:
         state = yield from _collect_statistics(run, state)
     name = None
+    flight = None if strategy.policy.overlap is None else Flight(run, strategy.policy.overlap, state)
     for number in range(completed + 1, rounds + 1):
-        state, name = yield from _play_round(run, state, number)
+        state, name = yield from _play_round(run, flight, state, number)
     yield RunCompleted(max(rounds, completed), name or digest(state.parameters_records[MODEL]), state)
 
 
-def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
+def _collect_statistics(run: Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
     question = run.question(0, MessageType.QUERY, everyone(), instruction(state, 0))
     tally, totals = Tally(), Totals()
-    tally.sent(question)
+    tally.sent(question.content, question.size)
     yield from tally.watch(gather(run.grid, question, judge_statistics, totals.add))
     record, count, refused = totals.finish(question)
     yield from tally.watch(refused)
@@ -106,37 +75,48 @@ def _collect_statistics(run: _Run, state: RecordSet) -> Generator[Event, None, R
     return state
 
 
-def _play_round(run: _Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[RecordSet, str]]:
-    companions = [companion.name for companion in run.strategy.companions]
-    content = run.instruct(state, number, companions)
-    question = run.question(number, MessageType.TRAIN, run.strategy.select, content)
-    yield RoundStarted(number, question.size)
-    tally, training = Tally(), Training(run.strategy, state, len(question.nodes))
-    tally.sent(question)
-    yield from tally.watch(gather(run.grid, question, training.judge, training.add))
-    tally.lap("train")
-    yield from tally.take_back(question, training.settle())
+def _play_round(
+    run: Run, flight: Flight | None, state: RecordSet, number: int
+) -> Generator[Event, None, tuple[RecordSet, str]]:
+    run.memory.arrivals.clear()
+    phase = _train_phase if flight is None else flight.train_phase
+    question, tally, training = yield from phase(run, state, number)
+    tally.lap(run.strategy.phase)
+    yield from run.memory.watch(tally.take_back(question, training.settle()))
     tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
-    state = with_parameters(state, training.finish(), completed=number)
+    state = with_parameters(state, {**training.finish(), **run.memory.records()}, completed=number)
+    if flight is not None:
+        state = flight.kept_in(state)
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
-    metrics: dict[str, Any] = training.metrics.result("train.")
+    metrics: dict[str, Any] = training.metrics.result(f"{run.strategy.phase}.")
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
-    yield RoundCompleted(tally.report(question, metrics, name), state)
+    yield RoundCompleted(tally.report(question, metrics, name, run.memory.arrivals), state)
     return state, name
 
 
-def _evaluate_on_nodes(
-    run: _Run, state: RecordSet, number: int, tally: Tally
-) -> Generator[Event, None, dict[str, Any]]:
+def _train_phase(run: Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[Question, Tally, Training]]:
+    companions = [companion.name for companion in run.strategy.companions]
+    content = run.instruct(state, number, companions)
+    question = run.question(number, run.strategy.phase, run.strategy.select, content)
+    yield RoundStarted(number, question.size)
+    tally, training, memory = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes)), run.memory
+    tally.sent(content, question.size)
+    judge, limits = memory.listening(training.judge), run.limits(question)
+    outcomes = gather(run.grid, question, judge, training.add, limits)
+    yield from tally.watch(memory.watch(outcomes))
+    return question, tally, training
+
+
+def _evaluate_on_nodes(run: Run, state: RecordSet, number: int, tally: Tally) -> Generator[Event, None, dict[str, Any]]:
     selector = run.strategy.evaluate
     if selector is None:
         return {}
     question = run.question(number, MessageType.EVALUATE, selector, run.instruct(state, number))
     yield EvaluationStarted(number, question.size)
     means = MetricMeans()
-    tally.sent(question)
+    tally.sent(question.content, question.size)
     yield from tally.watch(gather(run.grid, question, _judge_metrics, means.add_all))
     tally.lap("evaluate")
     return means.result("evaluate.")
@@ -147,7 +127,7 @@ def _judge_metrics(_node: str, content: RecordSet) -> Mapping[str, MetricsRecord
     return content.metrics_records
 
 
-def _evaluate_centrally(run: _Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
+def _evaluate_centrally(run: Run, state: RecordSet, number: int, tally: Tally) -> dict[str, Any]:
     if run.evaluate is None:
         return {}
     returned: object = run.evaluate(number, state.parameters_records[MODEL].copy())

@@ -9,12 +9,17 @@ from typing import Any, Final
 from umbel.aggregation import Aggregator, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
-from umbel.optimizers import Cohort, Optimizer
+from umbel.optimizers import Cohort
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
 from umbel.rounds._waiting import Contribution, Waiting, can_wait
-from umbel.strategy import Strategy
+from umbel.strategy import Companion, Strategy
+
+# What a reply to a model looks like, given the model.
+Answer = Callable[[ParametersRecord], ParametersRecord]
+# (model, update) -> what the update is to be on top of the model.
+Onto = Callable[[ParametersRecord, ParametersRecord], ParametersRecord]
 
 _HINTS: Final = {MODEL: "reply with the trained model under that name"}
 
@@ -22,15 +27,15 @@ _HINTS: Final = {MODEL: "reply with the trained model under that name"}
 class _Record:
     """One record of a round: what trains it, and the updates so far."""
 
-    def __init__(self, name: str, aggregator: Aggregator, optimizer: Optimizer, gate: Gate, state: RecordSet) -> None:
-        self._name, self._aggregator, self._optimizer = name, aggregator, optimizer
-        self._current = state.parameters_records[name]
-        self._check = gate.against(self._current)
-        self._check_layout = (
-            replace(gate, finite=False).against(self._current) if _is_provable(aggregator, gate) else None
-        )
+    def __init__(self, part: Companion, state: RecordSet, answer: Answer | None, *, may_wait: bool) -> None:
+        self._name, self._aggregator, self._optimizer = part.name, part.aggregator, part.optimizer
+        self.current = state.parameters_records[part.name]
+        self._expected = self.current if answer is None else answer(self.current)
+        self._gate, self._check = part.gate, part.gate.against(self._expected)
+        unproven = replace(part.gate, finite=False).against(self._expected)
+        self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
         self._kept = optimizer_state(state, self._prefix)
-        self._sum = aggregator.reduce.start(self._current)
+        self._sum = part.aggregator.reduce.start(self._expected)
 
     @property
     def _prefix(self) -> str:
@@ -38,6 +43,20 @@ class _Record:
 
     def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
         """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
+        update = self._found(node, content)
+        if self._check_layout is None or not can_wait(update):
+            self.check(update)
+            return update, False
+        self._checked(self._check_layout, update)
+        return update, True
+
+    def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
+        """Return the update of a record that was sent before, or raise ``UpdateRejected``."""
+        update = self._found(node, content)
+        self._checked(self._gate.against(sent), update)
+        return update
+
+    def _found(self, node: str, content: RecordSet) -> Update:
         record = content.parameters_records.get(self._name)
         if record is None:
             names = ", ".join(map(repr, content.parameters_records)) or "none"
@@ -47,12 +66,7 @@ class _Record:
                 at=f"parameters_records[{self._name!r}]",
             )
         metrics = content.metrics_records
-        update = Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
-        if self._check_layout is None or not can_wait(update):
-            self.check(update)
-            return update, False
-        self._checked(self._check_layout, update)
-        return update, True
+        return Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
 
     def check(self, update: Update) -> None:
         """Raise ``UpdateRejected`` unless the whole gate lets the update pass."""
@@ -66,7 +80,7 @@ class _Record:
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
-        return tuple(_finite(name, _asked(name, measure, update, self._current)) for name, measure in self._measures())
+        return tuple(_finite(name, _asked(name, measure, update, self.current)) for name, measure in self._measures())
 
     def sums(self, totals: Sequence[float]) -> dict[str, float]:
         """Return the sums by name."""
@@ -85,7 +99,7 @@ class _Record:
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
         fold = self._aggregator.reduce
-        return fold.finish(fold.start(self._current), updates)
+        return fold.finish(fold.start(self._expected), updates)
 
     def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all updates make, the last of which come now."""
@@ -100,7 +114,7 @@ class _Record:
 
     def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
         """Return the next record and whatever else its optimizer keeps, by record name."""
-        kept, following = self._optimizer.update(self._kept, self._current, mean, cohort)
+        kept, following = self._optimizer.update(self._kept, self.current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}
 
 
@@ -114,11 +128,11 @@ class Training:
     """One round of training, from replies to the next state."""
 
     def __init__(self, strategy: Strategy, state: RecordSet, population: int) -> None:
-        self._model = _Record(MODEL, strategy.aggregator, strategy.optimizer, strategy.gate, state)
-        self._records = [self._model]
-        self._records += [
-            _Record(*(each.name, each.aggregator, each.optimizer, each.gate), state) for each in strategy.companions
-        ]
+        part = Companion(MODEL, _as_it_is, strategy.aggregator, strategy.optimizer, strategy.gate)
+        # Whoever waits for the first few has to know at once which of them count.
+        may_wait = strategy.policy.enough is None
+        self._model = _Record(part, state, strategy.answer, may_wait=may_wait)
+        self._records = [self._model, *(_Record(each, state, None, may_wait=may_wait) for each in strategy.companions)]
         self._accepted, self._population = 0, population
         self._totals = [0.0] * len(strategy.aggregator.measures)
         self._waiting = Waiting()
@@ -132,6 +146,13 @@ class Training:
         check_weights(content.metrics_records)
         updates = tuple(update for update, _ in judged)
         return Contribution(updates, self._model.measure(updates[0]), any(unproven for _, unproven in judged))
+
+    def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
+        """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
+        update = self._model.judge_late(node, content, sent)
+        check_weights(content.metrics_records)
+        update = update._replace(record=onto(self._model.current, update.record))
+        return Contribution((update,), self._model.measure(update))
 
     def add(self, contributions: list[Contribution]) -> None:
         """Add contributions, which come in canonical order over all calls; those that can wait do."""
@@ -191,6 +212,10 @@ class Training:
             self.metrics.add(updates[0].metrics)
             self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
         self._accepted += len(contributions)
+
+
+def _as_it_is(model: ParametersRecord) -> ParametersRecord:
+    return model
 
 
 def _updates(contributions: Sequence[Contribution], place: int) -> list[Update]:

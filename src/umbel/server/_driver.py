@@ -109,7 +109,7 @@ class Driver:
 
     def _loop(self) -> None:
         strategy, state = self._journal.strategy, self._journal.state()
-        roster = self._grid.nodes(self._journal.completed + 1, str(MessageType.TRAIN))
+        roster = self._grid.nodes(self._journal.completed + 1, strategy.phase)
         if not self._journal.handled(roster, _HANDLED_BY_NODES):
             strategy = strategy._replace(evaluate=None)
         self._train(strategy, state)

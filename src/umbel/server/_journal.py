@@ -86,8 +86,8 @@ class Journal:
         return None
 
     def _phases(self) -> list[tuple[int, str]]:
-        train, query = str(MessageType.TRAIN), str(MessageType.QUERY)
-        return [(self.completed + 1, train), (self.completed, train), (0, query)]
+        phase, query = self.strategy.phase, str(MessageType.QUERY)
+        return [(self.completed + 1, phase), (self.completed, phase), (0, query)]
 
     def handled(self, roster: Sequence[Node], message_type: str) -> bool:
         """Say whether any of some nodes handles a message type."""

@@ -2,11 +2,12 @@
 
 from typing import Any, TypedDict
 
-from umbel.aggregation import Aggregator, weighted_mean
+from umbel.aggregation import Aggregator
 from umbel.errors import StrategyError
 from umbel.gate import Gate
-from umbel.optimizers import Optimizer, replace
+from umbel.optimizers import Optimizer
 from umbel.strategy import _selectors as selectors
+from umbel.strategy._policy import Policy
 from umbel.strategy._strategy import Strategy, strategy
 
 
@@ -21,6 +22,21 @@ class Options(TypedDict, total=False):
     optimizer: Optimizer
     gate: Gate
     statistics: bool
+    policy: Policy
+    name: str
+
+
+class Unevaluated(TypedDict, total=False):
+    """What a strategy takes whose nodes do not evaluate: the same, without ``evaluate_fraction``."""
+
+    fraction: float
+    min_nodes: int
+    min_updates: int
+    aggregator: Aggregator
+    optimizer: Optimizer
+    gate: Gate
+    statistics: bool
+    policy: Policy
     name: str
 
 
@@ -34,6 +50,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
     optimizer: Optimizer | None = None,
     gate: Gate | None = None,
     statistics: bool = False,
+    policy: Policy | None = None,
     name: str = "fedavg",
 ) -> Strategy:
     """Average the models of a random cohort by their numbers of examples (McMahan et al. 2017, arXiv:1602.05629).
@@ -47,6 +64,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
         optimizer: what to do with the average; ``replace()`` takes it as the model, ``momentum(...)`` is FedAvgM.
         gate: which updates count.
         statistics: ask every node for sums before the first round.
+        policy: when a round is over; None to wait for everyone who was asked.
         name: what events and checkpoints call the strategy.
 
     Raises:
@@ -55,20 +73,33 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
     >>> fedavg(fraction=0.1, min_nodes=2).select.name
     'fraction(0.1, min_nodes=2)'
     """
-    if evaluate_fraction < 0:
-        raise StrategyError(
-            f"expected a share of the nodes from 0 to 1, got {evaluate_fraction!r}", at="evaluate_fraction"
-        )
     return strategy(
-        select=_share(fraction, min_nodes),
-        aggregator=weighted_mean() if aggregator is None else aggregator,
-        optimizer=replace() if optimizer is None else optimizer,
-        gate=Gate() if gate is None else gate,
-        evaluate=_share(evaluate_fraction, 1) if evaluate_fraction else None,
-        statistics=statistics,
-        min_updates=min_updates,
-        name=name,
+        **_parts(
+            fraction=fraction,
+            min_nodes=min_nodes,
+            min_updates=min_updates,
+            evaluate_fraction=evaluate_fraction,
+            aggregator=aggregator,
+            optimizer=optimizer,
+            gate=gate,
+            statistics=statistics,
+            policy=policy,
+            name=name,
+        )
     )
+
+
+def _parts(**options: Any) -> dict[str, Any]:
+    """Return the parts that some options stand for; what is left out is for ``strategy`` to know."""
+    fraction, min_nodes = options.pop("fraction", 1.0), options.pop("min_nodes", 1)
+    evaluated = options.pop("evaluate_fraction", 1.0)
+    if evaluated < 0:
+        raise StrategyError(f"expected a share of the nodes from 0 to 1, got {evaluated!r}", at="evaluate_fraction")
+    return {
+        "select": _share(fraction, min_nodes),
+        "evaluate": _share(evaluated, 1) if evaluated else None,
+        **options,
+    }
 
 
 def _share(fraction: float, min_nodes: int) -> selectors.Selector:
@@ -78,7 +109,7 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     )
 
 
-def averaged(name: str, options: Options, **parts: Any) -> Strategy:
+def averaged(name: str, options: Options | Unevaluated, **parts: Any) -> Strategy:
     """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
 
     Raises ``StrategyError`` for an option that is one of these parts.
@@ -86,6 +117,5 @@ def averaged(name: str, options: Options, **parts: Any) -> Strategy:
     taken = sorted(parts.keys() & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
-    own: Any = {key: parts.pop(key) for key in parts.keys() & Options.__annotations__.keys()}
-    base = fedavg(**{"name": name, **options, **own})
-    return strategy(**{**base._asdict(), **parts})
+    whole: dict[str, Any] = {"name": name, **options}
+    return strategy(**{**_parts(**whole), **parts})

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from umbel.errors import StrategyError
+from umbel.strategy._analytics import histogram, kmeans, moments, quantiles
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
-from umbel.strategy._personal import fedbn, fedper
+from umbel.strategy._overlapping import fedasync, fedbuff
+from umbel.strategy._personal import ditto, fedbn, fedper
+from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
+from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
 
 _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     fedavg,
@@ -30,10 +34,29 @@ _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     qfedavg,
     fedbn,
     fedper,
+    ditto,
     diloco,
+    fedmedian,
+    fedtrimmedavg,
+    krum,
+    multikrum,
+    bulyan,
+    rfa,
+    normclip,
+    centredclip,
+    fedbuff,
+    fedasync,
+    fedxgb_bagging,
+    fedxgb_cyclic,
+    moments,
+    histogram,
+    quantiles,
+    kmeans,
 )
 _PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _CITATION: Final = re.compile(r" \((?:[^()]*, )?[^()]*arXiv:[^()]*\)")
+_TEXTS: Final = "Sequence[str]"
+_NUMBERS: Final = "Sequence[float]"
 _EXPECTED: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _NAME: Final = "name"  # of the strategy: whoever names it has said it already
 _SHOWN: Final = 80
@@ -51,21 +74,27 @@ class Setting(NamedTuple):
     @property
     def expected(self) -> str:
         """What a value has to be, in words."""
-        return _EXPECTED.get(self.kind, "a text or a list of texts")
+        lists = "a number or a list of numbers" if _NUMBERS in str(self.kind) else "a text or a list of texts"
+        return _EXPECTED.get(self.kind, lists)
 
     def takes(self, value: object) -> bool:
         """Say whether a plain value has the right type: no bool is a number, and no number is endless."""
+        if value is None:
+            return not self.required and self.default is None
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
         if self.kind is float:
-            return isinstance(value, int | float) and _is_short(value) and isfinite(value)
+            return _is_number(value)
         if self.kind in (int, str):
             return isinstance(value, self.kind) and _is_short(value)
-        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+        fits = _is_number if _NUMBERS in str(self.kind) else _is_text
+        return fits(value) or (isinstance(value, list) and all(map(fits, value)))
 
     def __str__(self) -> str:
-        """Return ``fraction = 1.0``, or what has to be given."""
-        return f"{self.name} (required)" if self.required else f"{self.name} = {self.default!r}"
+        """Return ``fraction = 1.0``, or what has to be given, or may be."""
+        if self.default is None:
+            return f"{self.name} ({'required' if self.required else 'optional'})"
+        return f"{self.name} = {self.default!r}"
 
 
 class Entry(NamedTuple):
@@ -124,12 +153,23 @@ def _entry(name: str, make: Callable[..., Strategy]) -> Entry:
 def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
     """Yield what plain values can tell a strategy: its own options, then those that it hands on to ``fedavg``."""
     own = inspect.signature(make).parameters.values()
-    rest = inspect.signature(fedavg).parameters.values()
-    shared = rest if any(option.kind is option.VAR_KEYWORD for option in own) else ()
+    handed_on = [get_args(option.annotation)[0] for option in own if option.kind is option.VAR_KEYWORD]
+    shared = [
+        option
+        for option in inspect.signature(fedavg).parameters.values()
+        if any(option.name in options.__annotations__ for options in handed_on)
+    ]
     for option in {each.name: each for each in (*own, *shared)}.values():
-        if option.name != _NAME and (option.annotation in _EXPECTED or "Sequence[str]" in str(option.annotation)):
+        kind = _without_none(option.annotation)
+        if option.name != _NAME and (kind in _EXPECTED or _TEXTS in str(kind) or _NUMBERS in str(kind)):
             required = option.default is option.empty
-            yield Setting(option.name, None if required else option.default, option.annotation, required)
+            yield Setting(option.name, None if required else option.default, kind, required)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return what an option is if it is given: ``float`` of ``float | None``."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and len(get_args(annotation)) > 1 else annotation
 
 
 def _require(entry: Entry, options: Mapping[str, Any]) -> None:
@@ -147,6 +187,14 @@ def _require(entry: Entry, options: Mapping[str, Any]) -> None:
             f"the strategy {entry.name} needs {' and '.join(missing)}; umbel strategies {entry.name} says what it takes"
         )
         raise StrategyError(msg, at=f"strategy {entry.name}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and _is_short(value) and isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_short(value: object) -> bool:

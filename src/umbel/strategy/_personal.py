@@ -1,11 +1,32 @@
-"""Personalisation by keeping some arrays of the model on the nodes."""
+"""Personalisation: some arrays of the model stay on the nodes, or each trains a model of its own beside."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Unpack
 
 from umbel.errors import StrategyError
 from umbel.strategy._fedavg import Options, averaged
 from umbel.strategy._strategy import Strategy, tell
+
+
+def ditto(*, strength: float, **options: Unpack[Options]) -> Strategy:
+    """Average models while every node trains one of its own beside (Ditto, Li et al. 2021, arXiv:2012.04221).
+
+    Nodes are told ``ditto-strength`` in the config (lambda of the paper). Each trains the model that it received and
+    replies with it, as in FedAvg, and trains a personal one, which it keeps in its state, with the term that holds it
+    near the one it received: ``umbel.drift.proximal``.
+
+    Args:
+        strength: how strongly, 0 or more; the paper tunes it, from 0.05 to 2. At 0 personal models are local ones.
+        options: as in ``fedavg``.
+
+    Raises:
+        StrategyError: for a number out of range.
+
+    """
+    if not (strength >= 0 and isfinite(strength)):
+        raise StrategyError(f"expected the strength of the term, 0 or more, got {strength!r}", at="strength")
+    return averaged("ditto", options, instruct=tell(ditto_strength=float(strength)))
 
 
 def fedbn(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy:

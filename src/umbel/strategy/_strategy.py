@@ -8,13 +8,20 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from umbel.aggregation import Aggregator, weighted_mean
 from umbel.errors import StrategyError
 from umbel.gate import Gate
+from umbel.message import MessageType
 from umbel.optimizers import Optimizer, replace
-from umbel.records import ConfigsRecord, RecordSet
+from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
+from umbel.strategy._policy import Overlap, Policy, synchronous
 from umbel.strategy._selectors import Selector, everyone
 
 Instruct: TypeAlias = Callable[[RecordSet, int], RecordSet]
 
+# What a reply to a model looks like, given the model.
+Answer: TypeAlias = Callable[[ParametersRecord], ParametersRecord]
+
+_TRAIN: Final = str(MessageType.TRAIN)
+_QUERY: Final = str(MessageType.QUERY)
 # Records that instructions and states have already.
 _TAKEN: Final = ("model", "statistics", "optimizer")
 
@@ -28,6 +35,8 @@ class Strategy(NamedTuple):
     ``statistics``, every node is asked for sums before the first round, and every instruction carries their total.
     A round with fewer accepted updates than ``min_updates`` fails. ``companions`` are records that are trained beside
     the model; arrays whose names match a pattern of ``local`` stay on the nodes and are no part of the server's model.
+    ``policy`` says when the training phase of a round is over; ``phase`` is the type of its messages, "query" for
+    what trains nothing. ``answer(model)`` is a record like those that are replied to a model, if these are not like it.
 
     Make one with ``strategy(...)``, which refuses parts that do not go together.
     """
@@ -43,6 +52,9 @@ class Strategy(NamedTuple):
     min_updates: int
     companions: tuple[Companion, ...] = ()
     local: tuple[str, ...] = ()
+    policy: Policy = synchronous()
+    phase: str = _TRAIN
+    answer: Answer | None = None
 
     def describe(self) -> dict[str, str]:
         """Return the names of the parts: two strategies that differ in a number differ here."""
@@ -61,6 +73,12 @@ class Strategy(NamedTuple):
             described["companions"] = "; ".join(companion.describe() for companion in self.companions)
         if self.local:
             described["local"] = ", ".join(map(repr, self.local))
+        if self.policy != synchronous():
+            described["policy"] = self.policy.name
+        if self.phase != _TRAIN:
+            described["phase"] = self.phase
+        if self.answer is not None:
+            described["answer"] = function_name(self.answer)
         return described
 
 
@@ -82,12 +100,16 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     min_updates: int = 1,
     companions: Sequence[Companion] = (),
     local: Sequence[str] = (),
+    policy: Policy | None = None,
+    phase: str = _TRAIN,
+    answer: Answer | None = None,
     name: str = "strategy",
 ) -> Strategy:
     """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
 
     What is left out is FedAvg's: everyone, the model as it is, the mean by examples, which replaces the model; nobody
-    evaluates. See ``Strategy`` for what each part does.
+    evaluates. See ``Strategy`` for what each part does. A round requires at least as many updates as its aggregators
+    take, whatever ``min_updates`` says.
 
     Raises ``StrategyError``, with a sentence, for parts that do not go together.
     """
@@ -103,9 +125,14 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         min_updates=min_updates,
         companions=tuple(companions),
         local=(local,) if isinstance(local, str) else tuple(local),
+        policy=synchronous() if policy is None else policy,
+        phase=str(phase),
+        answer=answer,
     )
     _require_kinds(whole)
-    _require_sense(whole)
+    aggregators = [whole.aggregator, *(companion.aggregator for companion in whole.companions)]
+    whole = whole._replace(min_updates=max(min_updates, *(each.least for each in aggregators)))
+    _require_sense(whole, min_updates)
     return whole
 
 
@@ -144,17 +171,20 @@ def _kinds(whole: Strategy) -> Iterator[tuple[str, Any, Any]]:
     yield "evaluate", whole.evaluate, Selector | None
     yield "statistics", whole.statistics, bool
     yield "min_updates", whole.min_updates, int
+    yield "policy", whole.policy, Policy
     yield from (("companions", companion, Companion) for companion in whole.companions)
     yield from (("local", pattern, str) for pattern in whole.local)
 
 
-def _require_sense(whole: Strategy) -> None:
-    if whole.min_updates < 1:
+def _require_sense(whole: Strategy, min_updates: int) -> None:
+    if min_updates < 1:
         raise StrategyError(
-            f"a round needs an update to train from, so min_updates is at least 1, not {whole.min_updates}",
+            f"a round needs an update to train from, so min_updates is at least 1, not {min_updates}",
             at="min_updates",
         )
-    if whole.aggregator.name == "total":
+    if whole.phase not in (_TRAIN, _QUERY):
+        raise StrategyError(f"expected messages of type {_TRAIN!r} or {_QUERY!r}, got {whole.phase!r:.80}", at="phase")
+    if whole.aggregator.name == "total" and whole.phase == _TRAIN:
         raise StrategyError(
             "the sum of models is no model: total() is for statistics, train with a mean", at="aggregator"
         )
@@ -163,6 +193,8 @@ def _require_sense(whole: Strategy) -> None:
             f"every round would fail: {whole.min_updates} updates are required of a cohort of {whole.select.most}",
             at="min_updates",
         )
+    if whole.policy.overlap is not None:
+        _require_overlap(whole, whole.policy.overlap)
     names = [companion.name for companion in whole.companions]
     for name in names:
         if name in _TAKEN or not name or "." in name or names.count(name) > 1:
@@ -172,6 +204,26 @@ def _require_sense(whole: Strategy) -> None:
             )
     for optimizer in (whole.optimizer, *(companion.optimizer for companion in whole.companions)):
         _require_sums(whole.aggregator, optimizer)
+
+
+def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
+    if whole.min_updates > overlap.buffer:
+        raise StrategyError(
+            f"every round would fail: {whole.min_updates} updates are required of a buffer of {overlap.buffer}",
+            at="min_updates",
+        )
+    if whole.companions or whole.answer is not None:
+        raise StrategyError(
+            "records beside the model belong to one version of it, and nodes that train while it moves on have "
+            "several: use a policy that waits",
+            at="companions",
+        )
+    if whole.evaluate is not None:
+        raise StrategyError(
+            "nodes evaluate between two rounds, and rounds that overlap have no between: evaluate=None, and measure "
+            "each new model where the run is (evaluate of simulate)",
+            at="evaluate",
+        )
 
 
 def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:

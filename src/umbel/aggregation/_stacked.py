@@ -1,0 +1,98 @@
+"""Blocks of all updates side by side, for reductions that have to see every update of an element at once.
+
+The arrays of a record are taken one after the other, so that many small ones fill a block as one large one does. A
+block holds as many columns of every update as the caches like; memory does not grow with the model.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umbel.aggregation._kinds import Kind
+from umbel.aggregation._layout import Slot, view
+from umbel.aggregation._update import Update
+
+Block = NDArray[Any]
+
+# Elements of all updates in a block, and the fewest columns of one: below that, calls cost more than what they do.
+_ELEMENTS: Final = 2**16
+_FEWEST: Final = 2**11
+_MOST: Final = 2**14
+
+
+class Place(NamedTuple):
+    """One array of a record: what it is, its arithmetic, and where the result goes, if there is to be one."""
+
+    slot: Slot
+    kind: Kind
+    out: Block | None = None
+
+    @property
+    def size(self) -> int:
+        """How many elements there are, parts of complex numbers one by one."""
+        return self.slot.nbytes // self.kind.view.itemsize
+
+
+class Piece(NamedTuple):
+    """Some elements of one array: which columns of the block they are, and their part of the result."""
+
+    place: Place
+    out: Block | None
+    columns: slice
+
+
+def columns_for(count: int, multiple: int = 1) -> int:
+    """Return how many columns a block of ``count`` updates has: a multiple of ``multiple``."""
+    wanted = min(max(_ELEMENTS // max(count, 1), _FEWEST), _MOST)
+    return -(-wanted // multiple) * multiple
+
+
+def stacked(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[tuple[Block, list[Piece]]]:
+    """Yield blocks with a row for each update, in the dtype of the accumulator, and what their columns are.
+
+    All arrays of one accumulator's dtype come one after the other; a block is full unless it is their last. It may be
+    overwritten, and is when the next one is asked for.
+
+    Raises:
+        AggregationError: if an update does not fit the template.
+
+    """
+    for total in dict.fromkeys(place.kind.total for place in places):
+        rows = np.empty((len(updates), columns), total)
+        pieces: list[Piece] = []
+        for piece, parts in _pieces([place for place in places if place.kind.total == total], updates, columns):
+            _fill(rows[:, piece.columns], piece, parts)
+            pieces.append(piece)
+            if piece.columns.stop == columns:
+                yield rows, pieces
+                pieces = []
+        if pieces:
+            yield rows[:, : pieces[-1].columns.stop], pieces
+
+
+def _pieces(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[tuple[Piece, list[Block]]]:
+    filled = 0
+    for place in places:
+        sources = [view(place.slot, place.kind.view, update) for update in updates]
+        start = 0
+        while start < place.size:
+            end = min(place.size, start + columns - filled)
+            out = None if place.out is None else place.out[start:end]
+            piece = Piece(place, out, slice(filled, filled + end - start))
+            yield piece, [source[start:end] for source in sources]
+            start, filled = end, piece.columns.stop % columns
+
+
+def _fill(rows: Block, piece: Piece, parts: list[Block]) -> None:
+    """Write elements into their rows, in the dtype of the accumulator."""
+    kind = piece.place.kind
+    out = parts[0] if piece.out is None else piece.out
+    if kind.begin is not None:
+        kind.begin(parts[0], out)
+    for row, part in zip(rows, parts, strict=True):
+        if kind.load is None:
+            np.copyto(row, part)
+        else:
+            kind.load(part, out, row)

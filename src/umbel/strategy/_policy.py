@@ -1,0 +1,156 @@
+"""Policies: when a round is over, and what becomes of the nodes that have not answered by then."""
+
+from collections.abc import Callable
+from functools import partial
+from math import ceil, inf, isfinite, sqrt
+from typing import Final, NamedTuple
+
+from umbel.errors import StrategyError
+
+Discount = Callable[[int], float]
+
+_HALF: Final = 0.5
+
+
+class Deadline(NamedTuple):
+    """How long a cohort has: ``factor`` times what the share ``quantile`` of the nodes known so far took at most.
+
+    It becomes the messages' time to live, so it runs on the grid's clock; in the first round it is ``first`` seconds.
+    """
+
+    quantile: float
+    factor: float
+    first: float | None
+
+
+class Overlap(NamedTuple):
+    """How nodes train while the model moves on: so many at once, and a new model after so many updates.
+
+    ``discount(staleness)`` is what an update counts that was trained from a model so many versions ago; a node that was
+    sent one of more than ``most_stale`` is given up. With ``moved``, what counts is how far the node went from the
+    model that it was sent; without, where it got to.
+    """
+
+    concurrency: int
+    buffer: int
+    discount: Discount
+    most_stale: int
+    moved: bool
+
+
+class Policy(NamedTuple):
+    """When the training phase of a round is over.
+
+    ``enough(cohort)`` is how many accepted updates are enough, None for all that come. With a ``deadline``, nodes have
+    so long. With an ``overlap``, nodes train while the model moves on. In any case a round with fewer than
+    ``min_updates`` of the strategy fails.
+    """
+
+    name: str
+    enough: Callable[[int], int] | None = None
+    deadline: Deadline | None = None
+    overlap: Overlap | None = None
+
+
+def synchronous() -> Policy:
+    """Wait for everyone who was asked, or given up: McMahan et al. 2017, arXiv:1602.05629."""
+    return Policy("synchronous()")
+
+
+def quorum(
+    share: float = 1.0,
+    *,
+    quantile: float | None = None,
+    factor: float = 2.0,
+    first_deadline: float | None = None,
+) -> Policy:
+    """Wait for a share of the cohort, or until a deadline that is learned: Bonawitz et al. 2019, arXiv:1902.01046.
+
+    To train with n of the updates that come first, ask ``n / share`` nodes: over-selection. Those that come later are
+    given up. Which updates come first is not in the seed: the arrivals are in the round's report, and
+    ``umbel.engines.Replay`` leads them to the same model.
+
+    Args:
+        share: which share of the cohort is enough, above 0 and at most 1, rounded up.
+        quantile: learn a deadline from what this share of the nodes that answered last took at most, above 0 and at
+            most 1; None for no deadline.
+        factor: how many times as long the deadline is, 1 or more.
+        first_deadline: seconds for the first round, in which nothing is known; None for no limit.
+
+    Raises:
+        StrategyError: for numbers out of range.
+
+    """
+    limits = (quantile is None or 0 < quantile <= 1) and 1 <= factor < inf
+    if not (0 < share <= 1 and limits and (first_deadline is None or 0 < first_deadline < inf)):
+        numbers = (share, quantile, factor, first_deadline)
+        raise StrategyError(
+            f"expected shares up to 1, a factor of 1 or more and seconds above 0, got {numbers!r}", at="policy"
+        )
+    learned = quantile is not None or first_deadline is not None
+    deadline = Deadline(1.0 if quantile is None else quantile, factor, first_deadline) if learned else None
+    name = f"quorum({share!r}, quantile={quantile!r}, factor={factor!r}, first_deadline={first_deadline!r})"
+    return Policy(name, None if share == 1 else partial(_share, share), deadline)
+
+
+def buffered(*, concurrency: int, buffer: int = 10, exponent: float = 0.5, most_stale: int = 100) -> Policy:
+    """Make a new model of every ``buffer`` updates, while nodes go on: FedBuff, Nguyen et al. 2022, arXiv:2106.06639.
+
+    With s the staleness of an update (how many models were made while it was trained), the steps that nodes took from
+    the models they were sent, each times ``(1 + s)**-exponent``, are the updates of the next model.
+
+    Args:
+        concurrency: how many nodes train at a time.
+        buffer: K of the paper, at least 1 and at most ``concurrency``.
+        exponent: 0 or more; 1/2 in the paper, 0 to count all the same.
+        most_stale: give up nodes whose update would be staler than this; 0 or more.
+
+    Raises:
+        StrategyError: for numbers out of range.
+
+    """
+    _require_overlap(concurrency, buffer, exponent, most_stale)
+    name = f"buffered(concurrency={concurrency}, buffer={buffer}, exponent={exponent!r}, most_stale={most_stale})"
+    return Policy(name, overlap=Overlap(concurrency, buffer, partial(_polynomial, exponent), most_stale, moved=True))
+
+
+def mixed(*, concurrency: int, exponent: float = 0.5, most_stale: int = 100) -> Policy:
+    """Mix every update into the model as it comes: FedAsync, Xie, Koyejo and Gupta 2019, arXiv:1903.03934.
+
+    With s its staleness, the update of the next model lies ``(1 + s)**-exponent`` of the way from the model to what the
+    node trained; how much of that is taken (alpha of the paper) is the learning rate of the server's optimizer.
+
+    Args:
+        concurrency: how many nodes train at a time.
+        exponent: a of the paper's polynomial discount, 0 or more.
+        most_stale: give up nodes whose update would be staler than this; 0 or more.
+
+    Raises:
+        StrategyError: for numbers out of range.
+
+    """
+    _require_overlap(concurrency, 1, exponent, most_stale)
+    name = f"mixed(concurrency={concurrency}, exponent={exponent!r}, most_stale={most_stale})"
+    return Policy(name, overlap=Overlap(concurrency, 1, partial(_polynomial, exponent), most_stale, moved=False))
+
+
+def _share(share: float, cohort: int) -> int:
+    return max(1, ceil(round(share * cohort, 9)))
+
+
+def _polynomial(exponent: float, staleness: int) -> float:
+    """Return ``(1 + staleness)**-exponent``, rounded so that no power function of any machine can be told."""
+    if exponent == _HALF:
+        return 1.0 / sqrt(1 + staleness)
+    return float(f"{(1 + staleness) ** -exponent:.12g}")
+
+
+def _require_overlap(concurrency: int, buffer: int, exponent: float, most_stale: int) -> None:
+    counts = type(concurrency) is type(buffer) is type(most_stale) is int
+    if not (counts and 1 <= buffer <= concurrency and most_stale >= 0 and exponent >= 0 and isfinite(exponent)):
+        numbers = (concurrency, buffer, exponent, most_stale)
+        raise StrategyError(
+            "expected a buffer of at least 1 update and at most as many as nodes train at a time, an exponent and a "
+            f"staleness of 0 or more, got {numbers!r}",
+            at="policy",
+        )
