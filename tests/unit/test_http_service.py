@@ -97,7 +97,7 @@ def test_the_bytes_of_an_upload_that_is_cut_stay():
         _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
         request = signed(stand, "PUT", f"{BLOB}?size=1024", DATA, headers=BYTES, digest=digest_of(DATA))
         writer.write(request[:-24])
-        await until(lambda: len(stand.parts.get(digest_of(DATA), b"")) == 1000)
+        await until(lambda: stand.moved == 1000)
         writer.transport.abort()
         await until(lambda: stand.closed == 1)
         status, headers = head(await ask(stand, "HEAD"))
@@ -307,7 +307,9 @@ def test_what_waits_is_told_when_the_server_ends():
     run(main)
 
 
-def test_an_upload_ends_in_order_when_the_server_ends():
+def test_an_upload_ends_in_order_when_the_server_ends(monkeypatch):
+    monkeypatch.setattr("umbel.http._service._GRACE", 0.2)
+
     async def main(stand):
         order = []
 
@@ -317,7 +319,7 @@ def test_an_upload_ends_in_order_when_the_server_ends():
 
             async def append(pieces):
                 order.append("begun")
-                await asyncio.sleep(3)
+                await asyncio.sleep(1)
                 await real(pieces)
                 order.append("ended")
 

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from umbel.errors import HttpError, UmbelError
+from umbel.http import _buffers
 from umbel.http._faults import answer, of_parser
 from umbel.http._pace import Pace, bytes_taken
 
@@ -24,6 +25,7 @@ class Phase(IntEnum):
     ANSWER = 4  # the client, to take what was sent
 
 
+_CROWD = 64  # new connections after which it is worth it to tidy up
 _AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
 
 
@@ -126,6 +128,7 @@ class Watch:
         self._followed: set[Connection] = set()
         self._admitted: set[Connection] = set()
         self._task: asyncio.Task[None] | None = None
+        self._new = 0
         self.closed = 0
 
     def __len__(self) -> int:
@@ -138,6 +141,7 @@ class Watch:
             return False
         self._by_address[connection.address] = count + 1
         self._admitted.add(connection)
+        self._new += 1
         connection.turn(Phase.HEADER)
         return True
 
@@ -187,6 +191,9 @@ class Watch:
             for connection in [each for each in self._followed if not self._is_fine(each, now)]:
                 self.closed += 1
                 connection.abort()
+            if self._new >= _CROWD and not self._followed:
+                self._new = 0
+                _buffers.trim()
 
     def _is_fine(self, connection: Connection, now: float) -> bool:
         if connection.phase is Phase.HEADER or connection.pace is None:
