@@ -179,7 +179,7 @@ def test_who_is_shut_out_loses_its_messages_at_once(operator, node):
     (row,) = operator.call("list_nodes").nodes
     assert row.status == "revoked"
     actions = [line.action for line in operator.call("read_audit").entries]
-    assert actions == ["token.make", "member.join", "member.revoke"]
+    assert actions == ["token.make", "member.join", "run.submit", "member.revoke"]
 
 
 def test_a_silent_node_is_lost_and_the_round_goes_on(tmp_path):

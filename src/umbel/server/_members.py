@@ -39,7 +39,7 @@ class Members:
         """Give a member a new key; raises ``BadSignature`` unless it shows that it has the new one."""
         if not is_signed(body.key, body.proof, _rotation(number, audience)):
             raise BadSignature("expected a signature by the new key over the member and the audience", at="proof")
-        actor = self._actor(number)
+        actor = self._registry.actor(number)
 
         def change(connection: sa.Connection) -> members.Member:
             member = members.rotate(connection, number, body.key)
@@ -52,7 +52,7 @@ class Members:
 
     async def revoke(self, number: int, by: int) -> members.Member:
         """Exclude a member, at once."""
-        actor = self._actor(by)
+        actor = self._registry.actor(by)
 
         def change(connection: sa.Connection) -> members.Member:
             member = members.revoke(connection, number, time.time())
@@ -67,7 +67,7 @@ class Members:
 
     async def make_token(self, body: wire.TokenRequest, by: int) -> wire.TokenMade:
         """Make a join token."""
-        actor, now = self._actor(by), time.time()
+        actor, now = self._registry.actor(by), time.time()
 
         def change(connection: sa.Connection) -> members.NewToken:
             made = members.new_token(connection, body.kind, uses=body.uses, expires_at=now + body.valid, now=now)
@@ -83,7 +83,7 @@ class Members:
 
     async def revoke_token(self, token: int, by: int) -> wire.Done:
         """Take a token back."""
-        actor = self._actor(by)
+        actor = self._registry.actor(by)
 
         def change(connection: sa.Connection) -> None:
             members.revoke_token(connection, token)
@@ -95,10 +95,6 @@ class Members:
     async def entries(self, after: int) -> list[audit.Entry]:
         """Return entries of the audit log after a number."""
         return await self._keeper.look(lambda connection: audit.entries(connection, after=after))
-
-    def _actor(self, number: int) -> str:
-        member = self._registry.get(number)
-        return f"{self._registry.kind(member)} {member.name}"
 
 
 def _rotation(member: int, audience: str) -> bytes:
