@@ -91,9 +91,9 @@ def node(  # noqa: PLR0913 - the options of a command are its arguments
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     if context.invoked_subcommand is not None:
         return
+    begin_service(json_wanted=json)
     folder = node_folder(data, name, joins=join is not None)
     settings = prepare(Typed(join, app_, name, changes, policy, memory_limit, handler_limit), folder)
-    begin_service(json_wanted=json)
     asyncio.run(Node(settings, watch=_teller()).run())
 
 
@@ -105,14 +105,13 @@ def _teller() -> Callable[[Status], None]:
         nonlocal before
         former, before = before, status
         if former is None or (status.state, status.reason) != (former.state, former.reason):
-            reason = f": {safe(status.reason)}" if status.reason else ""
-            tell(
-                f"{_STATES[status.state].format(name=safe(status.name), url=safe(status.url))}{reason}",
-                state=status.state,
-            )
+            reason = f": {status.reason}" if status.reason else ""
+            text = _STATES[status.state].format(name=status.name, url=status.url)
+            tell(text + reason, event=f"node-{status.state}", name=status.name, reason=status.reason)
         if status.running is not None and (former is None or former.running != status.running):
             running = status.running
-            tell(f"{running.message_type} of round {running.round} of {safe(running.run)}", **plain(running))
+            told = {"run": running.run, "round": running.round, "message_type": running.message_type}
+            tell(f"{running.message_type} of round {running.round} of {running.run}", event="message", **told)
 
     return watch
 
