@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from umbel.errors import WrongState
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Poll, Polled, Replied, Task
+from umbel.server._claims import check_answer, check_description, reason_of, seconds_of
 from umbel.server._desk import Box, Desk, Key, key_of
 from umbel.server._exchange import Exchange, fate_of, lost
 from umbel.server._keeper import Keeper
@@ -50,6 +51,7 @@ class Delivery:
         known, types = self._registry.get(member), tuple(poll.types)
         if (known.app, known.types, known.release) == (poll.app, types, poll.release):
             return
+        check_description(poll.app, types, poll.release)
         await self._keeper.commit(
             lambda connection: members.describe(connection, member, app=poll.app, types=types, release=poll.release)
         )
@@ -88,6 +90,7 @@ class Delivery:
     async def reply(self, member: int, answer: Answer) -> Replied:
         """Keep a reply; it counts if its message is open and it came under the last number given."""
         self._presence.seen(member)
+        check_answer(answer)
         key = (answer.run, answer.message)
         task = self._desk.find(member, key)
         reply = self._reply(answer, task)
@@ -102,7 +105,7 @@ class Delivery:
         return Replied(counted=accepted.counted, reason=accepted.reason)
 
     def _reply(self, answer: Answer, task: Task | None) -> replies.Reply:
-        seconds = dict(answer.seconds)
+        seconds = seconds_of(answer)
         handed = self._desk.handed((answer.run, answer.message))
         if task is not None and handed is not None:
             seconds = {"queued": max(0.0, handed - task.created_at), **seconds}
@@ -112,7 +115,7 @@ class Delivery:
             fence=answer.fence,
             content=answer.content,
             error_code=answer.error_code,
-            error_reason=answer.error_reason,
+            error_reason=reason_of(answer),
             received=0 if answer.content is None else answer.content.size,
             seconds=seconds,
         )

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from umbel.errors import BadSignature
 from umbel.http import is_signed, wire
+from umbel.server._claims import check_description
 from umbel.server._diary import note
 from umbel.server._keeper import Keeper
 from umbel.server._registry import Registry
@@ -27,6 +28,7 @@ class Members:
 
     async def join(self, body: wire.Join, address: str) -> wire.Joined:
         """Let a member in whose token says so."""
+        check_description(body.app, body.types, body.release)
         arrival = members.Arrival(
             body.secret, body.key, body.kind, body.name, body.app, tuple(body.types), body.release
         )
