@@ -1,13 +1,15 @@
 """A server: whom it answers, whom it forgets, how it ends; and blobs, byte by byte as the specification has them."""
 
 import asyncio
+import errno
 import time
 
 import pytest
 
 from http_stand import POLL, Stand, digest_of, read_all, run, signed, talk, until
-from umbel.errors import Conflict, ServerStopping, ServerUnreachable, UnknownMember, UsageError
+from umbel.errors import Conflict, ServerStopping, ServerUnreachable, StorageFull, UnknownMember, UsageError
 from umbel.http import ENDPOINTS, Settings, Source, _json, serve
+from umbel.http.wire import Join
 
 BODY = _json.encode(POLL)
 DATA = bytes(range(256)) * 4
@@ -339,6 +341,33 @@ def test_an_upload_ends_in_order_when_the_server_ends(monkeypatch):
         await until(lambda: "closed" in order)
         assert order == ["begun", "ended", "closed"]
         await stand.start(Settings(port=0))
+
+    run(main)
+
+
+def test_a_full_disk_has_a_name():
+    async def main(stand):
+        async def fail(_):
+            raise OSError(errno.ENOSPC, "No space left on device", "/a/secret/path")
+
+        stand.handlers["poll"] = fail
+        async with stand.client() as client:
+            with pytest.raises(StorageFull) as caught:
+                await client.call("poll", POLL)
+            assert "secret" not in str(caught.value)
+        assert [fault.errno for fault in stand.faults] == [errno.ENOSPC]
+        stand.faults.clear()
+
+    run(main)
+
+
+def test_whoever_joins_may_say_its_version():
+    async def main(stand):
+        body = _json.encode(Join(secret=b"s", key=bytes(32), kind="node", name="n"))
+        head_of = b"POST /v1/join HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        head_of += b"Content-Length: %d\r\n" % len(body)
+        assert head(await talk(stand, head_of + b"\r\n" + body))[0] == 200
+        assert head(await talk(stand, head_of + b"Umbel-Version: 9\r\n\r\n" + body))[0] == 426
 
     run(main)
 

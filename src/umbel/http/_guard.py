@@ -160,14 +160,12 @@ class Watch:
         now = self._loop.time()
         connection.since = now
         match connection.phase:
-            case Phase.IDLE | Phase.HEADER:
+            case Phase.IDLE | Phase.HEADER | Phase.ANSWER:
                 connection.pace = None
             case Phase.HANDLER if connection.pace is not None:
                 connection.pace.rest(now)
             case Phase.BODY if connection.pace is not None:
                 connection.pace.wait(now)
-            case Phase.BODY | Phase.ANSWER:
-                connection.pace = Pace(3 * self._stall, now, self._moved(connection))
         if connection.phase in _AWAITED:
             self._followed.add(connection)
         else:
@@ -196,8 +194,10 @@ class Watch:
                 _buffers.trim()
 
     def _is_fine(self, connection: Connection, now: float) -> bool:
-        if connection.phase is Phase.HEADER or connection.pace is None:
+        if connection.phase is Phase.HEADER:
             return now - connection.since <= self._stall
+        if connection.pace is None:  # most bodies and answers are over before anyone looks
+            connection.pace = Pace(3 * self._stall, connection.since, self._moved(connection))
         return connection.pace.holds(now, self._moved(connection))
 
     def _moved(self, connection: Connection) -> int:
