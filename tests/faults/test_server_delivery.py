@@ -264,3 +264,28 @@ def test_what_a_node_says_that_it_runs_is_kept_within_bounds(operator, node, typ
     with pytest.raises(errors.BadValue, match="types"), operator.newcomer("south", types=types):
         pass
     assert [row.name for row in operator.call("list_nodes").nodes] == ["north"]
+
+
+def test_a_message_has_its_time_and_no_more(operator, node, monkeypatch):
+    monkeypatch.setattr("umbel.rounds._memory.DEFAULT_TTL", 1.0)
+    run = operator.submit(1)
+    task = node.work()
+    view = operator.until(run, "failed")
+    assert "no reply came within the 1 s" in view.row.reason
+    late = node.reply(task)
+    assert (late.counted, late.reason[:5]) == (False, "late:")
+
+
+def test_as_long_as_bytes_move_no_clock_runs_out(operator, node, monkeypatch):
+    monkeypatch.setattr("umbel.rounds._memory.DEFAULT_TTL", 1.0)
+    run = operator.submit(1)
+    task = node.work()
+    ends = time.time() + 3.0
+    for number in range(1_000):
+        for digest, data in blob(float(number))[1].items():
+            node.runner.run(node.client.put_blob(digest, data))
+        if time.time() > ends:
+            break
+        time.sleep(0.1)
+    assert node.reply(task).counted
+    assert outcomes(operator.until(run, "completed")) == [("north", "accepted")]

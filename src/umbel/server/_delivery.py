@@ -101,7 +101,7 @@ class Delivery:
         )
         failpoint("server.reply-stored")
         if task is not None:
-            self._settle(key, reply, accepted)
+            self._settle(key, reply, accepted, now)
         return Replied(counted=accepted.counted, reason=accepted.reason)
 
     def _reply(self, answer: Answer, task: Task | None) -> replies.Reply:
@@ -127,9 +127,9 @@ class Delivery:
             return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
 
-    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted) -> None:
+    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted, now: float) -> None:
         if accepted.counted:
-            self._exchange.settle(key, fate_of(reply), answered=True)
+            self._exchange.settle(key, fate_of(reply, now), answered=True)
         else:
             self._exchange.settle(key, lost(key[1], accepted.reason))
 
