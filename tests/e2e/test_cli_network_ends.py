@@ -14,7 +14,7 @@ import time
 import pytest
 
 SLOW = [("    gap =", "    import time; time.sleep(0.15)\n    gap =")]
-ROUNDS = 12
+ROUNDS = 30
 CSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 pytestmark = pytest.mark.slow
@@ -114,9 +114,7 @@ def test_a_node_that_is_shut_out_ends_and_the_round_goes_on_without_it(running):
     assert running.processes[2].wait(30) == 77
     assert running.status("site-1") == "revoked"
     assert running.watcher.wait(60) == 0
-    shown = running.umbel("runs", "show", 1).stdout
-    assert "site-1 lost" in shown
-    assert "round 12" in said(running)
+    assert f"round {ROUNDS}/{ROUNDS}  1/1 nodes" in said(running)
 
 
 def test_a_server_ends_at_once_when_it_is_told_to(running):

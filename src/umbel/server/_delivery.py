@@ -139,7 +139,9 @@ class Delivery:
         for box in list(self._desk.boxes()):
             member = box.member
             open_ = self._desk.of_node(member)
-            if self._presence.is_silent(member):
+            if self._registry.find(member) is None:
+                await self.revoked(member)  # a round that was being planned asked it still
+            elif self._presence.is_silent(member):
                 since = self._presence.seconds_silent(member)
                 await self._lose(open_, _SILENT.format(name=self._registry.name(member), seconds=since))
             elif not self._presence.is_moving(member):
