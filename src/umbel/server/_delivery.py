@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-import time
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 import sqlalchemy as sa
 
+from umbel import _clock
 from umbel.errors import WrongState
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Poll, Polled, Replied, Task
@@ -122,7 +122,7 @@ class Delivery:
 
     def _time_of(self, member: int, task: Task | None) -> float:
         """Return when a reply came, for its time to live: as long as bytes of a node move, that does not run out."""
-        now = time.time()
+        now = _clock.now()
         if task is not None and self._presence.is_moving(member):
             return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
@@ -135,7 +135,7 @@ class Delivery:
 
     async def sweep(self) -> None:
         """Give up what silent nodes hold, and what nobody answers in its time."""
-        now = time.time()
+        now = _clock.now()
         for box in list(self._desk.boxes()):
             member = box.member
             open_ = self._desk.of_node(member)

@@ -1,11 +1,11 @@
 """Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+from umbel import _clock
 from umbel.context import derive_seed
 from umbel.envelope import Content
 from umbel.failpoint import failpoint
@@ -129,7 +129,7 @@ class Exchange:
 
     def plan(self, commission: Commission, content: RecordSet, make: Callable[[Content], messages.Plan]) -> Phase:
         """Plan a phase in one transaction, let the nodes have its messages, and return it."""
-        now, present = time.time(), self._keeper.present
+        now, present = _clock.now(), self._keeper.present
 
         def write(packed: Content) -> messages.Plan:
             plan = make(packed)

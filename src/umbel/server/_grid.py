@@ -6,6 +6,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from umbel import _clock
 from umbel.envelope import unpack
 from umbel.errors import RecordError, RecordTypeError, StoreError
 from umbel.failpoint import failpoint
@@ -87,7 +88,7 @@ class NetworkGrid:
     def _plan(self, asked: Mapping[int, Message]) -> Phase:
         number, message_type, roster = self._offered
         if not asked:
-            return Phase(roster, time.time(), 0)
+            return Phase(roster, _clock.now(), 0)
         first = next(iter(asked.values()))
         make = partial(
             Plan,

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
+from umbel import _clock
 from umbel.envelope import Content, unpack
 from umbel.errors import LedgerFailed, StoreError, UsageError, WrongState
 from umbel.failpoint import failpoint
@@ -69,7 +70,7 @@ class Runs:
         """Let every run go on that was going on when the server ended."""
         found = await self._keeper.look(lambda connection: runs.every(connection, statuses=_ACTIVE))
         for run in found:
-            await self._keeper.commit(partial(runs.note_restart, run=run.id, now=time.time()))
+            await self._keeper.commit(partial(_take_up, run=run.id))
             await self._start(run)
 
     async def submit(self, owner: int, spec: wire.RunSpec, actor: str) -> wire.RunMade:
@@ -251,6 +252,12 @@ def _create(
     return run
 
 
+def _take_up(connection: sa.Connection, run: int) -> None:
+    """Note that a run is taken up again; nobody could answer while the server was down, and no time to live ran."""
+    runs.note_restart(connection, run, now=time.time())
+    messages.prolong(connection, run, now=_clock.now())
+
+
 def _stop(connection: sa.Connection, run: int, actor: str) -> None:
     now = time.time()
     found = runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
@@ -259,7 +266,7 @@ def _stop(connection: sa.Connection, run: int, actor: str) -> None:
 
 def _resume(connection: sa.Connection, run: int, spec: str, actor: str) -> tuple[runs.Run, list[messages.Key]]:
     """Let a run wait again, and return it with the messages that are open again; one that waits already is refused."""
-    now, found = time.time(), runs.get(connection, run)
+    now, found = _clock.now(), runs.get(connection, run)
     if found.status not in _RESUMABLE:
         raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
