@@ -4,6 +4,7 @@ import gc
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 
 import umbel
 from umbel.app import ClientApp
-from umbel.engines import LocalGrid, NodeStates, Population, ProcessGrid
+from umbel.engines import LocalGrid, NodeStates, Population, ProcessGrid, replaying
 from umbel.errors import AppError, UsageError
 from umbel.message import ErrorCode, Message, Metadata
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
-from umbel.strategy import fedavg
+from umbel.strategy import fedavg, fedbuff
 
 APP = """\
 import os, signal, subprocess, sys, time
@@ -140,6 +141,16 @@ def test_the_digest_is_that_of_the_local_engine(module, workers):
     local, spread = run(), run(engine="processes", workers=workers)
     assert spread.digest == local.digest
     assert spread.metrics.to_dict() == local.metrics.to_dict()
+
+
+def test_overlapping_rounds_can_be_replayed_in_one_process(module):
+    def run(engine):
+        plan = fedbuff(concurrency=4, buffer=2)
+        initial = {"w": np.zeros(9_000, np.float32)}
+        return umbel.simulate(module.app, plan, initial, nodes=9, rounds=8, seed=5, engine=engine)
+
+    recorded = run(partial(ProcessGrid, workers=3))
+    assert run(replaying(recorded, LocalGrid)).digest == recorded.digest
 
 
 @pytest.mark.parametrize(
