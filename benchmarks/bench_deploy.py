@@ -151,7 +151,9 @@ def main(arguments: list[str]) -> int:
     show(figures)
     result = HERE / "results" / "deploy.json"
     result.parent.mkdir(exist_ok=True)
-    result.write_text(json.dumps({"name": "deploy", "figures": [figure._asdict() for figure in figures]}, indent=1) + "\n")
+    result.write_text(
+        json.dumps({"name": "deploy", "figures": [figure._asdict() for figure in figures]}, indent=1) + "\n"
+    )
     return int(any(figure.met is False for figure in figures))
 
 
