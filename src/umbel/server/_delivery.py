@@ -16,6 +16,7 @@ from umbel.server._claims import check_answer, check_description, reason_of, sec
 from umbel.server._desk import Box, Desk, Key, key_of
 from umbel.server._exchange import Exchange, fate_of, lost
 from umbel.server._keeper import Keeper
+from umbel.server._plans import Fate
 from umbel.server._presence import Presence
 from umbel.server._registry import Registry
 from umbel.store import members, messages, replies
@@ -37,6 +38,7 @@ class Delivery:
         self._desk = desk
         self._registry = registry
         self._presence = presence
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def poll(self, member: int, poll: Poll, hold: float) -> Polled:
         """Answer a poll: work, or what the node may forget, or nothing after ``hold`` seconds."""
@@ -63,6 +65,13 @@ class Delivery:
         missing = box.take_stock(poll.holding)
         if not missing:
             return
+        renewal = asyncio.get_running_loop().create_task(self._renewed(member, missing))
+        self._renewals.add(renewal)
+        renewal.add_done_callback(self._renewals.discard)
+        # A poll that is cut off must not leave the desk with a number that the ledger has left behind.
+        await asyncio.shield(renewal)
+
+    async def _renewed(self, member: int, missing: list[Task]) -> None:
         try:
             renewed = await self._keeper.commit(lambda connection: _raise_fences(connection, member, missing))
         except BaseException:
@@ -158,8 +167,12 @@ class Delivery:
         keys = [key_of(task) for task in tasks]
         if not keys:
             return
-        for key in await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason)):
+        gone = await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason))
+        for key in gone:
             self._exchange.settle(key, lost(key[1], reason))
+        for key in set(keys).difference(gone):
+            # The ledger knows better: it was answered, or given up, and the run may not have heard of that.
+            self._exchange.settle(key, Fate(key[1], stored=True))
 
 
 def _raise_fences(connection: sa.Connection, member: int, tasks: list[Task]) -> list[Task]:
