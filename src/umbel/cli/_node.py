@@ -146,7 +146,8 @@ def status(*, data: Folder = None, name: Name = None, json: Json = False) -> Non
 
 def _lines(found: Status, *, running: bool) -> list[str]:
     reason = f": {safe(found.reason)}" if found.reason else ""
-    state = found.state if running or found.state == _ENDED else "not running; it was killed"
+    killed = not running and found.state != _ENDED
+    state = f"killed; last {found.state}" if killed else found.state
     doing = found.running if running else None
     now = "nothing" if doing is None else f"{doing.message_type} of round {doing.round} of {safe(doing.run)}"
     return [
@@ -155,7 +156,7 @@ def _lines(found: Status, *, running: bool) -> list[str]:
         f"state    {state} since {moment(found.since)}{reason}",
         f"doing    {now}, {counted(found.holding, 'message')} in hand",
         f"done     {found.completed:,} since {moment(found.started)}, {found.failed:,} failed",
-        f"moved    {size(found.sent)} sent, {size(found.received)} received",
+        f"moved    {size(found.sent)} sent, {size(found.received)} received as blobs; small models travel in messages",
         *([f"last     {safe(found.last_error)}"] if found.last_error else []),
     ]
 

@@ -135,6 +135,7 @@ def watch(
         elif not json:
             screen.say()
             screen.say(f"digest   {view.digest}")
+            screen.say(f"next     umbel runs watch {view.row.run} --save", style="bold")
 
 
 @app.command()
