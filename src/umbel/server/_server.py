@@ -210,7 +210,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _let_many_connect() -> None:
-    """Have as many files open as the system lets this process: a node has two connections, and 1,024 is the usual bar."""
+    """Open as many files as the system allows: a node has two connections, and 1,024 files are the usual bar."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
