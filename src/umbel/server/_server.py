@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -120,7 +121,8 @@ class _Start:
         settings, folder = self._settings, self._folder
         ledger = self._held.enter_context(Ledger.open(settings.database or folder.ledger))
         blobs = ObjectBlobs(settings.blobs, folder.blobs) if settings.blobs else DirectoryBlobs(folder.blobs)
-        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs), self._metrics)
+        room = shutil.disk_usage(folder.uploads).free * 9 // 10
+        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs, total=room), self._metrics)
         self._held.callback(keeper.close)
         return keeper
 
