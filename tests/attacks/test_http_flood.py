@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from http_stand import KEYS, POLL, digest_of, read_all, run, signed
+from http_stand import KEYS, POLL, digest_of, read_all, run, signed, until
 from umbel.http import Client, Limits, Settings
 
 MIB = 2**20
@@ -182,16 +182,13 @@ def test_a_thousand_idle_polls_take_64_kib_each(server):
             await client.hello()
             before = memory_of(pid)
             polls = [asyncio.create_task(client.call("poll", POLL)) for _ in range(count)]
-            for _ in range(600):
-                await asyncio.sleep(0.1)
-                if _sockets_of(pid) > count:
-                    break
-            await asyncio.sleep(1)
-            each = (memory_of(pid) - before) / count
+            await until(lambda: _sockets_of(pid) > count, 120)
+            bound = before + count * 64 * 1024
+            await until(lambda: memory_of(pid) < bound, 30)
             for poll in polls:
                 poll.cancel()
             await asyncio.gather(*polls, return_exceptions=True)
-            assert each < 64 * 1024, f"{each / 1024:.1f} KiB each"
+            assert memory_of(pid) < bound
 
     asyncio.run(main())
 

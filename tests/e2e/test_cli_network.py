@@ -9,7 +9,7 @@ from umbel.history import History
 from umbel.records import load
 
 REPORT = [("seed = 3", 'seed = 3\nreport = "app:report"')]
-SLOW = [("    gap =", "    import time; time.sleep(0.2)\n    gap =")]
+LARGE = [("np.zeros(3)", "np.zeros(9_000)"), ("0.01, 3)", "0.01, 9_000)")]  # too large to travel inside a message
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def shared(tmp_path_factory, federation_of, app_of):
     """A server with four nodes, for tests that leave it as it is."""
     made = federation_of(tmp_path_factory.mktemp("shared"))
     try:
-        app = app_of(made.folder / "app", REPORT)
+        app = app_of(made.folder / "app", REPORT, LARGE)
         made.serve("--tokens", 4)
         made.nodes(app, [f"site-{number}" for number in range(4)])
         yield made
@@ -54,7 +54,7 @@ def test_the_folder_of_a_run_over_nodes_is_that_of_a_local_one(shared):
         "server.json",
     }
     history = History.from_json((folder / "history.json").read_text())
-    assert load(folder / "model.safetensors").parameters_records["model"].to_numpy()["w"].shape == (3,)
+    assert load(folder / "model.safetensors").parameters_records["model"].to_numpy()["w"].shape == (9_000,)
     distances = history.metrics["central.distance"]
     assert distances[:3] == [None] * 3
     assert distances[3] < 1

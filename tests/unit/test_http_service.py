@@ -1,13 +1,15 @@
 """A server: whom it answers, whom it forgets, how it ends; and blobs, byte by byte as the specification has them."""
 
 import asyncio
+import errno
 import time
 
 import pytest
 
 from http_stand import POLL, Stand, digest_of, read_all, run, signed, talk, until
-from umbel.errors import Conflict, ServerStopping, ServerUnreachable, UnknownMember, UsageError
+from umbel.errors import Conflict, ServerStopping, ServerUnreachable, StorageFull, UnknownMember, UsageError
 from umbel.http import ENDPOINTS, Settings, Source, _json, serve
+from umbel.http.wire import Join
 
 BODY = _json.encode(POLL)
 DATA = bytes(range(256)) * 4
@@ -97,7 +99,7 @@ def test_the_bytes_of_an_upload_that_is_cut_stay():
         _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
         request = signed(stand, "PUT", f"{BLOB}?size=1024", DATA, headers=BYTES, digest=digest_of(DATA))
         writer.write(request[:-24])
-        await until(lambda: len(stand.parts.get(digest_of(DATA), b"")) == 1000)
+        await until(lambda: stand.moved == 1000)
         writer.transport.abort()
         await until(lambda: stand.closed == 1)
         status, headers = head(await ask(stand, "HEAD"))
@@ -307,7 +309,9 @@ def test_what_waits_is_told_when_the_server_ends():
     run(main)
 
 
-def test_an_upload_ends_in_order_when_the_server_ends():
+def test_an_upload_ends_in_order_when_the_server_ends(monkeypatch):
+    monkeypatch.setattr("umbel.http._service._GRACE", 0.2)
+
     async def main(stand):
         order = []
 
@@ -317,7 +321,7 @@ def test_an_upload_ends_in_order_when_the_server_ends():
 
             async def append(pieces):
                 order.append("begun")
-                await asyncio.sleep(3)
+                await asyncio.sleep(1)
                 await real(pieces)
                 order.append("ended")
 
@@ -337,6 +341,33 @@ def test_an_upload_ends_in_order_when_the_server_ends():
         await until(lambda: "closed" in order)
         assert order == ["begun", "ended", "closed"]
         await stand.start(Settings(port=0))
+
+    run(main)
+
+
+def test_a_full_disk_has_a_name():
+    async def main(stand):
+        async def fail(_):
+            raise OSError(errno.ENOSPC, "No space left on device", "/a/secret/path")
+
+        stand.handlers["poll"] = fail
+        async with stand.client() as client:
+            with pytest.raises(StorageFull) as caught:
+                await client.call("poll", POLL)
+            assert "secret" not in str(caught.value)
+        assert [fault.errno for fault in stand.faults] == [errno.ENOSPC]
+        stand.faults.clear()
+
+    run(main)
+
+
+def test_whoever_joins_may_say_its_version():
+    async def main(stand):
+        body = _json.encode(Join(secret=b"s", key=bytes(32), kind="node", name="n"))
+        head_of = b"POST /v1/join HTTP/1.1\r\nHost: s\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        head_of += b"Content-Length: %d\r\n" % len(body)
+        assert head(await talk(stand, head_of + b"\r\n" + body))[0] == 200
+        assert head(await talk(stand, head_of + b"Umbel-Version: 9\r\n\r\n" + body))[0] == 426
 
     run(main)
 

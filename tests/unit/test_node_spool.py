@@ -1,5 +1,6 @@
 """The spool of a node: what it holds, what it gives up, and what it does about files that are damaged."""
 
+import errno
 import subprocess
 import sys
 
@@ -64,6 +65,25 @@ def state_of(spool, run=1):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_message_is_finished_once_the_disk_takes_it(spool, monkeypatch):
+    asked = task(1)
+    spool.accept(asked)
+    desk = spool.desk()
+    content = pack(model(1.5), lambda segments: put(segments, desk))
+    with monkeypatch.context() as full:
+        full.setattr("umbel.node._sealed.write", no_room)
+        with pytest.raises(OSError, match="room"):
+            spool.finish(asked, Outcome(content), desk)
+    spool.finish(asked, Outcome(content), desk)
+    (finished,) = spool.finished
+    assert spool.is_whole(finished)
+    assert not desk.exists()
+
+
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def test_a_message_is_held_until_its_reply_is_acknowledged(spool):

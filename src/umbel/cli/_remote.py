@@ -84,8 +84,12 @@ class Remote:
         return view
 
     def submit(self, spec: wire.RunSpec) -> int:
-        """Start a run and return its number."""
-        made: wire.RunMade = self._ask("submit_run", spec)
+        """Start a run and return its number; it is asked for once, since a second time it would be another run."""
+        try:
+            made: wire.RunMade = self._ask("submit_run", spec)
+        except ServerUnreachable as error:
+            hint = "the run may have been accepted: look at umbel runs list before you submit it again"
+            raise type(error)(f"{error.message}; {hint}", at=error.at) from error
         return made.run
 
     def events(self, run: int, after: int, say: Say) -> wire.Events:

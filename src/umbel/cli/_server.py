@@ -29,7 +29,7 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with what was asked for
 _DAY = 86_400.0
 _NOT_LISTENING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

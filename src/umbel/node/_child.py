@@ -198,12 +198,12 @@ def _put(job: Job, *, durable: bool) -> _Put:
             hasher.update(piece)
         digest = f"blake3:{hasher.hexdigest()}"
         name = name_of(digest)
-        if not (desk / name).exists():
-            if digest in known:
-                os.link(blobs / name, desk / name)
-            else:
-                write(segments, desk / name, durable=durable)
-        elif durable:
+        there = (desk / name).exists()
+        if not there and digest in known:
+            os.link(blobs / name, desk / name)
+        elif not there:
+            write(segments, desk / name, durable=durable)
+        if durable and (there or digest in known):
             flush(desk / name)
         return Part(digest, sum(len(segment) for segment in segments))
 

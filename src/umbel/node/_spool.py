@@ -6,9 +6,9 @@
     blobs/ incoming/ work/       see ``_shelf``
 
 All small files carry their digest. A message is finished when the rename of its run's file says so, which makes the
-reply and the state visible at one instant; their blobs are on the disk before. So a crash leaves a message finished or
-not begun. A state counts once the server has counted the reply that it came with, and is given up with a reply that
-did not count.
+reply and the state visible at one instant; the blobs of the state are on the disk before, and those of the reply are
+found to be damaged if they are not. So a crash leaves a message finished or not begun. A state counts once the server
+has counted the reply that it came with, and is given up with a reply that did not count.
 """
 
 import fcntl

@@ -63,10 +63,10 @@ class Housekeeping:
             await asyncio.to_thread(self._keeper.uploads.sweep)
         self._passes += 1
         if self._certificate is not None:
-            self._renew(self._certificate)
+            _warn(self._certificate)
 
-    def _renew(self, certificate: Certificate) -> None:
-        """Show the certificate that is in the files now, and warn of one that ends soon."""
-        certificate.reload()
-        if certificate.days_left() < WARNING_DAYS:
-            _LOG.warning("the certificate ends in %.0f days: put a new one in its place", certificate.days_left())
+
+def _warn(certificate: Certificate) -> None:
+    """Warn of a certificate that ends soon."""
+    if certificate.days_left() < WARNING_DAYS:
+        _LOG.warning("the certificate ends in %.0f days: put a new one in its place", certificate.days_left())

@@ -14,6 +14,7 @@ from umbel.envelope import Content, pack
 from umbel.errors import BlobMissing
 from umbel.failpoint import failpoint
 from umbel.records import RecordSet
+from umbel.server._answers import Answers
 from umbel.server._metrics import Metrics
 from umbel.store import Blobs, Ledger, Uploads, collect, references
 
@@ -31,6 +32,7 @@ class Keeper:
         self.uploads = uploads
         self._metrics = metrics
         self._later = ThreadPoolExecutor(1, "umbel-blobs")
+        self._answers = Answers()
 
     def close(self) -> None:
         """Finish what is to be done soon."""
@@ -46,7 +48,9 @@ class Keeper:
 
     async def commit(self, operation: Operation[_T]) -> _T:
         """Do the same on the event loop, which goes on meanwhile."""
-        return await asyncio.wrap_future(self._write(operation))
+        waiting: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._write(operation).add_done_callback(lambda done: self._answers.give(waiting, done))
+        return await waiting
 
     async def look(self, operation: Operation[_T]) -> _T:
         """Do as ``read``, on the event loop, which goes on meanwhile."""

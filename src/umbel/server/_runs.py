@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
+from umbel import _clock
 from umbel.envelope import Content, unpack
 from umbel.errors import LedgerFailed, StoreError, UsageError, WrongState
 from umbel.failpoint import failpoint
@@ -25,7 +26,7 @@ from umbel.server._journal import Journal, initial_of, strategy_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
 from umbel.server._metrics import Metrics
-from umbel.store import messages, runs
+from umbel.store import audit, messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
@@ -69,15 +70,14 @@ class Runs:
         """Let every run go on that was going on when the server ended."""
         found = await self._keeper.look(lambda connection: runs.every(connection, statuses=_ACTIVE))
         for run in found:
-            await self._keeper.commit(partial(runs.note_restart, run=run.id, now=time.time()))
+            await self._keeper.commit(partial(_take_up, run=run.id))
             await self._start(run)
 
-    async def submit(self, owner: int, spec: wire.RunSpec) -> wire.RunMade:
+    async def submit(self, owner: int, spec: wire.RunSpec, actor: str) -> wire.RunMade:
         """Accept a run and begin to drive it; raises what is wrong with its specification."""
         await asyncio.to_thread(self._check, spec)
-        text, now, present = msgspec.json.encode(spec).decode(), time.time(), self._keeper.present
         run = await self._keeper.commit(
-            lambda connection: runs.create(connection, text, owner, now=now, present=present, initial=spec.initial)
+            partial(_create, owner=owner, spec=spec, actor=actor, present=self._keeper.present)
         )
         failpoint("server.run-accepted")
         await self._start(run)
@@ -208,24 +208,21 @@ class Runs:
             stop()
         return wire.Events(events=lines, ended=log.ended and not log.after(lines[-1].number if lines else after))
 
-    async def stop(self, run: int) -> None:
+    async def stop(self, run: int, actor: str) -> None:
         """Stop a run after what is on disk; raises ``WrongState`` for one that has ended."""
-        now = time.time()
-        await self._keeper.commit(
-            lambda connection: runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
-        )
+        await self._keeper.commit(partial(_stop, run=run, actor=actor))
         if run in self._drivers:
             self._journals[run].stopping = True
             self._drivers[run].halt()
 
-    async def resume(self, run: int, rounds: int | None) -> None:
+    async def resume(self, run: int, rounds: int | None, actor: str) -> None:
         """Let a run go on that was stopped or has failed, to more rounds if wanted."""
         found = await self.get(run, None)
         spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
         if rounds is not None and rounds < spec.rounds:
             raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
         text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
-        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text))
+        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text, actor=actor))
         if run in self._drivers:  # it has said how it ended, and is about to
             await asyncio.to_thread(self._drivers[run].join, _LEAVING)
         await self._start(resumed, fresh)
@@ -246,13 +243,35 @@ class Runs:
             await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
 
 
-def _resume(connection: sa.Connection, run: int, spec: str) -> tuple[runs.Run, list[messages.Key]]:
+def _create(
+    connection: sa.Connection, owner: int, spec: wire.RunSpec, actor: str, present: Callable[[str], int | None]
+) -> runs.Run:
+    text, now = msgspec.json.encode(spec).decode(), time.time()
+    run = runs.create(connection, text, owner, now=now, present=present, initial=spec.initial)
+    audit.append(connection, actor=actor, action="run.submit", now=now, detail={"run": run.id, "name": run.name})
+    return run
+
+
+def _take_up(connection: sa.Connection, run: int) -> None:
+    """Note that a run is taken up again; nobody could answer while the server was down, and no time to live ran."""
+    runs.note_restart(connection, run, now=time.time())
+    messages.prolong(connection, run, now=_clock.now())
+
+
+def _stop(connection: sa.Connection, run: int, actor: str) -> None:
+    now = time.time()
+    found = runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
+    audit.append(connection, actor=actor, action="run.stop", now=now, detail={"run": run, "name": found.name})
+
+
+def _resume(connection: sa.Connection, run: int, spec: str, actor: str) -> tuple[runs.Run, list[messages.Key]]:
     """Let a run wait again, and return it with the messages that are open again; one that waits already is refused."""
-    now, found = time.time(), runs.get(connection, run)
+    now, found = _clock.now(), runs.get(connection, run)
     if found.status not in _RESUMABLE:
         raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
     fresh = messages.reopen(connection, run, now=now)
+    audit.append(connection, actor=actor, action="run.resume", now=now, detail={"run": run, "name": found.name})
     return runs.set_status(connection, run, "waiting", now=now), fresh
 
 

@@ -179,7 +179,7 @@ class _Start:
             server=self._folder.server,
             member=operator,
             key_file=str(self._folder.operator),
-            url=f"{scheme}://{host}:{port}",
+            url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
             fingerprint="" if self._certificate is None else self._certificate.fingerprint,
         )
         self._folder.say(about)

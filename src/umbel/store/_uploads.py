@@ -73,14 +73,16 @@ class Uploads:
         path = self._path(digest, owner)
         if not 0 <= size <= self._largest:
             raise QuotaExceeded(f"expected a blob of at most {self._largest} bytes, got one of {size}", at=digest)
-        with self._gate:
-            former = self._active.pop(path, None)
-            if former is not None:
-                self._paused[path] = former.release()
-            self._reserve(path, size, digest)
-            upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None), durable=durable)
-            self._active[path] = upload
-        return upload
+        while True:
+            with self._gate:
+                former = self._active.get(path)
+                if former is None:
+                    self._reserve(path, size, digest)
+                    upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None), durable=durable)
+                    self._active[path] = upload
+                    return upload
+            # Not under our gate: a step of it that is under way has its own, and wants ours at its end.
+            former.close()
 
     def sweep(self) -> int:
         """Remove staging files that nobody has added to since the last sweep; return how many bytes they had."""
@@ -201,12 +203,6 @@ class Upload:
                 return
             self._close()
             self._uploads.put_aside(self, self._path, _Paused(self.offset, self._hasher))
-
-    def release(self) -> _Paused:
-        """Let the owner's next upload have the file."""
-        with self._gate:
-            self._close()
-            return _Paused(self.offset, self._hasher)
 
     def __enter__(self) -> Self:
         return self
