@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from umbel.errors import LedgerFailed, StoreError
+from umbel.errors import LedgerDamaged, LedgerFailed, StoreError
 from umbel.http import WARNING_DAYS, Certificate
 from umbel.server._delivery import Delivery
 from umbel.server._keeper import Keeper
@@ -47,7 +47,7 @@ class Housekeeping:
                 if time.monotonic() >= due:
                     due = time.monotonic() + _COLLECT
                     await self.collect()
-            except LedgerFailed as error:
+            except (LedgerDamaged, LedgerFailed) as error:
                 self._fatal(error)
                 return
             except StoreError as error:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from umbel import _clock
 from umbel.envelope import Content, unpack
-from umbel.errors import LedgerFailed, StoreError, UsageError, WrongState
+from umbel.errors import LedgerDamaged, LedgerFailed, StoreError, UsageError, WrongState
 from umbel.failpoint import failpoint
 from umbel.history import RoundReport
 from umbel.http import wire
@@ -142,7 +142,7 @@ class Runs:
 
     def _mend(self, run: int, trouble: StoreError) -> None:
         """Let a run go on after a while: the disk may be well again. A ledger that has failed ends the server."""
-        if isinstance(trouble, LedgerFailed):
+        if isinstance(trouble, LedgerDamaged | LedgerFailed):
             self._fatal(trouble)
             return
         self._exchange.waiting[run] = f"waits for the disk: {trouble}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,7 @@ class Server:
             OSError: if the address cannot be listened on.
 
         """
+        _let_many_connect()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._main())
 
@@ -205,6 +207,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _let_many_connect() -> None:
+    """Open as many files as the system allows: a node has two connections, and 1,024 files are the usual bar."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _certificate(settings: Settings, folder: Folder) -> Certificate | None:
