@@ -9,7 +9,6 @@ processes. ENGINE is ``local``, ``processes``, ``ray`` or ``virtual``.
 
 # ruff: noqa: PLC0415 - each work imports what it needs
 
-import itertools
 import json
 import sys
 import time
@@ -26,12 +25,11 @@ from _simulate_worker import new_model
 
 from umbel import simulate
 from umbel.engines import Population, VirtualGrid, drawn
-from umbel.message import Message, Metadata
-from umbel.records import ParametersRecord, RecordSet
-from umbel.rounds import RoundCompleted
-from umbel.strategy import fixed, strategy
+from umbel.records import ParametersRecord
+from umbel.rounds import RoundCompleted, UpdateAccepted, begin, train
+from umbel.strategy import fedbuff, fixed, strategy
 
-DEVICES, AT_ONCE, BUFFER = 100_000, 200, 10
+DEVICES, AT_ONCE, BUFFER = 100_000, 100, 10
 DAY = 86_400.0
 
 Taken = dict[str, float]
@@ -94,29 +92,20 @@ def digits(rounds: int, **engine: Any) -> Taken:
 
 
 def year(**_: Any) -> Taken:
-    """A year of buffered asynchronous training, FedBuff as a plain loop: so many phones at once, a mean of ten."""
+    """A year of FedBuff, with a model that does nothing: so many phones at once, a new model of every ten updates."""
     phones = drawn(seconds=1_800, online=0.3, dropout=0.05)
     grid = VirtualGrid(_engine_apps.echoing, Population(DEVICES), devices=phones)
-    ids, draw, buffer, steps = itertools.count(1), np.random.default_rng(0), [], 0
-    model = ParametersRecord.from_numpy({"w": np.zeros(10, np.float32)})
-
-    def message(content: RecordSet) -> Message:
-        return Message(Metadata(1, next(ids), 0, int(draw.integers(DEVICES)) + 1, 0, 1, 7 * DAY, "train"), content)
-
-    began = time.process_time()
+    plan = fedbuff(concurrency=AT_ONCE, buffer=BUFFER)
+    state = begin(plan, ParametersRecord.from_numpy({"w": np.zeros(10, np.float32)}))
+    began, answers, models = time.process_time(), 0, 0
     with closing(grid):
-        grid.send([message(RecordSet({"model": model})) for _ in range(AT_ONCE)])
-        for reply in grid.replies():
+        for event in train(grid, plan, state, rounds=1_000_000):
+            answers += isinstance(event, UpdateAccepted)
+            models += isinstance(event, RoundCompleted)
             if grid.now > 365 * DAY:
                 break
-            if reply.has_content():
-                buffer.append(reply.content.parameters_records["model"].to_numpy(copy=False)["w"])
-            if len(buffer) == BUFFER:
-                model = ParametersRecord.from_numpy({"w": np.mean(buffer, axis=0, dtype=np.float32)})
-                buffer, steps = [], steps + 1
-            grid.send([message(RecordSet({"model": model}))])
     cpu = time.process_time() - began
-    return {"seconds": cpu, "cpu": cpu, "peak": peak_mebibytes(), "replies": float(next(ids)), "steps": float(steps)}
+    return {"seconds": cpu, "cpu": cpu, "peak": peak_mebibytes(), "updates": float(answers), "models": float(models)}
 
 
 def main(work: str, engine: str, workers: int, rounds: int) -> None:

@@ -1,4 +1,4 @@
-"""The baseline of a deployment: the same bytes through bare sockets, from a mapped file to a file, with and without TLS.
+"""The baseline of a deployment: the same bytes through bare sockets, from a mapped file to a file.
 
     python _raw_sockets.py BYTES CONNECTIONS plain|tls
 

@@ -91,10 +91,11 @@ def scaling(engine: str, count: int) -> list[Figure]:
 def year(count: int) -> list[Figure]:
     """A year of 100,000 phones that take part when they are there, on the virtual clock."""
     taken = [measure(("year", "virtual", 1, 1)) for _ in range(count)]
-    label = "a year of 100,000 devices, buffered and asynchronous"
+    label = "a year of 100,000 devices with FedBuff"
     return [
         at_most(label, middle(taken, "cpu"), "CPU s", 60),
-        Figure(f"{label}: messages", middle(taken, "replies"), ""),
+        Figure(f"{label}: updates", middle(taken, "updates"), ""),
+        Figure(f"{label}: models", middle(taken, "models"), ""),
         at_most(f"{label}: peak RSS", max(each["peak"] for each in taken), "MiB", 500),
     ]
 

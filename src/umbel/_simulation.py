@@ -52,8 +52,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         rounds: how many rounds the run has, those behind a resumed one included.
         seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit.
         engine: what runs the nodes, with the same result: ``"local"`` this process, one node after the other;
-            ``"processes"`` several processes, which import ``client_app`` from its module; or a function that makes a
-            grid, such as ``functools.partial(ProcessGrid, workers=3)``.
+            ``"processes"`` several processes, which import ``client_app`` from its module; ``"ray"`` a Ray cluster; or
+            a function that makes a grid, such as ``functools.partial(RayGrid, cluster=...)``.
         workers: how many processes run nodes; by default, one for each core of this machine.
         run_config: goes to every node, as ``context.run_config`` and in every instruction.
         evaluate: called as ``evaluate(round, model)`` after every round, returns metrics, which the history calls

@@ -5,13 +5,13 @@ message, make another one. Times are in seconds; ``created_at`` and ``ttl`` run 
 whoever hands a message to a node on another clock restamps it.
 """
 
-import time
 from enum import IntEnum, StrEnum
 from math import inf
 from typing import Final, NoReturn
 
 import msgspec
 
+from umbel import _clock
 from umbel.errors import MessageError, MessageExpired
 from umbel.records import RecordSet
 
@@ -65,7 +65,7 @@ class Metadata(msgspec.Struct, frozen=True):
     group_id: int
     ttl: float
     message_type: str
-    created_at: float = msgspec.field(default_factory=time.time)
+    created_at: float = msgspec.field(default_factory=_clock.now)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be, in one expression because two of these are made for every task."""
@@ -208,7 +208,7 @@ class Message:
 
     def _reply_metadata(self, ttl: float | None, now: float | None) -> Metadata:
         asked = self._metadata
-        created_at = time.time() if now is None else now
+        created_at = _clock.now() if now is None else now
         remaining = asked.created_at + asked.ttl - created_at
         if not remaining > 0:
             message = (

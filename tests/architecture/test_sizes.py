@@ -21,6 +21,7 @@ WIDE = {
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",
     "umbel.server._settings.Settings": "what an operator can tell a server; made from a command line, read by name",
     "umbel.cli._settings.Settings": "one field for each key of [tool.umbel]; made from a file, read by name",
+    "umbel.cli._start.Start": "what a node was started with, as JSON in its folder; one field an option, read by name",
     "umbel.store.members.Member": "a row of the table of members; made by the ledger, read by name",
     "umbel.store.runs.Run": "a row of the table of runs; made by the ledger, read by name",
     "umbel.store.messages.Open": "a row of the table of messages; made by the ledger, read by name",

@@ -140,7 +140,12 @@ class Stand:
         return None if call.params["digest"] in self.blobs else Upload(self, call.params["digest"])
 
 
-def run(main: Callable[[Stand], Awaitable[None]], settings: Settings | None = None, seconds: float = 30.0) -> Stand:
+def run(
+    main: Callable[[Stand], Awaitable[None]],
+    settings: Settings | None = None,
+    seconds: float = 30.0,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Stand:
     """Run ``main`` beside a server; fail if it takes longer than ``seconds``, or if a handler failed."""
 
     async def whole() -> Stand:
@@ -155,7 +160,8 @@ def run(main: Callable[[Stand], Awaitable[None]], settings: Settings | None = No
                 raise fault
         return stand
 
-    return asyncio.run(whole())
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(whole())
 
 
 def signed(

@@ -50,6 +50,13 @@ async def a_header_that_drips(writer):
         writer.write(b"X-Slow: 1\r\n")
 
 
+async def a_handshake_that_drips(writer):
+    writer.write(b"\x16\x03\x01\x02\x00")
+    while True:
+        await asyncio.sleep(STALL / 5)
+        writer.write(b"\x01")
+
+
 def a_body_that_drips(stand):
     body = b"x" * 10_000
 
@@ -84,6 +91,14 @@ def test_a_header_has_its_deadline(form, tls, tmp_path):
         assert STALL / 2 < await closed_after(stand, form, tls=tls) < 6 * STALL
 
     run(main, Settings(port=0, stall=STALL, certificate=certificate))
+
+
+def test_a_handshake_has_its_deadline(tmp_path):
+    async def main(stand):
+        for form in (silence, a_handshake_that_drips):
+            assert await closed_after(stand, form) < 6 * STALL
+
+    run(main, Settings(port=0, stall=STALL, certificate=Certificate.keep(tmp_path, ["127.0.0.1"])))
 
 
 @pytest.mark.parametrize("form", [a_body_that_drips, a_blob_that_drips])

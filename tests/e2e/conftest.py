@@ -129,7 +129,7 @@ class Federation:
         listens = ("--host", "127.0.0.1", "--port", port)
         process = self.start("server", "--data", "server", *listens, "--json", *args, output="server", **env)
         said = self.folder / "server.out"
-        wait_until(lambda: process.poll() is not None or said.read_text().endswith("\n"), said)
+        wait_for(lambda: process.poll() is not None or said.read_text().endswith("\n"), said)
         assert process.poll() is None, (self.folder / "server.err").read_text()
         told = json.loads(said.read_text())
         self.url, self.joins = told["url"], told["joins"]
@@ -150,7 +150,7 @@ class Federation:
         ]
         for process, name in zip(started, names, strict=True):
             joined = self.folder / name / "member.json"
-            wait_until(lambda p=process, j=joined: p.poll() is not None or j.exists(), self.folder / f"{name}.err")
+            wait_for(lambda p=process, j=joined: p.poll() is not None or j.exists(), self.folder / f"{name}.err")
         return started
 
     def status(self, name):
@@ -182,7 +182,7 @@ class Federation:
                 process.wait()
 
 
-def wait_until(condition, what):
+def wait_for(condition, what):
     """Wait until a condition holds, or fail with what the file ``what`` says by then."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
@@ -213,3 +213,8 @@ def federation_of():
 @pytest.fixture(scope="session")
 def app_of():
     return write_app
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    return wait_for

@@ -1,6 +1,7 @@
 """``umbel run --server``: the app that ran in one process trains over real nodes, and ends with the same bytes."""
 
 import json
+import signal
 
 import pytest
 
@@ -8,7 +9,7 @@ from umbel.history import History
 from umbel.records import load
 
 REPORT = [("seed = 3", 'seed = 3\nreport = "app:report"')]
-SLOW = [("    gap =", "    import time; time.sleep(0.2)\n    gap =")]
+LARGE = [("np.zeros(3)", "np.zeros(9_000)"), ("0.01, 3)", "0.01, 9_000)")]  # too large to travel inside a message
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def shared(tmp_path_factory, federation_of, app_of):
     """A server with four nodes, for tests that leave it as it is."""
     made = federation_of(tmp_path_factory.mktemp("shared"))
     try:
-        app = app_of(made.folder / "app", REPORT)
+        app = app_of(made.folder / "app", REPORT, LARGE)
         made.serve("--tokens", 4)
         made.nodes(app, [f"site-{number}" for number in range(4)])
         yield made
@@ -53,7 +54,7 @@ def test_the_folder_of_a_run_over_nodes_is_that_of_a_local_one(shared):
         "server.json",
     }
     history = History.from_json((folder / "history.json").read_text())
-    assert load(folder / "model.safetensors").parameters_records["model"].to_numpy()["w"].shape == (3,)
+    assert load(folder / "model.safetensors").parameters_records["model"].to_numpy()["w"].shape == (9_000,)
     distances = history.metrics["central.distance"]
     assert distances[:3] == [None] * 3
     assert distances[3] < 1
@@ -106,6 +107,21 @@ def test_nodes_may_be_named_and_the_app_may_name_more(shared):
     named = shared.umbel("run", "app", "--server", shared.url, "--nodes", "site-1,site-2", "--runs", "six")
     assert "fedavg over 2 nodes" in named.stdout
     assert named.returncode == 0
+
+
+def test_a_run_says_for_whom_it_waits(shared, wait_until):
+    waiting = shared.start("run", "app", "--server", shared.url, "--nodes", "site-0,site-7", "--json", output="waits")
+    said = shared.folder / "waits.out"
+    wait_until(lambda: waiting.poll() is not None or '"waiting"' in said.read_text(), shared.folder / "waits.err")
+    (told,) = [event for event in map(json.loads, said.read_text().splitlines()) if event["event"] == "waiting"]
+    assert "site-7" in told["reason"]
+    assert "site-0" not in told["reason"]
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(30) == 130
+    (row,) = [
+        row for row in json.loads(shared.umbel("runs", "list", "--json").stdout)["runs"] if row["status"] == "waiting"
+    ]
+    assert shared.umbel("runs", "stop", row["run"]).returncode == 0
 
 
 def test_settings_may_be_changed(shared):

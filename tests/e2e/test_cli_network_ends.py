@@ -1,13 +1,21 @@
 """Runs over nodes that are interrupted: by Ctrl-C, by the operator, by the death of the server or of a node."""
 
 import json
+import os
+import pty
+import re
+import select
 import signal
+import subprocess
+import sys
+import termios
 import time
 
 import pytest
 
 SLOW = [("    gap =", "    import time; time.sleep(0.15)\n    gap =")]
-ROUNDS = 12
+ROUNDS = 30
+CSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 pytestmark = pytest.mark.slow
 
@@ -106,9 +114,7 @@ def test_a_node_that_is_shut_out_ends_and_the_round_goes_on_without_it(running):
     assert running.processes[2].wait(30) == 77
     assert running.status("site-1") == "revoked"
     assert running.watcher.wait(60) == 0
-    shown = running.umbel("runs", "show", 1).stdout
-    assert "site-1 lost" in shown
-    assert "round 12" in said(running)
+    assert f"round {ROUNDS}/{ROUNDS}  1/1 nodes" in said(running)
 
 
 def test_a_server_ends_at_once_when_it_is_told_to(running):
@@ -120,3 +126,57 @@ def test_a_server_ends_at_once_when_it_is_told_to(running):
     error = (running.folder / "server.err").read_text()
     assert "Traceback" not in error
     assert [json.loads(line)["text"] for line in error.splitlines() if not line.startswith("{")] == []
+
+
+def test_a_failpoint_of_the_environment_kills_the_server_and_the_run_that_it_accepted_goes_on(federation, app_of):
+    app = app_of(federation.folder / "app")
+    server = federation.serve(UMBEL_FAILPOINT="server.run-accepted:kill")
+    federation.nodes(app, ["site-0", "site-1"])
+    lost = federation.umbel("run", "app", "--server", federation.url, "--nodes", 2, "--runs", "lost")
+    assert server.wait(10) == -signal.SIGKILL
+    assert lost.returncode == 69
+    assert "umbel runs list" in lost.stderr
+    federation.serve()
+    watched = federation.umbel("runs", "watch", 1)
+    local = federation.umbel("run", "app", "--nodes", 2, "--runs", "local")
+    digests = [line for line in (watched.stdout + local.stdout).splitlines() if line.startswith("digest")]
+    assert len(digests) == 2
+    assert len(set(digests)) == 1
+
+
+@pytest.mark.parametrize("command", [["server", "--port", 0], ["node", "--data", "nowhere"]])
+def test_a_failpoint_that_cannot_be_read_is_refused(federation, command):
+    result = federation.umbel(*command, UMBEL_FAILPOINT="server.run-accepted:explode")
+    assert result.returncode == 2
+    assert "at: UMBEL_FAILPOINT" in result.stderr
+
+
+def test_a_run_over_nodes_moves_a_bar_in_a_terminal(federation, app_of):
+    app = app_of(federation.folder / "app", code=SLOW)
+    federation.serve()
+    federation.nodes(app, ["site-0", "site-1"])
+    args = ["run", "app", "--server", federation.url, "--nodes", "2", "--rounds", "3"]
+    text, status = in_terminal(args, federation.folder, {**federation.env, "TERM": "xterm-256color"})
+    assert status == 0
+    assert "━" in text
+    assert "\x1b[?25h" in text  # the cursor is shown again
+    plain = CSI.sub("", text).replace("\r", "\n")
+    assert [f"round {number}/3  2/2 nodes" in plain for number in (1, 2, 3)] == [True] * 3
+
+
+def in_terminal(args, folder, env):
+    """Run the command in a terminal of its own and return what it wrote there and its exit code."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 100))
+    command = [sys.executable, "-c", "from umbel.cli import main; main()", *args]
+    with subprocess.Popen(command, cwd=folder, env=env, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        chunks = []
+        while select.select([master], [], [], 60)[0]:
+            try:
+                chunks.append(os.read(master, 65536))
+            except OSError:  # Linux says so when the other side of a terminal is closed
+                break
+        status = process.wait()
+    os.close(master)
+    return b"".join(chunks).decode(), status

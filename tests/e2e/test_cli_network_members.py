@@ -5,6 +5,8 @@ import stat
 
 import pytest
 
+from umbel.http import Token, join_line
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, federation_of, app_of):
@@ -168,6 +170,25 @@ def test_the_doctor_names_what_is_wrong_and_its_mend(shared, tmp_path):
     assert found.returncode == 1
     assert "neither a server's nor a node's" in found.stdout
     assert "chmod 700" in found.stdout
+
+
+def test_the_doctor_sees_a_server_with_another_key_than_the_token_says(shared):
+    line = join_line(shared.url, Token(b"s" * 20, "0" * 64))
+    found = shared.umbel("doctor", line)
+    assert found.returncode == 1
+    assert "fail fingerprint" in found.stdout
+    assert "do not go on" in found.stdout
+    assert "protocol" not in found.stdout
+    stranger = shared.umbel("doctor", shared.url, **other(shared, "stranger"))
+    assert stranger.returncode == 0
+    assert "warn fingerprint" in stranger.stdout
+
+
+def test_a_server_that_shows_another_key_is_not_joined(shared):
+    line = join_line(shared.url, Token(b"s" * 20, "0" * 64))
+    result = shared.umbel("runs", "list", "--server", line, **other(shared, "careful"))
+    assert result.returncode == 76
+    assert "somebody may be in between" in result.stderr
 
 
 def test_the_doctor_sees_an_app_that_does_not_load(shared):

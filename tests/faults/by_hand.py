@@ -77,7 +77,11 @@ class Actor:
             types=list(types),
             release="0",
         )
-        actor.client.member = actor.call("join", body).member
+        try:
+            actor.client.member = actor.call("join", body).member
+        except BaseException:
+            actor.__exit__()
+            raise
         return actor
 
     # What a node does

@@ -18,7 +18,7 @@ from blake3 import blake3
 
 from umbel.envelope import Content, Part, pack
 from umbel.failpoint import arm
-from umbel.http import Client, Identity, wire
+from umbel.http import Client, Identity, Limits, wire
 from umbel.node import Node, Policy, Status, read_status
 from umbel.node import Settings as NodeSettings
 from umbel.records import ParametersRecord, RecordSet
@@ -45,11 +45,11 @@ class About(msgspec.Struct):
 
 
 class Process:
-    """A process of this file, with what it said on standard error in ``log``."""
+    """A process of this file, with what it said on standard error in ``log``; ``prefix`` is a command that runs it."""
 
-    def __init__(self, role, settings, log, failpoint=""):
+    def __init__(self, role, settings, log, failpoint="", prefix=()):
         self.log = log
-        command = [sys.executable, __file__, role, json.dumps(settings), failpoint]
+        command = [*prefix, sys.executable, __file__, role, json.dumps(settings), failpoint]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
@@ -81,25 +81,26 @@ class Federation:
     plain: bool = True
     settings: dict = field(default_factory=dict)
 
-    def serve(self, failpoint=""):
+    def serve(self, failpoint="", prefix=()):
         """Start the server, on the port of its last start, and wait until it listens."""
         (self.folder / "server").mkdir(parents=True, exist_ok=True)
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
         told = {"data": str(self.folder / "server"), "port": self.port, "poll": self.poll, "plain": self.plain}
         told |= self.settings | {"ready": str(ready)}
-        server = Process("server", told, self.folder / "server.log", failpoint)
+        server = Process("server", told, self.folder / "server.log", failpoint, prefix)
         self.processes.append(server)
         wait_for(lambda: ready.exists() or not server.is_running, "the server listens")
-        assert server.is_running, server.log.read_text()
-        self.port = int(self.about.url.rpartition(":")[2])
+        assert server.is_running or failpoint or prefix, server.log.read_text()
+        if ready.exists():
+            self.port = int(self.about.url.rpartition(":")[2])
         return server
 
     @property
     def about(self):
         return msgspec.json.decode((self.folder / "server" / "server.json").read_bytes(), type=About)
 
-    def node(self, name, failpoint="", *, place="", url="", secret=True, **told):
+    def node(self, name, failpoint="", *, place="", url="", secret=True, prefix=(), **told):
         """Start a node, in a folder of its name or called ``place``; it joins with a token of its own."""
         place = place or name
         joins = secret and not (self.folder / place / "member.json").exists()
@@ -113,7 +114,7 @@ class Federation:
             "app_folder": str(self.app_folder),
             **told,
         }
-        node = Process("node", settings, self.folder / f"{place}.log", failpoint)
+        node = Process("node", settings, self.folder / f"{place}.log", failpoint, prefix)
         self.processes.append(node)
         return node
 
@@ -183,13 +184,20 @@ def _serve(told):
     from umbel.server import Settings as ServerSettings  # noqa: PLC0415 - likewise
 
     ready = Path(told.pop("ready"))
-    settings = ServerSettings(**told | {"data": Path(told["data"])})
+    _limit(told.pop("rlimits", {}))
+    paths = {name: Path(told[name]) for name in ("data", "certificate", "key") if told.get(name)}
+    quotas = {"limits": Limits(**told["limits"])} if "limits" in told else {}
+    settings = ServerSettings(**told | paths | quotas)
     Server(settings, lambda _: ready.touch()).run()
 
 
-def _be_node(told):
-    for name, most in told.pop("limits", {}).items():
+def _limit(limits):
+    for name, most in limits.items():
         resource.setrlimit(getattr(resource, name), (most, most))
+
+
+def _be_node(told):
+    _limit(told.pop("limits", {}))
     kinds = {"folder": Path, "app_folder": Path, "secret": bytes.fromhex, "policy": lambda rules: Policy(**rules)}
     settings = NodeSettings(**{name: kinds.get(name, lambda same: same)(value) for name, value in told.items()})
 

@@ -178,7 +178,8 @@ def report(folder: Path, kill_at: int, *, ended: bool) -> dict:
             "count": count,
             "holding": len(spool.holding),
             "damaged": spool.damaged,
-            "strays": len(blobs - set(blobs_of(state))) - 1,  # the newest instruction's model is kept as well
+            # The newest instruction's model is kept as well, and the states before the last two messages.
+            "strays": len(blobs - set(blobs_of(state))) - 3,
         }
 
 

@@ -179,7 +179,7 @@ def test_who_is_shut_out_loses_its_messages_at_once(operator, node):
     (row,) = operator.call("list_nodes").nodes
     assert row.status == "revoked"
     actions = [line.action for line in operator.call("read_audit").entries]
-    assert actions == ["token.make", "member.join", "member.revoke"]
+    assert actions == ["token.make", "member.join", "run.submit", "member.revoke"]
 
 
 def test_a_silent_node_is_lost_and_the_round_goes_on(tmp_path):
@@ -228,3 +228,64 @@ def test_after_a_restart_what_is_not_held_is_handed_out_under_the_next_number(tm
     with serving(tmp_path / "server") as operator, type(operator)(operator.url, identity, member) as node:
         again = node.work()
         assert (again.run, again.message, again.fence) == (run, task.message, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"content": None}, "neither"),
+        ({"error_code": 2}, "both"),
+    ],
+)
+def test_an_answer_is_content_or_an_error(operator, node, changes, said):
+    operator.submit(1)
+    task = node.work()
+    with pytest.raises(errors.BadValue, match=said):
+        node.reply(task, **changes)
+    assert node.reply(task).counted
+
+
+def test_what_a_node_says_of_an_error_is_kept_within_bounds(operator, node):
+    run = operator.submit(1)
+    seconds = {"training": 1.5, "x" * 41: 1.0, "\n": 1.0, "negative": -1.0} | {f"p{n}": 0.0 for n in range(100)}
+    node.reply(node.work(), content=None, error_code=2, error_reason="x" * 10_000, seconds=seconds)
+    (question,) = operator.until(run, "failed").questions
+    assert question.outcome == "lost"
+    assert question.reason == "x" * 4_000
+    assert question.seconds["training"] == 1.5
+    assert not {"x" * 41, "\n", "negative"} & question.seconds.keys()
+    assert len(question.seconds) <= 18
+
+
+@pytest.mark.parametrize("types", [["x"] * 65, ["x" * 257], ["a\nb"]])
+def test_what_a_node_says_that_it_runs_is_kept_within_bounds(operator, node, types):
+    with pytest.raises(errors.BadValue, match="types"):
+        node.poll(types=types)
+    with pytest.raises(errors.BadValue, match="types"), operator.newcomer("south", types=types):
+        pass
+    assert [row.name for row in operator.call("list_nodes").nodes] == ["north"]
+
+
+def test_a_message_has_its_time_and_no_more(operator, node, monkeypatch):
+    monkeypatch.setattr("umbel.rounds._memory.DEFAULT_TTL", 1.0)
+    run = operator.submit(1)
+    task = node.work()
+    view = operator.until(run, "failed")
+    assert "no reply came within the 1 s" in view.row.reason
+    late = node.reply(task)
+    assert (late.counted, late.reason[:5]) == (False, "late:")
+
+
+def test_as_long_as_bytes_move_no_clock_runs_out(operator, node, monkeypatch):
+    monkeypatch.setattr("umbel.rounds._memory.DEFAULT_TTL", 1.0)
+    run = operator.submit(1)
+    task = node.work()
+    ends = time.time() + 3.0
+    for number in range(1_000):
+        for digest, data in blob(float(number))[1].items():
+            node.runner.run(node.client.put_blob(digest, data))
+        if time.time() > ends:
+            break
+        time.sleep(0.1)
+    assert node.reply(task).counted
+    assert outcomes(operator.until(run, "completed")) == [("north", "accepted")]

@@ -77,10 +77,10 @@ def test_get_and_head_change_nothing_and_take_nothing():
 def test_every_body_of_the_wire_is_used():
     parts = {"Assignment", "AuditLine", "EventLine", "Fault", "NodeRow", "Question", "RunRow", "Task", "TokenRow"}
     bodies = {kind.__name__ for each in ENDPOINTS for kind in (each.request, each.response) if kind is not None}
-    assert bodies | parts | {"VERSION", "Config"} == set(wire.__all__)
+    assert bodies | parts | {"VERSION"} == set(wire.__all__)
 
 
-@pytest.mark.parametrize("name", sorted(set(wire.__all__) - {"VERSION", "Config"}))
+@pytest.mark.parametrize("name", sorted(set(wire.__all__) - {"VERSION"}))
 def test_every_body_refuses_what_it_does_not_know(name):
     kind = getattr(wire, name)
     assert kind.__struct_config__.forbid_unknown_fields

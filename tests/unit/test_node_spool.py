@@ -1,5 +1,6 @@
 """The spool of a node: what it holds, what it gives up, and what it does about files that are damaged."""
 
+import errno
 import subprocess
 import sys
 
@@ -64,6 +65,25 @@ def state_of(spool, run=1):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_message_is_finished_once_the_disk_takes_it(spool, monkeypatch):
+    asked = task(1)
+    spool.accept(asked)
+    desk = spool.desk()
+    content = pack(model(1.5), lambda segments: put(segments, desk))
+    with monkeypatch.context() as full:
+        full.setattr("umbel.node._sealed.write", no_room)
+        with pytest.raises(OSError, match="room"):
+            spool.finish(asked, Outcome(content), desk)
+    spool.finish(asked, Outcome(content), desk)
+    (finished,) = spool.finished
+    assert spool.is_whole(finished)
+    assert not desk.exists()
+
+
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def test_a_message_is_held_until_its_reply_is_acknowledged(spool):
@@ -167,6 +187,19 @@ def test_a_number_that_rises_while_a_handler_runs_is_that_of_the_reply(spool):
     spool.accept(task(1, fence=3))
     spool.accept(task(1, fence=2))  # late
     assert finish(spool, task(1)).fence == 3
+
+
+def test_a_message_that_is_asked_again_after_it_was_acknowledged_begins_from_the_state_before(tmp_path):
+    with Spool(tmp_path / "spool") as spool:
+        for number in (1, 2, 3):
+            spool.accept(task(number))
+            spool.acknowledge(finish(spool, task(number), numbered(number)), counted=True)
+    with Spool(tmp_path / "spool") as spool:
+        spool.accept(task(3, fence=2))
+        assert state_of(spool) == numbered(2)
+        assert [each.message for each in spool.waiting] == [3]
+        spool.acknowledge(finish(spool, task(3, fence=2), numbered(30)), counted=True)
+        assert state_of(spool) == numbered(30)
 
 
 def test_a_cancelled_message_is_forgotten(spool):

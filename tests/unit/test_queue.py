@@ -46,14 +46,34 @@ def test_messages_go_in_order_and_are_drawn_when_they_go():
     assert take_all(queue) == [2, 3]
 
 
-def test_a_node_has_one_message_at_a_time():
-    queue = queue_of(1, 2, 1, 3)
+def test_a_node_has_one_message_at_a_time_and_holds_nobody_up():
+    queue = queue_of(1, 2, 1, 3, 1, 4)
     first, second = queue.take(), queue.take()
-    assert queue.take() is None
+    assert take_all(queue) == [4, 6]
     queue.end(second)
     assert queue.take() is None
     queue.end(first)
-    assert take_all(queue) == [3, 4]
+    third = queue.take()
+    assert (number(third), queue.take()) == (3, None)
+    queue.end(third)
+    assert take_all(queue) == [5]
+
+
+def test_what_waits_for_its_node_can_be_cancelled():
+    queue = queue_of(1, 1, 2)
+    first = queue.take()
+    assert take_all(queue) == [3]
+    queue.cancel([1, 2, 3])
+    assert not queue.is_waited_for
+    queue.end(first)
+    assert take_all(queue) == []
+
+
+def test_not_everything_is_drawn_while_a_node_is_busy():
+    queue = queue_of(*[1] * 1_000)
+    queue.take()
+    assert queue.take() is None
+    assert len(queue._passed) == 64
 
 
 def test_what_is_put_back_goes_first_and_in_its_order():

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from umbel.engines._channel import INLINE, Body, Channel, Closed
+from umbel.engines._contents import Versions
 from umbel.engines._memory import Read, Written, mapped, new_file
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 
 
 class Frame(msgspec.Struct, tag="frame"):
@@ -125,3 +127,18 @@ def test_nothing_of_it_is_in_the_file_system(ends):
     kept = theirs.open(theirs.receive().bodies[0])
     assert {entry.name for entry in Path("/dev/shm").iterdir() if "umbel" in entry.name} - before == set()
     assert len(kept) == 100_000
+
+
+def test_contents_are_told_apart_by_what_they_hold():
+    versions = Versions()
+    content = RecordSet({"model": ParametersRecord.from_numpy({"w": np.zeros(3)})})
+    first = versions.of(content, 1)
+    assert versions.of(content, 1) is first
+    assert versions.of(content, 2) is first
+    content.metrics_records["m"] = MetricsRecord({"n": 1})
+    second = versions.of(content, 3)
+    content.parameters_records["model"] = ParametersRecord.from_numpy({"w": np.ones(3)})
+    third = versions.of(content, 4)
+    assert len({first.number, second.number, third.number}) == 3
+    others = [versions.of(RecordSet(), 4).number for _ in range(10)]
+    assert len({*others, third.number}) == 11

@@ -173,6 +173,30 @@ def test_only_a_digest_names_an_upload(blobs, tmp_path):
             uploads.begin(name, 1)
 
 
+def test_an_upload_that_is_begun_anew_while_it_ends_waits_for_that(tmp_path):
+    began = []
+
+    class Slow(DirectoryBlobs):
+        def adopt(self, path, part, *, durable):
+            again.start()
+            again.join(0.2)  # it waits by now, and must not keep this from ending
+            super().adopt(path, part, durable=durable)
+
+    blobs = Slow(tmp_path / "blobs")
+    uploads, part = Uploads(tmp_path / "staging", blobs), part_of([b"some bytes"])
+    again = threading.Thread(target=lambda: began.append(uploads.begin(part.digest, part.size)), daemon=True)
+    first = uploads.begin(part.digest, part.size)
+    first.append(b"some bytes")
+    ending = threading.Thread(target=first.finish, daemon=True)
+    ending.start()
+    for thread in (ending, again):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert began[0].offset == 0
+    began[0].close()
+    assert bytes(blobs.get(part.digest)) == b"some bytes"
+
+
 def test_many_uploads_leave_no_descriptor_open(blobs, tmp_path):
     uploads = Uploads(tmp_path / "staging", blobs)
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -173,7 +173,8 @@ def test_the_log_is_copied_into_the_file(tmp_path, monkeypatch):
     with Ledger.open(url_of(tmp_path)) as ledger:
         for _ in range(200):
             ledger.write(note).result()
-        assert (tmp_path / "ledger.db-wal").stat().st_size < 40 * 4096
+            ledger.read(audit.head)  # its connection stays: closing the last one would copy the log as well
+        assert (tmp_path / "ledger.db-wal").stat().st_size < 60 * 4096
 
 
 def test_a_long_reader_only_puts_that_off(tmp_path, monkeypatch):

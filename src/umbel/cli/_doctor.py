@@ -21,7 +21,7 @@ _FAILED: Final = 1
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _WIDTH: Final = 11
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

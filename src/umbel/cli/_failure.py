@@ -84,7 +84,7 @@ def blame(error: BaseException) -> str:
 
 def foreign(filename: str) -> bool:
     """Say whether a file is umbel's, Python's or an installed package's, so that its lines are none of the user's."""
-    if filename.startswith("<"):
+    if filename.startswith("<") or filename.endswith(".pyx"):  # compiled: the path is not one of this machine
         return True
     path = str(Path(filename).resolve())
     return any(path.startswith(root + os.sep) for root in _roots())

@@ -33,7 +33,7 @@ Name = Annotated[
     ),
 ]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -91,9 +91,9 @@ def node(  # noqa: PLR0913 - the options of a command are its arguments
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     if context.invoked_subcommand is not None:
         return
+    begin_service(json_wanted=json)
     folder = node_folder(data, name, joins=join is not None)
     settings = prepare(Typed(join, app_, name, changes, policy, memory_limit, handler_limit), folder)
-    begin_service(json_wanted=json)
     asyncio.run(Node(settings, watch=_teller()).run())
 
 
@@ -105,14 +105,13 @@ def _teller() -> Callable[[Status], None]:
         nonlocal before
         former, before = before, status
         if former is None or (status.state, status.reason) != (former.state, former.reason):
-            reason = f": {safe(status.reason)}" if status.reason else ""
-            tell(
-                f"{_STATES[status.state].format(name=safe(status.name), url=safe(status.url))}{reason}",
-                state=status.state,
-            )
+            reason = f": {status.reason}" if status.reason else ""
+            text = _STATES[status.state].format(name=status.name, url=status.url)
+            tell(text + reason, event=f"node-{status.state}", name=status.name, reason=status.reason)
         if status.running is not None and (former is None or former.running != status.running):
             running = status.running
-            tell(f"{running.message_type} of round {running.round} of {safe(running.run)}", **plain(running))
+            told = {"run": running.run, "round": running.round, "message_type": running.message_type}
+            tell(f"{running.message_type} of round {running.round} of {running.run}", event="message", **told)
 
     return watch
 
@@ -147,7 +146,8 @@ def status(*, data: Folder = None, name: Name = None, json: Json = False) -> Non
 
 def _lines(found: Status, *, running: bool) -> list[str]:
     reason = f": {safe(found.reason)}" if found.reason else ""
-    state = found.state if running or found.state == _ENDED else "not running; it was killed"
+    killed = not running and found.state != _ENDED
+    state = f"killed; last {found.state}" if killed else found.state
     doing = found.running if running else None
     now = "nothing" if doing is None else f"{doing.message_type} of round {doing.round} of {safe(doing.run)}"
     return [
@@ -156,7 +156,7 @@ def _lines(found: Status, *, running: bool) -> list[str]:
         f"state    {state} since {moment(found.since)}{reason}",
         f"doing    {now}, {counted(found.holding, 'message')} in hand",
         f"done     {found.completed:,} since {moment(found.started)}, {found.failed:,} failed",
-        f"moved    {size(found.sent)} sent, {size(found.received)} received",
+        f"moved    {size(found.sent)} sent, {size(found.received)} received as blobs; small models travel in messages",
         *([f"last     {safe(found.last_error)}"] if found.last_error else []),
     ]
 

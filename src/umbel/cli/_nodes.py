@@ -15,7 +15,7 @@ from umbel.http.wire import NodeRow
 
 _NEVER = 0.0
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.callback(invoke_without_command=True)

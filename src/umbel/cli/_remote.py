@@ -21,6 +21,7 @@ from umbel.errors import NameTaken, ServerUnreachable, TooManyRequests
 from umbel.http import Client, Token, join_line, keep_trying, read_address, read_join_line, wire
 from umbel.records import RecordSet
 
+_AT_ONCE: Final = 0.5  # seconds
 _PATIENCE: Final = 900.0  # seconds for which a server that is away is waited for
 
 T = TypeVar("T")
@@ -83,8 +84,12 @@ class Remote:
         return view
 
     def submit(self, spec: wire.RunSpec) -> int:
-        """Start a run and return its number."""
-        made: wire.RunMade = self._ask("submit_run", spec)
+        """Start a run and return its number; it is asked for once, since a second time it would be another run."""
+        try:
+            made: wire.RunMade = self._ask("submit_run", spec)
+        except ServerUnreachable as error:
+            hint = "the run may have been accepted: look at umbel runs list before you submit it again"
+            raise type(error)(f"{error.message}; {hint}", at=error.at) from error
         return made.run
 
     def events(self, run: int, after: int, say: Say) -> wire.Events:
@@ -153,7 +158,7 @@ class Remote:
 
 
 class _Waiting:
-    """Says once that a server is away, and gives up when it has been for long."""
+    """Says once that a server is away, unless it is back at once, and gives up when it has been for long."""
 
     def __init__(self, url: str, say: Say | None) -> None:
         self._url = url
@@ -162,10 +167,10 @@ class _Waiting:
 
     def __call__(self, error: ServerUnreachable | TooManyRequests) -> None:
         now = time.monotonic()
-        if self._since is None:
-            self._since = now
-            if self._say is not None:
-                self._say(f"no answer from {safe(self._url)}; waiting for it: {safe(error.message)}", "server-away")
+        self._since = now if self._since is None else self._since
+        if self._say is not None and now - self._since >= _AT_ONCE:
+            self._say(f"no answer from {safe(self._url)}; waiting for it: {safe(error.message)}", "server-away")
+            self._say = None
         if now - self._since > _PATIENCE:
             raise error
 

@@ -21,6 +21,7 @@ _PHASES: Final = (
 )
 _USABLE: Final = {"accepted", "replied"}
 _UNDER_WAY: Final = {"queued": "not yet fetched by the node", "sent": "at the node"}
+_ACTIVE: Final = ("waiting", "running", "stopping")
 _METRICS_SHOWN: Final = 3
 
 
@@ -60,7 +61,7 @@ def show_run(screen: Screen, view: RunView) -> None:
         screen.say(line)
     if rounds:
         screen.say()
-        _show_table(screen, rounds)
+        _show_table(screen, rounds, "under way" if view.row.status in _ACTIVE else "not complete")
     absent = list(absences(rounds))
     if absent:
         screen.say()
@@ -71,7 +72,7 @@ def show_run(screen: Screen, view: RunView) -> None:
 def heading(view: RunView) -> Iterator[str]:
     """Yield what can be said of a run as a whole."""
     row = view.row
-    why = f": {safe(row.reason)}" if row.reason else ""
+    why = f": {_set_in(row.reason)}" if row.reason else ""
     yield f"run      {row.run} {safe(row.name)}, {safe(row.app)}".rstrip(", ")
     yield f"status   {row.status}, {row.completed} of {counted(row.rounds, 'round')} complete{why}"
     yield f"strategy {safe(_strategy(view))}, seed {view.spec.seed}"
@@ -93,21 +94,22 @@ def _strategy(view: RunView) -> str:
     )
 
 
-def _show_table(screen: Screen, rounds: Sequence[Round]) -> None:
+def _show_table(screen: Screen, rounds: Sequence[Round], unfinished: str) -> None:
     phases = phases_of(each.seconds for each in rounds)
     metrics = list(dict.fromkeys(name for each in rounds if each.report for name in shown_metrics(each.report.metrics)))
     titles = ["asked", "counted", "refused", "lost", "bytes"]
     columns = [Column("round"), *(Column(title, right=True) for title in (*titles, *phases))]
     columns += [Column(safe(name), right=True) for name in metrics[:_METRICS_SHOWN]]
-    screen.table(columns, [_row(each, phases, metrics[:_METRICS_SHOWN]) for each in rounds])
+    names = [_name(each) + ("" if each.report is not None else f" ({unfinished})") for each in rounds]
+    cells = [_cells(each, phases, metrics[:_METRICS_SHOWN]) for each in rounds]
+    screen.table(columns, [[name, *row] for name, row in zip(names, cells, strict=True)])
 
 
-def _row(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _cells(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[str]:
     moved = sum(question.sent + question.received for question in each.questions)
     values = {} if each.report is None else each.report.metrics
     counts = (len(each.questions), each.count(*_USABLE), each.count("refused"), each.count("lost", "late", "cancelled"))
     return [
-        _name(each),
         *map(str, counts),
         size(moved),
         *(duration(each.seconds[phase]) if phase in each.seconds else "" for phase in phases),
@@ -116,8 +118,7 @@ def _row(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[str
 
 
 def _name(each: Round) -> str:
-    name = str(each.number) if each.number else "statistics"
-    return name if each.report is not None else f"{name} (under way)"
+    return str(each.number) if each.number else "statistics"
 
 
 def phases_of(seconds: Iterable[Iterable[str]]) -> list[str]:

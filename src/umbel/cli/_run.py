@@ -170,7 +170,9 @@ def _by(engine: str | None, workers: int | None) -> dict[str, int | str | None]:
     """Return what runs the nodes; the engine "local" has no workers, whatever the settings say."""
     if engine is not None and engine not in ENGINES:
         raise UsageError(f'there is no engine "{safe(engine)}"{nearest(engine, ENGINES)}', at="--engine")
-    return {"engine": engine, "workers": 0 if engine == "local" and workers is None else workers}
+    if engine == "local" and workers is not None:
+        raise UsageError("the engine local has no workers, it is this process alone; leave one out", at="--workers")
+    return {"engine": engine, "workers": 0 if engine == "local" else workers}
 
 
 def _begin(app: str | None, asked: Mapping[str, int | str | None], changes: list[str], runs: Path) -> Plan:

@@ -21,7 +21,7 @@ from umbel.http.wire import RunRow
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The number of the run, or its name.", show_default=False)]
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
@@ -135,6 +135,7 @@ def watch(
         elif not json:
             screen.say()
             screen.say(f"digest   {view.digest}")
+            screen.say(f"next     umbel runs watch {view.row.run} --save", style="bold")
 
 
 @app.command()
@@ -158,13 +159,15 @@ def resume(
     *,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_ROUNDS, metavar="N", help="Until N rounds are complete.", show_default=False),
+        typer.Option(
+            min=1, max=MOST_ROUNDS, metavar="N", help="Go on until N rounds are complete.", show_default=False
+        ),
     ] = None,
     server: Server = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Go on with a run that was stopped, that failed, or that is to be longer.
+    """Go on with a run that was stopped or that failed, to more rounds if wanted.
 
     \b
       umbel runs resume 7

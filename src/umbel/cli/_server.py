@@ -1,5 +1,7 @@
 """``umbel server``: a server, from the first start to the last."""
 
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -25,8 +27,9 @@ from umbel.server import Server, Settings
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with what was asked for
 _DAY = 86_400.0
+_NOT_LISTENING = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
@@ -121,7 +124,13 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
     )
     screen = open_screen(json_wanted=json)
     begin_service(json_wanted=json)
-    Server(settings, ready=_greeting(screen, folder, listen, tokens)).run()
+    try:
+        Server(settings, ready=_greeting(screen, folder, listen, tokens)).run()
+    except OSError as error:
+        if error.errno not in _NOT_LISTENING:
+            raise
+        msg = f"expected to listen on port {port} of {safe(listen)}, but {os.strerror(error.errno).lower()}"
+        raise UsageError(f"{msg}: another server may be there; choose with --port and --host") from error
 
 
 def _check(host: str | None, cert: Path | None, key: Path | None, *, insecure_http: bool) -> None:

@@ -96,8 +96,8 @@ def find_known(url: str | None) -> Known:
             return known
     hint = nearest(url, urls) if urls else ""
     msg = (
-        f"you have not joined {safe(url)}{hint}; ask its operator for a line (umbel token --user) and name that: "
-        "--server URL#TOKEN"
+        f"you have not joined {safe(url)}; ask its operator for a line (umbel token --user) and name that: "
+        f"--server URL#TOKEN{hint}"
     )
     raise UsageError(msg)
 

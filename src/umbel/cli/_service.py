@@ -1,5 +1,6 @@
 """What the commands that go on have in common: what they log on standard error, and where a test may kill them."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -19,10 +20,22 @@ def begin_service(*, json_wanted: bool) -> None:
     """Let what Umbel logs go to standard error, other libraries from warnings on; arm ``UMBEL_FAILPOINT``."""
     if os.environ.get(_FAILPOINT):
         arm(os.environ[_FAILPOINT])
-    handler = logging.StreamHandler(sys.stderr)
+    root = logging.getLogger()
+    for before in [each for each in root.handlers if isinstance(each, _ToStderr)]:
+        root.removeHandler(before)
+    handler = _ToStderr()
     handler.setFormatter(_Json() if json_wanted else _Plain())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    root.addHandler(handler)
     logging.getLogger(_OURS).setLevel(logging.INFO)
+
+
+class _ToStderr(logging.Handler):
+    """Writes to what is the standard error at the time; whoever has closed it does not want to know."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
 
 
 def tell(text: str, **fields: object) -> None:

@@ -16,7 +16,7 @@ from umbel.http.wire import TokenRequest
 
 _MOST_USES = 1_000_000
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Watch a run of a server to its end, over restarts of the server."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from umbel.http.wire import EventLine, RunView
 from umbel.rounds import RunStarted
 
 _FAILED = "RunFailed"
+_LOOK_AGAIN = 1.0  # seconds, while a run has not begun
 
 
 def watch(screen: Screen, remote: Remote, run: int) -> RunView:
@@ -22,6 +24,8 @@ def watch(screen: Screen, remote: Remote, run: int) -> RunView:
     say = _voice(screen)
     with _leaving(screen, remote, run), renderer(screen) as show:
         follow, look, after, ended = _follower(show, say), _waiting(remote, run, say), 0, False
+        while look():
+            time.sleep(_LOOK_AGAIN)
         while not ended:
             told = remote.events(run, after, say)
             for line in told.events:
@@ -62,17 +66,18 @@ def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
     return follow
 
 
-def _waiting(remote: Remote, run: int, say: Say) -> Callable[[], None]:
-    """Return what says, whenever it changes, for which nodes a run waits."""
+def _waiting(remote: Remote, run: int, say: Say) -> Callable[[], bool]:
+    """Return what says, whenever it changes, for which nodes a run waits, and returns whether it does."""
     said = ""
 
-    def look() -> None:
+    def look() -> bool:
         nonlocal said
         row = remote.run(run, say).row
-        text = f"waiting: {safe(row.reason)}" if row.status == "waiting" else ""
-        if text not in ("", said):
+        text = f"the run {safe(row.reason)}" if row.status == "waiting" else ""
+        if row.reason and text not in ("", said):
             said = text
             say(text, "waiting", reason=row.reason)
+        return row.status == "waiting"
 
     return look
 

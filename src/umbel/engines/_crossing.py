@@ -20,7 +20,7 @@ _Config = Mapping[str, bool | int | float | str]
 def start_of(client_app: ClientApp, run_config: _Config | None) -> Start:
     """Return how another process runs ``client_app``; raises ``AppError`` when it cannot import it."""
     return Start(
-        paths=list(sys.path),
+        paths=list(map(str, sys.path)),
         app=reference_of(client_app.origin),
         tracebacks=client_app.origin is not client_app,
         run_config=_sendable(run_config or {}, "run_config"),

@@ -95,6 +95,7 @@ class Pool(Generic[T]):
         self._workers: list[Worker[T]] = []
         self._poll = select.poll()
         self._line = 1
+        self._owner = os.getpid()
 
     def free(self) -> Worker[T] | None:
         """Return the worker that has least to do, a new one if all are busy, or None if all have enough."""
@@ -137,6 +138,8 @@ class Pool(Generic[T]):
 
     def close(self) -> None:
         """End all workers: the idle ones by themselves, the busy ones at once, all of them within a second or so."""
+        if os.getpid() != self._owner:
+            return  # a fork of the engine's process, which ends before it
         try:
             for worker in self._workers:
                 if worker.tasks or not worker.has_started or not worker.send(Stop()):

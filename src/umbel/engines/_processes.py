@@ -5,7 +5,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from umbel.app import ClientApp
 from umbel.engines._channel import Channel, Closed
@@ -36,6 +36,9 @@ class ProcessGrid:
 
     ``seed``, ``run_config`` and ``states`` are those of ``LocalGrid``, which gives the same results, to the bit.
     """
+
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
 
     def __init__(
         self,

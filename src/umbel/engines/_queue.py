@@ -12,6 +12,8 @@ from umbel.message import Message
 # Replies that came before their turn may take this much memory, and however large they are, so many for each worker.
 _BYTES: Final = 256 * 2**20
 _FOR_EACH_WORKER: Final = 2
+# So many messages to nodes that are busy may be passed over for those behind them.
+_PASSED_OVER: Final = 64
 
 
 class Flight:
@@ -47,6 +49,7 @@ class Queue:
         self._batches = self._drawn = 0
         self._next: Flight | None = None
         self._back: deque[Flight] = deque()
+        self._passed: list[Flight] = []
         self._flying: dict[int, Flight] = {}
         self._cancelled: set[int] = set()
 
@@ -56,16 +59,27 @@ class Queue:
         self._sources.append((self._batches, iter(messages)))
 
     def take(self) -> Flight | None:
-        """Return the message that may go next, if one may."""
+        """Return the message that may go next, if one may: the first to a node that is not busy."""
         if self._back:
             return self._back.popleft()
-        flight = self._peek()
-        if flight is None or not self._window.is_open or flight.node.node_id in self._flying:
-            return None
-        self._next = None
+        for passed in self._passed:
+            if passed.node.node_id not in self._flying:
+                self._passed.remove(passed)
+                return self._go(passed)
+        while self._window.is_open and len(self._passed) < _PASSED_OVER and (flight := self._peek()) is not None:
+            self._next = None
+            self._window.begin(flight.number)
+            if flight.node.node_id not in self._flying and not self._is_passed(flight.node):
+                return self._go(flight)
+            self._passed.append(flight)
+        return None
+
+    def _go(self, flight: Flight) -> Flight:
         self._flying[flight.node.node_id] = flight
-        self._window.begin(flight.number)
         return flight
+
+    def _is_passed(self, node: Node) -> bool:
+        return any(flight.node == node for flight in self._passed)
 
     def _peek(self) -> Flight | None:
         while self._next is None and self._sources:
@@ -95,7 +109,8 @@ class Queue:
     @property
     def is_waited_for(self) -> bool:
         """Whether a reply is still to come."""
-        return any(flight.is_wanted for flight in self._flying.values()) or self._peek() is not None
+        is_wanted = any(flight.is_wanted for flight in self._flying.values())
+        return is_wanted or bool(self._passed) or self._peek() is not None
 
     def cancel(self, message_ids: Iterable[int]) -> None:
         """Give messages up; those that a node is at run on, and nobody waits for them."""
@@ -105,6 +120,9 @@ class Queue:
         for flight in [flight for flight in self._back if not flight.is_wanted]:
             self._back.remove(flight)
             self.end(flight)
+        for flight in [flight for flight in self._passed if flight.message.metadata.message_id in self._cancelled]:
+            self._passed.remove(flight)
+            self._window.end(flight.number, 0)
         if self._next is not None and self._next.message.metadata.message_id in self._cancelled:
             self._next = None
 

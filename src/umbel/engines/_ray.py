@@ -7,8 +7,8 @@ from math import ceil
 from typing import Any, Final
 
 from umbel.engines._batch import Results, Sent, joined, run_batch
+from umbel.engines._contents import KEPT, Version
 from umbel.errors import MissingExtra, UsageError
-from umbel.records import RecordSet, dumps
 
 # A Ray task costs milliseconds, so short messages share one: as many as take about so long, of so many bytes at most.
 _SECONDS: Final = 0.25
@@ -16,8 +16,6 @@ _BYTES: Final = 64 * 2**20
 _MOST: Final = 64
 # From this version on, a cluster that `ray.init` starts asks everyone for a token, unless its user said otherwise.
 _AUTHENTICATES: Final = (2, 59)
-# So many contents are held in the object store for messages to come.
-_KEPT: Final = 4
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,17 @@ class RayTasks:
         self.size = 1
         needs = {"num_cpus": cluster.num_cpus, "num_gpus": cluster.num_gpus, "max_retries": 0}
         self._run = self._ray.remote(**needs)(run_batch)
-        self._contents: dict[tuple[int, int], tuple[RecordSet, Any]] = {}
+        self._contents: dict[int, Any] = {}
         if self._owned:
             weakref.finalize(self, self._ray.shutdown)
 
-    def submit(self, sent: Sent, batch: int, content: RecordSet) -> Any:
-        """Start a task; a content is the same while the messages of one ``batch`` are read."""
-        key = batch, id(content)
-        if key not in self._contents:
-            self._contents[key] = content, self._ray.put(joined(dumps(content)))
-            if len(self._contents) > _KEPT:
+    def submit(self, sent: Sent, version: Version) -> Any:
+        """Start a task over messages that carry one version of a content."""
+        if version.number not in self._contents:
+            self._contents[version.number] = self._ray.put(joined(version.segments))
+            if len(self._contents) > KEPT:
                 del self._contents[next(iter(self._contents))]
-        return self._run.remote(sent, self._contents[key][1])
+        return self._run.remote(sent, self._contents[version.number])
 
     def ready(self, tasks: Iterable[Any], patience: float | None) -> list[Any]:
         """Wait for tasks, at most ``patience`` seconds, and return those that are over."""

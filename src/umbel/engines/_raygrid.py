@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from umbel.app import ClientApp
 from umbel.engines._batch import Bytes, Results, Returned, joined
+from umbel.engines._contents import Version, Versions
 from umbel.engines._crossing import start_of, task_of
 from umbel.engines._population import Population
 from umbel.engines._queue import Flight, Queue
@@ -42,6 +43,9 @@ class RayGrid:
     ``MissingExtra`` when Ray is not installed, and ``UsageError`` for a cluster that is not there or has no room.
     """
 
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
+
     def __init__(
         self,
         client_app: ClientApp,
@@ -60,6 +64,7 @@ class RayGrid:
         self._start = msgspec.msgpack.encode(start_of(client_app, run_config))
         self._tasks = RayTasks(cluster or RayCluster(), workers)
         self._queue = Queue(population.node, self._tasks.room)
+        self._versions = Versions()
         self._running: dict[Any, list[Flight]] = {}
         self._arrived: deque[Message] = deque()
 
@@ -79,8 +84,8 @@ class RayGrid:
         content no container can hold, and ``UsageError`` for a node config that cannot cross.
         """
         while self._arrived or self._queue.is_waited_for:
-            for flights in self._batches():
-                self._running[self._submit(flights)] = flights
+            for flights, version in self._batches():
+                self._running[self._submit(flights, version)] = flights
             if self._running and not self._arrived:
                 self._listen()
             while self._arrived:
@@ -100,36 +105,34 @@ class RayGrid:
         self._tasks.stop(self._running)
         self._running.clear()
 
-    def _batches(self) -> Iterator[list[Flight]]:
+    def _batches(self) -> Iterator[tuple[list[Flight], Version]]:
         """Yield messages for as many tasks as there is room for, spread evenly."""
         room = self._tasks.room - len(self._running)
-        flights = self._taken(room * self._tasks.size)
-        most = ceil(len(flights) / room) if room else 0
-        batch: list[Flight] = []
-        for flight in flights:
-            if batch and (len(batch) == most or not _go_together(batch[0], flight)):
-                yield batch
-                batch = []
-            batch.append(flight)
-        if batch:
-            yield batch
+        taken = self._taken(room * self._tasks.size)
+        most = ceil(len(taken) / room) if room else 0
+        while taken:
+            first, version = taken[0]
+            count = 1
+            while count < min(most, len(taken)) and _go_together(first, version, *taken[count]):
+                count += 1
+            yield [flight for flight, _ in taken[:count]], version
+            taken = taken[count:]
 
-    def _taken(self, most: int) -> list[Flight]:
-        flights: list[Flight] = []
-        while len(flights) < most and (flight := self._queue.take()) is not None:
+    def _taken(self, most: int) -> list[tuple[Flight, Version]]:
+        taken: list[tuple[Flight, Version]] = []
+        while len(taken) < most and (flight := self._queue.take()) is not None:
             if flight.is_late:
                 self._queue.end(flight)
             else:
                 flight.given = time.time()
-                flights.append(flight)
-        return flights
+                taken.append((flight, self._versions.of(flight.message.content, flight.batch)))
+        return taken
 
-    def _submit(self, flights: list[Flight]) -> Any:
+    def _submit(self, flights: list[Flight], version: Version) -> Any:
         tasks = [task_of(flight, self._population, self._seed) for flight in flights]
         states = [self._states.checkout(flight.node.name) for flight in flights]
         kept = [None if is_empty(state) else joined(dumps(state)) for state in states]
-        sent = (self._start, [msgspec.msgpack.encode(task) for task in tasks], kept)
-        return self._tasks.submit(sent, flights[0].batch, flights[0].message.content)
+        return self._tasks.submit((self._start, [msgspec.msgpack.encode(task) for task in tasks], kept), version)
 
     def _listen(self) -> None:
         patience = max(0.0, min(map(_deadline, self._running.values())) - time.time())
@@ -187,6 +190,5 @@ def _deadline(flights: list[Flight]) -> float:
     return last if len(flights) == 1 else min(last, flights[0].given + _TOGETHER)
 
 
-def _go_together(first: Flight, flight: Flight) -> bool:
-    is_shared = flight.message.content is first.message.content and flight.batch == first.batch
-    return is_shared and not (first.is_alone or flight.is_alone)
+def _go_together(first: Flight, version: Version, flight: Flight, other: Version) -> bool:
+    return version.number == other.number and not (first.is_alone or flight.is_alone)

@@ -13,6 +13,7 @@ from umbel.http._calls import BlobState, Call, Hooks, Sink, Source
 from umbel.http._guard import Phase, connection_of
 
 SLICE: Final = 256 * 1024
+BATCH: Final = 2**20
 BYTES: Final = "application/octet-stream"
 
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.ASCII)
@@ -53,7 +54,7 @@ def span(header: str | None, size: int, at: str) -> tuple[int, int]:
         return 0, size
     match = _RANGE.fullmatch(header)
     first, last, tail = match.groups() if match else (None, None, None)
-    if tail is not None and int(tail) > 0:
+    if tail is not None and int(tail) > 0 and size > 0:
         return max(0, size - int(tail)), size
     end = min(size, int(last) + 1) if last else size
     if first is None or not int(first) < end:
@@ -118,20 +119,37 @@ async def receive(request: web.BaseRequest, call: Call, sink: Sink | None, hooks
 
 
 async def _receive(request: web.BaseRequest, call: Call, sink: Sink, hooks: Hooks) -> int:
-    connection = connection_of(request)
+    """Hand the bytes of a body on, a batch at a time; while a batch is written the next one arrives."""
     came = 0
     while True:
-        connection.turn(Phase.BODY)
-        pieces = [await read(request)]
-        connection.turn(Phase.HANDLER)
-        if not pieces[0]:
+        pieces: list[bytes] = []
+        try:
+            is_more = await _collect(request, call, pieces, hooks)
+        finally:
+            # What has come is kept, also if the client is gone or the server ends.
+            if pieces:
+                came += sum(map(len, pieces))
+                await _to_the_end(sink.append(pieces))
+        if not is_more:
             return came
-        came += len(pieces[0])
-        while came < request.content.total_bytes:
-            pieces.append(await read(request))
-            came += len(pieces[-1])
-        await _to_the_end(sink.append(pieces))
-        hooks.progress(call.member, sum(map(len, pieces)))
+
+
+async def _collect(request: web.BaseRequest, call: Call, pieces: list[bytes], hooks: Hooks) -> bool:
+    """Fill ``pieces`` with one batch; False if the body ends with it."""
+    connection = connection_of(request)
+    size = 0
+    connection.turn(Phase.BODY)
+    try:
+        while size < BATCH:
+            piece = await read(request)
+            if not piece:
+                return False
+            pieces.append(piece)
+            size += len(piece)
+            hooks.progress(call.member, len(piece))
+    finally:
+        connection.turn(Phase.HANDLER)
+    return True
 
 
 async def _to_the_end(step: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from umbel.errors import HttpError, UmbelError
+from umbel.http import _buffers
 from umbel.http._faults import answer, of_parser
 from umbel.http._pace import Pace, bytes_taken
 
@@ -24,6 +25,7 @@ class Phase(IntEnum):
     ANSWER = 4  # the client, to take what was sent
 
 
+_CROWD = 64  # new connections after which it is worth it to tidy up
 _AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
 
 
@@ -126,6 +128,7 @@ class Watch:
         self._followed: set[Connection] = set()
         self._admitted: set[Connection] = set()
         self._task: asyncio.Task[None] | None = None
+        self._new = 0
         self.closed = 0
 
     def __len__(self) -> int:
@@ -138,6 +141,7 @@ class Watch:
             return False
         self._by_address[connection.address] = count + 1
         self._admitted.add(connection)
+        self._new += 1
         connection.turn(Phase.HEADER)
         return True
 
@@ -156,14 +160,12 @@ class Watch:
         now = self._loop.time()
         connection.since = now
         match connection.phase:
-            case Phase.IDLE | Phase.HEADER:
+            case Phase.IDLE | Phase.HEADER | Phase.ANSWER:
                 connection.pace = None
             case Phase.HANDLER if connection.pace is not None:
                 connection.pace.rest(now)
             case Phase.BODY if connection.pace is not None:
                 connection.pace.wait(now)
-            case Phase.BODY | Phase.ANSWER:
-                connection.pace = Pace(3 * self._stall, now, self._moved(connection))
         if connection.phase in _AWAITED:
             self._followed.add(connection)
         else:
@@ -187,10 +189,15 @@ class Watch:
             for connection in [each for each in self._followed if not self._is_fine(each, now)]:
                 self.closed += 1
                 connection.abort()
+            if self._new >= _CROWD and not self._followed:
+                self._new = 0
+                _buffers.trim()
 
     def _is_fine(self, connection: Connection, now: float) -> bool:
-        if connection.phase is Phase.HEADER or connection.pace is None:
+        if connection.phase is Phase.HEADER:
             return now - connection.since <= self._stall
+        if connection.pace is None:  # most bodies and answers are over before anyone looks
+            connection.pace = Pace(3 * self._stall, connection.since, self._moved(connection))
         return connection.pace.holds(now, self._moved(connection))
 
     def _moved(self, connection: Connection) -> int:

@@ -4,6 +4,7 @@ import os
 import stat
 import tempfile
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -79,10 +80,15 @@ class Identity:
         return self._private.sign(data)
 
 
+@lru_cache(maxsize=4096)
+def _public(key: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(key)
+
+
 def is_signed(key: bytes, signature: bytes, data: bytes) -> bool:
     """Say whether ``signature`` is that of the owner of the public key ``key`` over ``data``."""
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
+        _public(key).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True

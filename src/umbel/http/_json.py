@@ -34,12 +34,24 @@ def decode(data: bytes, kind: type[T], *, at: str = "body") -> T:
     try:
         value = msgspec.json.decode(data, type=kind)  # first, since it gives up soonest
         _check_depth(data, at)
-        json.loads(data.decode(), object_pairs_hook=_once, parse_int=_integer)
+        if not _is_ours(data, value):
+            _STRICT.decode(data.decode())
     except UnicodeDecodeError as error:
         raise HttpError(f"expected JSON in UTF-8, got {error.reason} at byte {error.start}", at=at) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise HttpError(f"expected JSON of {kind.__name__}, got something else: {error!s:.300}", at=at) from None
     return value
+
+
+def _is_ours(data: bytes, value: object) -> bool:
+    """Say whether a body is the very text that we would write: then there is one reading of it.
+
+    That is so of all that our own clients send, and is quicker to see than that no name comes twice.
+    """
+    try:
+        return msgspec.json.encode(value) == data
+    except (ValueError, OverflowError, RecursionError):
+        return False
 
 
 def _check_depth(data: bytes, at: str) -> None:
@@ -67,3 +79,6 @@ def _integer(digits: str) -> int:
     if len(digits) > _DIGITS or not -_INT64 <= int(digits) < _INT64:
         raise ValueError(f"the integer {digits:.40}, of more than 64 bits")
     return 0
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_once, parse_int=_integer)

@@ -34,6 +34,15 @@ def _table() -> tuple[dict[str, dict[str, Endpoint]], list[tuple[re.Pattern[str]
 _PLAIN, _PATTERNS = _table()
 
 
+#: Where path and query say nothing more.
+_KNOWN: Final = {
+    (method, path): Route(endpoint, {})
+    for path, methods in _PLAIN.items()
+    for method, endpoint in methods.items()
+    if not endpoint.query
+}
+
+
 def route(method: str, target: str) -> Route:
     """Find the endpoint for ``method`` and ``target`` (the path with the query, as sent).
 
@@ -43,11 +52,14 @@ def route(method: str, target: str) -> Route:
         HttpError: for a query that the endpoint does not take.
 
     """
+    known = _KNOWN.get((method, target))
+    if known is not None:
+        return known
     path, _, query = target.partition("?")
     methods, found = _find(path)
     if method not in methods:
-        known = ", ".join(sorted(methods))
-        raise MethodNotAllowed(f"expected one of {known}, got {method:.20}", at=f"{path:.200}")
+        listed = ", ".join(sorted(methods))
+        raise MethodNotAllowed(f"expected one of {listed}, got {method:.20}", at=f"{path:.200}")
     endpoint = methods[method]
     return Route(endpoint, _path_values(found) | _query_values(endpoint, query))
 

@@ -18,6 +18,7 @@ from umbel.http._token import is_loopback
 
 _OWN = ("hello", "openapi")
 _OPTIONAL = ("metrics",)
+_BUFFER = 512 * 1024  # bytes of a body that are read ahead; up to twice as many
 _RELOAD = 5.0  # seconds between two looks at the files of the certificate
 _GRACE = 2.0  # seconds that requests have to be answered when a server ends
 
@@ -40,6 +41,7 @@ class _Manager(web.Server):
             max_headers=64,
             lingering_time=2.0,
             auto_decompress=False,
+            read_bufsize=_BUFFER,
         )
 
 

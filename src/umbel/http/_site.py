@@ -1,6 +1,7 @@
 """One request after the other: found in the table, checked, handed to its handler, answered."""
 
 import asyncio
+import errno
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
@@ -16,6 +17,7 @@ from umbel.errors import (
     NotFound,
     ServerStopping,
     SignatureExpired,
+    StorageFull,
     TooManyRequests,
     UmbelError,
     VersionMismatch,
@@ -80,7 +82,7 @@ class Site:
         except Exception as error:  # noqa: BLE001  # whatever a handler meets, its client learns nothing of the inside
             self._hooks.fault(error)
             _require_unanswered(request, connection)
-            return _faults.answer(None)
+            return _faults.answer(_full(error))
 
     async def _refusal(self, request: web.BaseRequest, connection: Connection, error: UmbelError) -> web.StreamResponse:
         if isinstance(error, AuthError):
@@ -107,6 +109,8 @@ class Site:
         if found.endpoint.name not in self._handlers and found.endpoint.name != "openapi":
             raise NotFound("expected a path that this server answers", at=found.endpoint.path)
         if not found.endpoint.who:
+            if found.endpoint.request is not None and "Umbel-Version" in request.headers:
+                _check_version(request.headers)
             self._by_address.take(connection.address, connection.address)
             return await self._open_call(found, request, connection)
         _check_version(request.headers)
@@ -162,10 +166,11 @@ class Site:
         self._waiting[task] = member
         connection.held = task
         try:
-            await asyncio.wait([task])
-            if task.cancelled():
-                raise ServerStopping("the server waits no more for this: ask again")
-            return task.result()
+            return await task
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise ServerStopping("the server waits no more for this: ask again") from None
         finally:
             task.cancel()
             connection.held = None
@@ -203,6 +208,19 @@ class Site:
             time=self._door.clock.now(),
             skew=self._settings.skew,
         )
+
+
+def _is_cancelled() -> bool:
+    """Say whether this very task is to end, rather than one that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _full(error: Exception) -> StorageFull | None:
+    """Return what a full disk is called: the one fault of a server that a client may wait to see mended."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return StorageFull("the server has no room left on its disk: its operator has to make some", at="server")
 
 
 def _require_unanswered(request: web.BaseRequest, connection: Connection) -> None:

@@ -42,7 +42,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 _BLOB: Final = "/v1/blobs/{digest}"
 _RUN: Final = "/v1/runs/{run}"
 _TOKENS: Final = (errors.TokenUnknown, errors.TokenUsed, errors.TokenExpired, errors.TokenRevoked)
-_LATE: Final = (errors.Fenced, errors.ReplyConflict, errors.BlobMissing, errors.NotFound)
+_LATE: Final = (errors.Fenced, errors.ReplyConflict, errors.BlobMissing, errors.NotFound, errors.BadValue)
 _LARGE: Final = 4 * _KIB * _KIB
 
 #: Every endpoint of a server, in the order of their numbers.
@@ -63,7 +63,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         text="Become a member, with the secret of a join token. Repeating it with the same key changes nothing.",
         request=wire.Join,
         response=wire.Joined,
-        errors=(*_TOKENS, errors.NameTaken, errors.MemberRevoked),
+        errors=(*_TOKENS, errors.NameTaken, errors.MemberRevoked, errors.BadName, errors.BadValue),
     ),
     Endpoint(
         number=3,
@@ -87,7 +87,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         response=wire.Polled,
         limit=1024 * _KIB,
         waits=True,
-        errors=(errors.NodeSuperseded,),
+        errors=(errors.NodeSuperseded, errors.BadValue),
     ),
     Endpoint(
         number=5,
@@ -139,7 +139,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=wire.RunSpec,
         response=wire.RunMade,
         limit=_LARGE,
-        errors=(errors.StrategyError, errors.BlobMissing),
+        errors=(errors.StrategyError, errors.UsageError, errors.BlobMissing, errors.NotFound),
     ),
     Endpoint(
         number=10,
@@ -192,7 +192,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         who=USER,
         request=wire.Resume,
         response=wire.Done,
-        errors=(errors.NotFound, errors.WrongState),
+        errors=(errors.NotFound, errors.WrongState, errors.UsageError),
     ),
     Endpoint(
         number=15,

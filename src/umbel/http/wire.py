@@ -16,7 +16,6 @@ __all__ = [
     "Assignment",
     "Audit",
     "AuditLine",
-    "_Config",
     "Done",
     "EventLine",
     "Events",

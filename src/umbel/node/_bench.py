@@ -42,6 +42,7 @@ class Bench:
         self._place = place
         self._current: Key | None = None
         self._fetching: asyncio.Task[None] | None = None
+        self._killed = False
 
     async def run(self) -> None:
         """Handle messages for ever."""
@@ -54,7 +55,14 @@ class Bench:
             self._stock.board.begin(task)
             await self._handle(task)
             self._current = None
+            await self._tidy()
             self._stock.ring()
+
+    async def _tidy(self) -> None:
+        """Have a process that was killed replaced, in case it had answered before: the next message needs one."""
+        if self._killed:
+            self._killed = False
+            await self._workshop.discard()
 
     def cancel(self, key: Key) -> None:
         """Stop what is done for a message that the spool has forgotten."""
@@ -63,6 +71,7 @@ class Bench:
         if self._fetching is not None:
             self._fetching.cancel()
         else:
+            self._killed = True
             self._workshop.kill()
 
     async def _handle(self, task: Task) -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -29,7 +30,7 @@ from umbel.node._jobs import Job, Loaded, NotLoaded, Outcome, Setup
 from umbel.node._loading import load
 from umbel.node._shelf import name_of
 from umbel.records import RecordSet
-from umbel.records._files import map_file, write
+from umbel.records._files import flush, map_file, write
 from umbel.records._gather import gather
 
 _Put: TypeAlias = Callable[[Sequence[bytes | memoryview]], Part]
@@ -52,7 +53,7 @@ def main(requests: int, responses: int) -> None:
         return
     _say(responses, Loaded(app.message_types))
     while True:
-        _say(responses, handle(app, msgspec.json.decode(lines.get(), type=Job), setup))
+        _say(responses, _handled(app, msgspec.json.decode(lines.get(), type=Job), setup))
 
 
 def _end_with_node() -> None:
@@ -81,6 +82,15 @@ def _say(responses: int, value: object) -> None:
     view = memoryview(_jobs.line(value))
     while view:
         view = view[os.write(responses, view) :]
+
+
+def _handled(app: ClientApp, job: Job, setup: Setup) -> Outcome:
+    try:
+        return handle(app, job, setup)
+    except Exception as error:  # noqa: BLE001 - want of memory, for one, may be met anywhere; the next message may fit
+        traceback.print_exc()
+        reason = _explained("".join(traceback.format_exception_only(error)).strip(), setup.memory)
+        return _jobs.failed(ErrorCode.UNKNOWN, f"expected a message that can be handled, got: {reason:.2000}")
 
 
 def handle(app: ClientApp, job: Job, setup: Setup) -> Outcome:
@@ -154,9 +164,8 @@ def _explained(reason: str, memory: int | None) -> str:
 
 
 def _stored(content: RecordSet, state: RecordSet, job: Job, clock: _Clock) -> Outcome:
-    put = _put(job)
     try:
-        packed = pack(content, put)
+        packed = pack(content, _put(job, durable=False))
     except (RecordError, RecordTypeError) as error:
         return _jobs.failed(
             ErrorCode.BAD_REPLY, f"expected a reply that a file can hold, got one that it cannot: {error}"
@@ -164,7 +173,7 @@ def _stored(content: RecordSet, state: RecordSet, job: Job, clock: _Clock) -> Ou
     except OSError as error:
         return _jobs.failed(ErrorCode.UNKNOWN, f"expected a disk that takes the reply, got: {error}")
     try:
-        kept = None if state == RecordSet() else pack(state, put)
+        kept = None if state == RecordSet() else pack(state, _put(job, durable=True))
     except (RecordError, RecordTypeError) as error:
         fault = f"expected a state that a file can hold in context.state, got one that it cannot: {error}"
         return _jobs.failed(ErrorCode.BAD_REPLY, fault)
@@ -174,8 +183,12 @@ def _stored(content: RecordSet, state: RecordSet, job: Job, clock: _Clock) -> Ou
     return Outcome(packed, kept, seconds=clock.seconds)
 
 
-def _put(job: Job) -> _Put:
-    """Return what puts a blob on the desk, on the disk before it returns. One that was sent to us is only linked."""
+def _put(job: Job, *, durable: bool) -> _Put:
+    """Return what puts a blob on the desk; one that was sent to us is only linked.
+
+    A ``durable`` one is on the disk before it returns. A reply need not be: where power is lost, its digest shows it,
+    and the message is handled again. The state that it leads to is needed when the server has the reply.
+    """
     known = _known(job.content, job.state)
     blobs, desk = Path(job.blobs), Path(job.desk)
 
@@ -185,11 +198,13 @@ def _put(job: Job) -> _Put:
             hasher.update(piece)
         digest = f"blake3:{hasher.hexdigest()}"
         name = name_of(digest)
-        if not (desk / name).exists():
-            if digest in known:
-                os.link(blobs / name, desk / name)
-            else:
-                write(segments, desk / name)
+        there = (desk / name).exists()
+        if not there and digest in known:
+            os.link(blobs / name, desk / name)
+        elif not there:
+            write(segments, desk / name, durable=durable)
+        if durable and (there or digest in known):
+            flush(desk / name)
         return Part(digest, sum(len(segment) for segment in segments))
 
     return put

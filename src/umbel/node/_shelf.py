@@ -73,14 +73,16 @@ class Shelf:
         return Path(tempfile.mkdtemp(dir=self._work))
 
     def adopt(self, desk: Path) -> None:
-        """Move the blobs on a desk, which are on the disk already, to the others; their names are then durable too."""
+        """Move the blobs on a desk to the others and make their names durable.
+
+        The desk stays until it is cleared: a disk that refuses what comes after this is asked for all of it again.
+        """
         names = [path.name for path in desk.iterdir() if _NAME.fullmatch(path.name)]
         for name in names:
             (desk / name).replace(self.blobs / name)
             self._trusted.add(f"blake3:{name}")
         if names:
             sync_folder(self.blobs)
-        self.clear(desk)
 
     def clear(self, desk: Path) -> None:
         """Delete a desk with all that is on it."""

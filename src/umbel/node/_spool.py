@@ -6,9 +6,9 @@
     blobs/ incoming/ work/       see ``_shelf``
 
 All small files carry their digest. A message is finished when the rename of its run's file says so, which makes the
-reply and the state visible at one instant; their blobs are on the disk before. So a crash leaves a message finished or
-not begun. A state counts once the server has counted the reply that it came with, and is given up with a reply that
-did not count.
+reply and the state visible at one instant; the blobs of the state are on the disk before, and those of the reply are
+found to be damaged if they are not. So a crash leaves a message finished or not begun. A state counts once the server
+has counted the reply that it came with, and is given up with a reply that did not count.
 """
 
 import fcntl
@@ -31,6 +31,8 @@ _Key: TypeAlias = tuple[int, int]  # run and message
 _FOLDERS: Final = ("tasks", "runs", "damaged")
 # So many runs have the blobs of their newest instruction kept: an evaluation or the next round may ask for them again.
 _WARM: Final = 2
+# For so many acknowledged messages the state before them is kept: the train and the evaluate message of a round.
+_UNDO: Final = 2
 # So many acknowledged messages are remembered by a run, in case their instructions outlive a crash.
 _DONE: Final = 16
 
@@ -42,14 +44,26 @@ class Finished(msgspec.Struct, frozen=True):
     state: Content | None
 
 
+class _Before(msgspec.Struct, frozen=True):
+    """The state that a run had here before a message that was acknowledged since."""
+
+    message: int
+    state: Content | None
+
+
 class _Run(msgspec.Struct, frozen=True):
-    """What a run has on this node: the state that counts, what follows from it, and what was finished before."""
+    """What a run has on this node: the state that counts, what follows from it, and what was finished before.
+
+    ``undo`` is for a server that has lost, with its power, a reply that it had acknowledged: it asks again, and what
+    was made from the same state are the same bytes.
+    """
 
     run: int
     state: Content | None = None
     finished: tuple[Finished, ...] = ()
     done: tuple[int, ...] = ()
     warm: tuple[str, ...] = ()
+    undo: tuple[_Before, ...] = ()
 
     @property
     def newest(self) -> Content | None:
@@ -58,7 +72,8 @@ class _Run(msgspec.Struct, frozen=True):
     def digests(self) -> Iterator[str]:
         """Yield all blobs that the run cannot do without."""
         answers = (each.answer.content for each in self.finished)
-        for content in (self.state, *answers, *(each.state for each in self.finished)):
+        states = (*(each.state for each in self.finished), *(each.state for each in self.undo))
+        for content in (self.state, *answers, *states):
             yield from blobs_of(content) if content is not None else ()
 
 
@@ -182,7 +197,7 @@ class Spool:
         if any(_key(each.answer) == key for each in run.finished):
             self._store(msgspec.structs.replace(run, finished=tuple(_renumbered(run.finished, task))))
         elif task.message in run.done:
-            self._store(msgspec.structs.replace(run, done=tuple(each for each in run.done if each != task.message)))
+            self._store(_undone(run, task.message))
         _sealed.write(self._task_file(key), task, durable=False)
         self._tasks[key] = task
 
@@ -273,7 +288,8 @@ class Spool:
         rest = tuple(each for each in run.finished if each is not mine)
         behind = (*run.done, answer.message)[-_DONE:] if done else run.done
         state = mine.state if counted else run.state
-        self._store(msgspec.structs.replace(run, state=state, finished=rest, done=behind))
+        undo = (*run.undo, _Before(answer.message, run.state))[-_UNDO:] if counted else run.undo
+        self._store(msgspec.structs.replace(run, state=state, finished=rest, done=behind, undo=undo))
 
     def _forget(self, key: _Key) -> None:
         self._tasks.pop(key, None)
@@ -364,6 +380,16 @@ def _answer(task: Task, outcome: Outcome) -> Answer:
         error_reason=outcome.error_reason,
         seconds=outcome.seconds,
     )
+
+
+def _undone(run: _Run, message: int) -> _Run:
+    """Return the run as it was before a message that was acknowledged, if that is known; otherwise as it is."""
+    done = tuple(each for each in run.done if each != message)
+    numbers = [each.message for each in run.undo]
+    if message not in numbers:
+        return msgspec.structs.replace(run, done=done)
+    place = numbers.index(message)
+    return msgspec.structs.replace(run, state=run.undo[place].state, undo=run.undo[:place], done=done)
 
 
 def _renumbered(finished: Iterable[Finished], task: Task) -> Iterator[Finished]:

@@ -34,6 +34,10 @@ class Workshop:
         """Stop what is being handled."""
         self._worker.kill()
 
+    async def discard(self) -> None:
+        """End the process; the next message is handled by a new one."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.stop)
+
     def close(self) -> None:
         """End the process."""
         self._worker.kill()

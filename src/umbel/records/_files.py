@@ -35,15 +35,19 @@ def save(records: RecordSet | ParametersRecord, path: str | os.PathLike[str]) ->
     write(dumps(records), path)
 
 
-def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str]) -> None:
-    """Write ``segments`` one after the other to ``path``, whole or not at all."""
+def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str], *, durable: bool = True) -> None:
+    """Write ``segments`` one after the other to ``path``, whole or not at all.
+
+    Unless it is ``durable``, that holds for a crash of this process, and not for a loss of power.
+    """
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:_SHOWN]}.", suffix=".tmp", dir=target.parent)
     try:
         try:
             os.fchmod(descriptor, 0o666 & ~_umask())
             _write(descriptor, gather(segments))
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         Path(name).replace(target)
@@ -52,7 +56,8 @@ def write(segments: Iterable[bytes | memoryview], path: str | os.PathLike[str]) 
         with suppress(OSError):
             Path(name).unlink()
         raise
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
 
 
 def load(path: str | os.PathLike[str], *, expect: str | None = None) -> RecordSet:
@@ -112,6 +117,15 @@ def _write_batch(descriptor: int, batch: list[bytes | memoryview]) -> None:
             written -= len(batch.pop(0))
         if batch:
             batch[0] = memoryview(batch[0])[written:]
+
+
+def flush(path: Path) -> None:
+    """Flush a file that was written before to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

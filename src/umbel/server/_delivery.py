@@ -2,19 +2,21 @@
 
 import asyncio
 import math
-import time
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 import sqlalchemy as sa
 
+from umbel import _clock
 from umbel.errors import WrongState
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Poll, Polled, Replied, Task
+from umbel.server._claims import check_answer, check_description, reason_of, seconds_of
 from umbel.server._desk import Box, Desk, Key, key_of
 from umbel.server._exchange import Exchange, fate_of, lost
 from umbel.server._keeper import Keeper
+from umbel.server._plans import Fate
 from umbel.server._presence import Presence
 from umbel.server._registry import Registry
 from umbel.store import members, messages, replies
@@ -36,6 +38,7 @@ class Delivery:
         self._desk = desk
         self._registry = registry
         self._presence = presence
+        self._renewals: set[asyncio.Task[None]] = set()
 
     async def poll(self, member: int, poll: Poll, hold: float) -> Polled:
         """Answer a poll: work, or what the node may forget, or nothing after ``hold`` seconds."""
@@ -50,6 +53,7 @@ class Delivery:
         known, types = self._registry.get(member), tuple(poll.types)
         if (known.app, known.types, known.release) == (poll.app, types, poll.release):
             return
+        check_description(poll.app, types, poll.release)
         await self._keeper.commit(
             lambda connection: members.describe(connection, member, app=poll.app, types=types, release=poll.release)
         )
@@ -61,6 +65,13 @@ class Delivery:
         missing = box.take_stock(poll.holding)
         if not missing:
             return
+        renewal = asyncio.get_running_loop().create_task(self._renewed(member, missing))
+        self._renewals.add(renewal)
+        renewal.add_done_callback(self._renewals.discard)
+        # A poll that is cut off must not leave the desk with a number that the ledger has left behind.
+        await asyncio.shield(renewal)
+
+    async def _renewed(self, member: int, missing: list[Task]) -> None:
         try:
             renewed = await self._keeper.commit(lambda connection: _raise_fences(connection, member, missing))
         except BaseException:
@@ -88,6 +99,7 @@ class Delivery:
     async def reply(self, member: int, answer: Answer) -> Replied:
         """Keep a reply; it counts if its message is open and it came under the last number given."""
         self._presence.seen(member)
+        check_answer(answer)
         key = (answer.run, answer.message)
         task = self._desk.find(member, key)
         reply = self._reply(answer, task)
@@ -98,11 +110,11 @@ class Delivery:
         )
         failpoint("server.reply-stored")
         if task is not None:
-            self._settle(key, reply, accepted)
+            self._settle(key, reply, accepted, now)
         return Replied(counted=accepted.counted, reason=accepted.reason)
 
     def _reply(self, answer: Answer, task: Task | None) -> replies.Reply:
-        seconds = dict(answer.seconds)
+        seconds = seconds_of(answer)
         handed = self._desk.handed((answer.run, answer.message))
         if task is not None and handed is not None:
             seconds = {"queued": max(0.0, handed - task.created_at), **seconds}
@@ -112,31 +124,33 @@ class Delivery:
             fence=answer.fence,
             content=answer.content,
             error_code=answer.error_code,
-            error_reason=answer.error_reason,
+            error_reason=reason_of(answer),
             received=0 if answer.content is None else answer.content.size,
             seconds=seconds,
         )
 
     def _time_of(self, member: int, task: Task | None) -> float:
         """Return when a reply came, for its time to live: as long as bytes of a node move, that does not run out."""
-        now = time.time()
+        now = _clock.now()
         if task is not None and self._presence.is_moving(member):
             return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
 
-    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted) -> None:
+    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted, now: float) -> None:
         if accepted.counted:
-            self._exchange.settle(key, fate_of(reply), answered=True)
+            self._exchange.settle(key, fate_of(reply, now), answered=True)
         else:
             self._exchange.settle(key, lost(key[1], accepted.reason))
 
     async def sweep(self) -> None:
         """Give up what silent nodes hold, and what nobody answers in its time."""
-        now = time.time()
+        now = _clock.now()
         for box in list(self._desk.boxes()):
             member = box.member
             open_ = self._desk.of_node(member)
-            if self._presence.is_silent(member):
+            if self._registry.find(member) is None:
+                await self.revoked(member)  # a round that was being planned asked it still
+            elif self._presence.is_silent(member):
                 since = self._presence.seconds_silent(member)
                 await self._lose(open_, _SILENT.format(name=self._registry.name(member), seconds=since))
             elif not self._presence.is_moving(member):
@@ -153,8 +167,12 @@ class Delivery:
         keys = [key_of(task) for task in tasks]
         if not keys:
             return
-        for key in await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason)):
+        gone = await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason))
+        for key in gone:
             self._exchange.settle(key, lost(key[1], reason))
+        for key in set(keys).difference(gone):
+            # The ledger knows better: it was answered, or given up, and the run may not have heard of that.
+            self._exchange.settle(key, Fate(key[1], stored=True))
 
 
 def _raise_fences(connection: sa.Connection, member: int, tasks: list[Task]) -> list[Task]:

@@ -5,10 +5,10 @@ desk, and whoever changes what is durable does so before telling the desk.
 """
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
+from umbel import _clock
 from umbel.errors import NodeSuperseded
 from umbel.http.wire import Assignment, Task
 
@@ -81,7 +81,7 @@ class Box:
 
     def take(self) -> list[Task]:
         """Hand out as many messages as there is room for, the oldest first."""
-        taken, now = [], time.time()
+        taken, now = [], _clock.now()
         while self.room > 0 and self.ready:
             key = next(iter(self.ready))
             self.out[key] = self.ready.pop(key)
@@ -165,7 +165,7 @@ class Desk:
     def find(self, member: int, key: Key) -> Task | None:
         """Return an open message of a node."""
         box = self.box(member)
-        return box.out.get(key) or box.ready.get(key)
+        return box.out.get(key) or box.ready.get(key) or box.renewing.get(key)
 
     def close(self, key: Key, *, answered: bool = False) -> Task | None:
         """Take a message away: it is answered, lost or cancelled. Return it, or None if it was not open."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from umbel.errors import UmbelError
+from umbel.errors import StoreError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.history import RoundReport
 from umbel.message import MessageType
@@ -38,7 +38,8 @@ class Driver:
     """Drives one run from where the ledger says it is until it is complete, fails, or is asked to stop.
 
     Each completed round is in the ledger, and its blobs on the disk, before anyone hears of it. What goes wrong ends
-    the run with the whole reason, and the run can be resumed; it never ends the server.
+    the run with the whole reason, and the run can be resumed; it never ends the server. Only what the server's own disk
+    refuses does not end a run: ``ended`` is told of it, and the run can go on when that is mended.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Driver:
         metrics: Metrics,
         *,
         folder: Path,
-        ended: Callable[[], object],
+        ended: Callable[[StoreError | None], object],
     ) -> None:
         self._journal = journal
         self._grid = grid
@@ -74,19 +75,29 @@ class Driver:
         return not self._thread.is_alive()
 
     def _drive(self) -> None:
+        trouble: StoreError | None = None
+        try:
+            self._attempt()
+        except StoreError as error:
+            trouble = error
+        finally:
+            self._ended(trouble)
+
+    def _attempt(self) -> None:
         try:
             with scratch(self._folder), closing(self._grid):
                 self._loop()
         except Halted:
             self._journal.halted()
             self._say("halted", "is left where it can go on")
+        except StoreError as error:
+            self._say("waits", f"waits for the disk: {error}", reason=str(error))
+            raise
         except UmbelError as error:
             self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - the reason of a failed run is for its owner, whatever it is
             self._fail(f"{type(error).__name__}: {error}")
-        finally:
-            self._log.end()
-            self._ended()
+        self._log.end()
 
     def _fail(self, reason: str) -> None:
         self._journal.failed(reason, list(self._outcomes()))

@@ -1,11 +1,11 @@
 """Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
+from umbel import _clock
 from umbel.context import derive_seed
 from umbel.envelope import Content
 from umbel.failpoint import failpoint
@@ -110,23 +110,26 @@ class Exchange:
         found = self._keeper.read(lambda connection: messages.phase(connection, run, number, message_type))
         if found is None:
             return None
-        settled = [_settled(row) for row in found.messages if row.status != _OPEN]
+        came = self._keeper.read(lambda connection: replies.times(connection, run, number, message_type))
+        gone = [lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP]
+        answered = {row.message for row in found.messages if row.status not in (_OPEN, *_GIVEN_UP)}
+        there = [Fate(message, stored=True, at=at) for message, at in came.items() if message in answered]
         roster = tuple(Node(name, number) for name, number in found.roster)
         sent = 0 if found.content is None else found.content.size
-        return Phase(roster, settled, sent)
+        return Phase(roster, found.created_at, sent, (*gone, *there))
 
     def answer(self, run: int, fate: Fate) -> Fate:
         """Return a fate with what the ledger has as its answer."""
         given = self._keeper.read(lambda connection: replies.of_message(connection, run, fate.message))
-        return lost(fate.message, _NO_ANSWER) if given is None else _fate(given, fate.seconds)
+        return lost(fate.message, _NO_ANSWER) if given is None else _fate(given, fate.seconds, fate.at)
 
     def blob(self, digest: str) -> object:
         """Return the bytes of a blob, mapped."""
         return self._keeper.blob(digest)
 
-    def plan(self, commission: Commission, content: RecordSet, make: Callable[[Content], messages.Plan]) -> int:
-        """Plan a phase in one transaction, let the nodes have its messages, and return the size of each in bytes."""
-        now, present = time.time(), self._keeper.present
+    def plan(self, commission: Commission, content: RecordSet, make: Callable[[Content], messages.Plan]) -> Phase:
+        """Plan a phase in one transaction, let the nodes have its messages, and return it."""
+        now, present = _clock.now(), self._keeper.present
 
         def write(packed: Content) -> messages.Plan:
             plan = make(packed)
@@ -142,7 +145,7 @@ class Exchange:
         ]
         tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
         self._loop.call_soon_threadsafe(self._open, tasks)
-        return plan.content.size
+        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.content.size)
 
     def reopen(
         self,
@@ -185,21 +188,17 @@ class Exchange:
         self.cancel(run, [message for _, message in self.on_loop(lambda: self._desk.of_run(run))], reason)
 
 
-def fate_of(reply: replies.Reply) -> Fate:
-    """Return the fate of a message that was answered; an answer that carries much waits in the ledger."""
+def fate_of(reply: replies.Reply, at: float) -> Fate:
+    """Return the fate of a message that was answered at a time; an answer that carries much waits in the ledger."""
     parts = () if reply.content is None else (reply.content.rest, *(named.part for named in reply.content.records))
     if sum(len(part.data or b"") for part in parts) > _CARRIED:
-        return Fate(reply.message, seconds=reply.seconds, stored=True)
-    return _fate(reply, reply.seconds)
+        return Fate(reply.message, seconds=reply.seconds, stored=True, at=at)
+    return _fate(reply, reply.seconds, at)
 
 
-def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None) -> Fate:
+def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None, at: float) -> Fate:
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    return Fate(given.message, given.content, code, given.error_reason or "", seconds)
-
-
-def _settled(row: messages.Row) -> Fate:
-    return lost(row.message, row.reason) if row.status in _GIVEN_UP else Fate(row.message, stored=True)
+    return Fate(given.message, given.content, code, given.error_reason or "", seconds, at=at)
 
 
 def lost(message: int, reason: str) -> Fate:

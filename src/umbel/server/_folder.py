@@ -41,6 +41,7 @@ class Folder:
         self.scratch = path / "scratch"
         self.keys = path / "keys"
         self.about = path / "server.json"
+        self.boot = path / "boot"
         self.operator = self.keys / _OPERATOR
         for folder in (path, self.blobs, self.uploads, self.scratch, self.keys):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,16 +6,18 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from umbel import _clock
 from umbel.envelope import unpack
 from umbel.errors import RecordError, RecordTypeError, StoreError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
-from umbel.message import Error, ErrorCode, Message
+from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.server._exchange import Exchange
 from umbel.server._plans import Commission, Fate, Note, Phase
 from umbel.store.messages import Ask, Plan
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
+_NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 _GIVEN_UP: Final = "the loop gave it up"
 
 
@@ -27,8 +29,8 @@ class NetworkGrid:
     """Implements ``umbel.grid.Grid`` for one run of a server; used by the thread that drives the run.
 
     Everything that is asked is in the ledger before a node can see it, with the nodes there were; so a phase that is
-    planned already is taken up where it is. ``previous`` are the nodes of the last phase that was planned, None before
-    the first. ``halt`` ends every wait with ``Halted``.
+    planned already is taken up where it is, replies in the order in which they came. ``previous`` are the nodes of the
+    last phase that was planned, None before the first. ``halt`` ends every wait with ``Halted``.
     """
 
     def __init__(self, exchange: Exchange, commission: Commission, previous: Iterable[int] | None) -> None:
@@ -75,17 +77,18 @@ class NetworkGrid:
         _number, message_type, roster = self._offered
         names = {node.node_id: node.name for node in roster}
         self._open = {message.metadata.message_id: message for message in messages}
-        sent = self._plan(self._open) if self._phase is None else self._phase.sent
+        self._phase = self._phase or self._plan(self._open)
         self._names = {number: names[message.metadata.dst_node_id] for number, message in self._open.items()}
+        sent = self._phase.sent
         self.notes.update(((message_type, name), Note(number, sent)) for number, name in self._names.items())
-        for fate in () if self._phase is None else self._phase.settled:
+        for fate in self._phase.settled:
             self._inbox.put(fate)
         self._previous = frozenset(names)
 
-    def _plan(self, asked: Mapping[int, Message]) -> int:
-        if not asked:
-            return 0
+    def _plan(self, asked: Mapping[int, Message]) -> Phase:
         number, message_type, roster = self._offered
+        if not asked:
+            return Phase(roster, _clock.now(), 0)
         first = next(iter(asked.values()))
         make = partial(
             Plan,
@@ -129,14 +132,31 @@ class NetworkGrid:
         return found
 
     def _reply(self, message: Message, fate: Fate) -> Message:
-        now = message.metadata.created_at  # whether it came in time was decided when it came
+        metadata = self._metadata(message.metadata, fate)
         if fate.content is None:
-            return message.create_error_reply(Error(fate.error_code, fate.reason), now=now)
+            return Message(metadata, error=Error(fate.error_code, fate.reason))
         try:
-            return message.create_reply(unpack(fate.content, self._exchange.blob), now=now)
+            return Message(metadata, unpack(fate.content, self._exchange.blob))
         except (RecordError, RecordTypeError, StoreError) as error:
             fault = f"expected a reply that can be read, got one that cannot: {error}"
-            return message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault), now=now)
+            return Message(metadata, error=Error(ErrorCode.BAD_REPLY, fault))
+
+    def _metadata(self, asked: Metadata, fate: Fate) -> Metadata:
+        """Return where a reply comes from, when it came, and what is left of its message's time to live."""
+        planned = 0.0 if self._phase is None else self._phase.at
+        # Whether it came in time was decided when it came.
+        taken = min(max(0.0, fate.at - planned), asked.ttl * _NEARLY_ALL) if fate.at else 0.0
+        return Metadata(
+            run_id=asked.run_id,
+            message_id=0,
+            src_node_id=asked.dst_node_id,
+            dst_node_id=asked.src_node_id,
+            reply_to_message=asked.message_id,
+            group_id=asked.group_id,
+            ttl=asked.ttl - taken,
+            message_type=asked.message_type,
+            created_at=fate.at or asked.created_at,
+        )
 
     def _require_running(self) -> None:
         if self._halted:

@@ -70,7 +70,7 @@ class RunEndpoints:
 
     async def submit(self, call: Call) -> wire.RunMade:
         """Accept a run."""
-        return await self._runs.submit(call.member, call.body)
+        return await self._runs.submit(call.member, call.body, self._registry.actor(call.member))
 
     async def list(self, call: Call) -> wire.Runs:
         """List runs."""
@@ -101,12 +101,12 @@ class RunEndpoints:
 
     async def stop(self, call: Call) -> wire.Done:
         """Stop a run."""
-        await self._runs.stop((await self._find(call)).id)
+        await self._runs.stop((await self._find(call)).id, self._registry.actor(call.member))
         return wire.Done()
 
     async def resume(self, call: Call) -> wire.Done:
         """Let a run go on."""
-        await self._runs.resume((await self._find(call)).id, call.body.rounds)
+        await self._runs.resume((await self._find(call)).id, call.body.rounds, self._registry.actor(call.member))
         return wire.Done()
 
     def all(self) -> Handlers:

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
-from umbel.errors import StoreError
+from umbel.errors import LedgerDamaged, LedgerFailed, StoreError
 from umbel.http import WARNING_DAYS, Certificate
 from umbel.server._delivery import Delivery
 from umbel.server._keeper import Keeper
 from umbel.server._registry import Registry
-from umbel.store import Uploads, members
+from umbel.store import members
 
 _LOG: Final = logging.getLogger("umbel.server")
 _SWEEP: Final = 1.0  # seconds from one look at the nodes to the next
@@ -24,16 +25,16 @@ class Housekeeping:
     def __init__(
         self,
         keeper: Keeper,
-        uploads: Uploads,
         delivery: Delivery,
         registry: Registry,
         certificate: Certificate | None,
+        fatal: Callable[[StoreError], object],
     ) -> None:
         self._keeper = keeper
-        self._uploads = uploads
         self._delivery = delivery
         self._registry = registry
         self._certificate = certificate
+        self._fatal = fatal
         self._seen: frozenset[str] = frozenset()
         self._passes = 0
 
@@ -46,6 +47,9 @@ class Housekeeping:
                 if time.monotonic() >= due:
                     due = time.monotonic() + _COLLECT
                     await self.collect()
+            except (LedgerDamaged, LedgerFailed) as error:
+                self._fatal(error)
+                return
             except StoreError as error:
                 _LOG.error("housekeeping will be tried again: %s", error)
             await asyncio.sleep(_SWEEP)
@@ -56,13 +60,13 @@ class Housekeeping:
         await self._keeper.commit(lambda connection: members.touch(connection, seen))
         self._seen = await asyncio.to_thread(self._keeper.collect, self._seen)
         if self._passes % _STALE == 0:
-            await asyncio.to_thread(self._uploads.sweep)
+            await asyncio.to_thread(self._keeper.uploads.sweep)
         self._passes += 1
         if self._certificate is not None:
-            self._renew(self._certificate)
+            _warn(self._certificate)
 
-    def _renew(self, certificate: Certificate) -> None:
-        """Show the certificate that is in the files now, and warn of one that ends soon."""
-        certificate.reload()
-        if certificate.days_left() < WARNING_DAYS:
-            _LOG.warning("the certificate ends in %.0f days: put a new one in its place", certificate.days_left())
+
+def _warn(certificate: Certificate) -> None:
+    """Warn of a certificate that ends soon."""
+    if certificate.days_left() < WARNING_DAYS:
+        _LOG.warning("the certificate ends in %.0f days: put a new one in its place", certificate.days_left())

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from umbel.envelope import Content, unpack
-from umbel.errors import UsageError
+from umbel.errors import StrategyError, UsageError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.history import RoundReport
@@ -26,9 +26,16 @@ _NAME = "name"
 
 
 def strategy_of(spec: RunSpec) -> Strategy:
-    """Make the strategy that a run names; raises ``StrategyError`` for one that cannot be."""
+    """Make the strategy that a run names; raises ``StrategyError`` for one that cannot be, or not over a network."""
     options = {key: value for key, value in spec.strategy.items() if key != _NAME}
-    return named(str(spec.strategy.get(_NAME, "")), options)
+    strategy = named(str(spec.strategy.get(_NAME, "")), options)
+    if strategy.policy.overlap is not None:
+        raise StrategyError(
+            f"{strategy.name} asks nodes while others train, which a server cannot yet: choose a strategy of rounds, "
+            "or run it without a server",
+            at="strategy",
+        )
+    return strategy
 
 
 def initial_of(content: RecordSet) -> ParametersRecord:

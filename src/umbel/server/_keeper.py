@@ -14,8 +14,9 @@ from umbel.envelope import Content, pack
 from umbel.errors import BlobMissing
 from umbel.failpoint import failpoint
 from umbel.records import RecordSet
+from umbel.server._answers import Answers
 from umbel.server._metrics import Metrics
-from umbel.store import Blobs, Ledger, collect, references
+from umbel.store import Blobs, Ledger, Uploads, collect, references
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 3
@@ -25,11 +26,13 @@ Operation = Callable[[sa.Connection], _T]
 class Keeper:
     """The ledger and the blobs of a server. Safe to use from any thread; every change waits until it is on disk."""
 
-    def __init__(self, ledger: Ledger, blobs: Blobs, metrics: Metrics) -> None:
+    def __init__(self, ledger: Ledger, blobs: Blobs, uploads: Uploads, metrics: Metrics) -> None:
         self._ledger = ledger
-        self._blobs = blobs
+        self.blobs = blobs
+        self.uploads = uploads
         self._metrics = metrics
         self._later = ThreadPoolExecutor(1, "umbel-blobs")
+        self._answers = Answers()
 
     def close(self) -> None:
         """Finish what is to be done soon."""
@@ -45,7 +48,9 @@ class Keeper:
 
     async def commit(self, operation: Operation[_T]) -> _T:
         """Do the same on the event loop, which goes on meanwhile."""
-        return await asyncio.wrap_future(self._write(operation))
+        waiting: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._write(operation).add_done_callback(lambda done: self._answers.give(waiting, done))
+        return await waiting
 
     async def look(self, operation: Operation[_T]) -> _T:
         """Do as ``read``, on the event loop, which goes on meanwhile."""
@@ -64,8 +69,8 @@ class Keeper:
         """
         for _ in range(_ATTEMPTS):
             with suppress(BlobMissing):
-                return use(pack(content, self._blobs.put))
-        return use(pack(content, self._blobs.put))
+                return use(pack(content, self.blobs.put))
+        return use(pack(content, self.blobs.put))
 
     def needed(self, run: int) -> dict[str, int]:
         """Return the digests that a run needs, with their sizes."""
@@ -84,16 +89,16 @@ class Keeper:
 
     def _delete(self, digest: str, connection: sa.Connection) -> None:
         if references.unreferenced(connection, [digest]):
-            self._blobs.delete(digest)
+            self.blobs.delete(digest)
 
     def collect(self, seen: frozenset[str]) -> frozenset[str]:
         """Delete the blobs that nothing needs now, nor did in the pass before; return what to look at next time."""
-        return collect(self._ledger, self._blobs, seen=seen).seen
+        return collect(self._ledger, self.blobs, seen=seen).seen
 
     def present(self, digest: str) -> int | None:
         """Return the size of a blob, or None if there is no such blob."""
-        return self._blobs.has(digest)
+        return self.blobs.has(digest)
 
     def blob(self, digest: str) -> Any:
         """Return the bytes of a blob, mapped if the store can."""
-        return self._blobs.get(digest)
+        return self.blobs.get(digest)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from umbel.errors import BadSignature
 from umbel.http import is_signed, wire
+from umbel.server._claims import check_description
 from umbel.server._diary import note
 from umbel.server._keeper import Keeper
 from umbel.server._registry import Registry
@@ -27,6 +28,7 @@ class Members:
 
     async def join(self, body: wire.Join, address: str) -> wire.Joined:
         """Let a member in whose token says so."""
+        check_description(body.app, body.types, body.release)
         arrival = members.Arrival(
             body.secret, body.key, body.kind, body.name, body.app, tuple(body.types), body.release
         )
@@ -39,7 +41,7 @@ class Members:
         """Give a member a new key; raises ``BadSignature`` unless it shows that it has the new one."""
         if not is_signed(body.key, body.proof, _rotation(number, audience)):
             raise BadSignature("expected a signature by the new key over the member and the audience", at="proof")
-        actor = self._actor(number)
+        actor = self._registry.actor(number)
 
         def change(connection: sa.Connection) -> members.Member:
             member = members.rotate(connection, number, body.key)
@@ -52,7 +54,7 @@ class Members:
 
     async def revoke(self, number: int, by: int) -> members.Member:
         """Exclude a member, at once."""
-        actor = self._actor(by)
+        actor = self._registry.actor(by)
 
         def change(connection: sa.Connection) -> members.Member:
             member = members.revoke(connection, number, time.time())
@@ -67,7 +69,7 @@ class Members:
 
     async def make_token(self, body: wire.TokenRequest, by: int) -> wire.TokenMade:
         """Make a join token."""
-        actor, now = self._actor(by), time.time()
+        actor, now = self._registry.actor(by), time.time()
 
         def change(connection: sa.Connection) -> members.NewToken:
             made = members.new_token(connection, body.kind, uses=body.uses, expires_at=now + body.valid, now=now)
@@ -83,7 +85,7 @@ class Members:
 
     async def revoke_token(self, token: int, by: int) -> wire.Done:
         """Take a token back."""
-        actor = self._actor(by)
+        actor = self._registry.actor(by)
 
         def change(connection: sa.Connection) -> None:
             members.revoke_token(connection, token)
@@ -95,10 +97,6 @@ class Members:
     async def entries(self, after: int) -> list[audit.Entry]:
         """Return entries of the audit log after a number."""
         return await self._keeper.look(lambda connection: audit.entries(connection, after=after))
-
-    def _actor(self, number: int) -> str:
-        member = self._registry.get(number)
-        return f"{self._registry.kind(member)} {member.name}"
 
 
 def _rotation(member: int, audience: str) -> bytes:

@@ -22,7 +22,8 @@ class Commission(NamedTuple):
 class Fate(NamedTuple):
     """What became of a message: content, or an error and why; and where the node's seconds went, if that is known.
 
-    One that is ``stored`` says only that there is an answer, which is in the ledger.
+    ``at`` is when an answer came, in seconds since 1970. One that is ``stored`` says only that there is an answer:
+    it is in the ledger.
     """
 
     message: int
@@ -31,14 +32,19 @@ class Fate(NamedTuple):
     reason: str = ""
     seconds: Mapping[str, float] | None = None
     stored: bool = False
+    at: float = 0.0
 
 
 class Phase(NamedTuple):
-    """A phase that is planned: the nodes there were, the fates that are known, and the bytes that each was sent."""
+    """A phase that is planned: the nodes there were, when it was planned, and the bytes that each was sent.
+
+    ``settled`` are the fates that are known, in the order in which they came to be.
+    """
 
     roster: Sequence[Node]
-    settled: Sequence[Fate]
+    at: float
     sent: int
+    settled: Sequence[Fate] = ()
 
 
 class Note(NamedTuple):

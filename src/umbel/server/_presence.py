@@ -17,11 +17,9 @@ class Presence:
         self._seen: dict[int, float] = {}
         self._moved: dict[int, float] = {}
 
-    def seen(self, member: int) -> bool:
-        """Take note of a poll; return whether it is the first since the start, or since the node was silent."""
-        fresh = not self.is_here(member)
+    def seen(self, member: int) -> None:
+        """Take note of a poll."""
         self._seen[member] = self._clock()
-        return fresh
 
     def moved(self, member: int) -> None:
         """Take note of bytes of a body, going either way."""

@@ -41,6 +41,11 @@ class Registry:
         """Return what a member may do: "node", "user" or "operator"."""
         return "operator" if member.id == self._operator else member.kind
 
+    def actor(self, number: int) -> str:
+        """Return what the audit log calls a member."""
+        member = self.get(number)
+        return f"{self.kind(member)} {member.name}"
+
     def name(self, number: int) -> str:
         """Return what people call a member."""
         return self.get(number).name

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,9 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
+from umbel import _clock
 from umbel.envelope import Content, unpack
-from umbel.errors import UsageError, WrongState
+from umbel.errors import LedgerDamaged, LedgerFailed, StoreError, UsageError, WrongState
 from umbel.failpoint import failpoint
 from umbel.history import RoundReport
 from umbel.http import wire
@@ -24,10 +26,11 @@ from umbel.server._journal import Journal, initial_of, strategy_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
 from umbel.server._metrics import Metrics
-from umbel.store import messages, runs
+from umbel.store import audit, messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
+_MENDING: Final = 5.0  # seconds until a run is tried again that the disk has stopped
 _LEAVING: Final = 5.0  # seconds that a driver has to end after it said so
 _LOGS: Final = 16  # of runs that have ended, for whoever still watches
 
@@ -39,7 +42,15 @@ class Runs:
     """
 
     def __init__(
-        self, keeper: Keeper, exchange: Exchange, metrics: Metrics, folder: Path, *, keep: int | None, hold: float
+        self,
+        keeper: Keeper,
+        exchange: Exchange,
+        metrics: Metrics,
+        folder: Path,
+        *,
+        keep: int | None,
+        hold: float,
+        fatal: Callable[[StoreError], object],
     ) -> None:
         self._keeper = keeper
         self._exchange = exchange
@@ -47,6 +58,9 @@ class Runs:
         self._folder = folder
         self._keep = keep
         self._hold = hold
+        self._fatal = fatal
+        self._again: set[asyncio.Task[None]] = set()
+        self._halting = False
         self._loop = asyncio.get_running_loop()
         self._drivers: dict[int, Driver] = {}
         self._journals: dict[int, Journal] = {}
@@ -56,15 +70,14 @@ class Runs:
         """Let every run go on that was going on when the server ended."""
         found = await self._keeper.look(lambda connection: runs.every(connection, statuses=_ACTIVE))
         for run in found:
-            await self._keeper.commit(partial(runs.note_restart, run=run.id, now=time.time()))
+            await self._keeper.commit(partial(_take_up, run=run.id))
             await self._start(run)
 
-    async def submit(self, owner: int, spec: wire.RunSpec) -> wire.RunMade:
+    async def submit(self, owner: int, spec: wire.RunSpec, actor: str) -> wire.RunMade:
         """Accept a run and begin to drive it; raises what is wrong with its specification."""
         await asyncio.to_thread(self._check, spec)
-        text, now, present = msgspec.json.encode(spec).decode(), time.time(), self._keeper.present
         run = await self._keeper.commit(
-            lambda connection: runs.create(connection, text, owner, now=now, present=present, initial=spec.initial)
+            partial(_create, owner=owner, spec=spec, actor=actor, present=self._keeper.present)
         )
         failpoint("server.run-accepted")
         await self._start(run)
@@ -89,7 +102,12 @@ class Runs:
         log.go_on()
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
         driver = Driver(
-            journal, grid, log, self._metrics, folder=self._folder, ended=lambda: self._ended(run.id, journal)
+            journal,
+            grid,
+            log,
+            self._metrics,
+            folder=self._folder,
+            ended=lambda trouble: self._ended(run.id, journal, trouble),
         )
         self._journals[run.id], self._drivers[run.id] = journal, driver
         self._metrics.runs.set(len(self._drivers))
@@ -107,17 +125,39 @@ class Runs:
         }
         self._exchange.reopen(journal.commission, rows, contents, fresh)
 
-    def _ended(self, run: int, journal: Journal) -> None:
-        self._loop.call_soon_threadsafe(self._forget, run, journal)
+    def _ended(self, run: int, journal: Journal, trouble: StoreError | None) -> None:
+        with suppress(RuntimeError):  # nobody is left to hear it when the server has ended
+            self._loop.call_soon_threadsafe(self._forget, run, journal, trouble)
 
-    def _forget(self, run: int, journal: Journal) -> None:
+    def _forget(self, run: int, journal: Journal, trouble: StoreError | None) -> None:
         if self._journals.get(run) is not journal:
             return
         del self._drivers[run], self._journals[run]
+        if trouble is not None and not self._halting:
+            self._mend(run, trouble)
         self._metrics.runs.set(len(self._drivers))
         ended = [each for each in self._logs if each not in self._drivers]
         for each in ended[:-_LOGS]:
             del self._logs[each]
+
+    def _mend(self, run: int, trouble: StoreError) -> None:
+        """Let a run go on after a while: the disk may be well again. A ledger that has failed ends the server."""
+        if isinstance(trouble, LedgerDamaged | LedgerFailed):
+            self._fatal(trouble)
+            return
+        self._exchange.waiting[run] = f"waits for the disk: {trouble}"
+        task = asyncio.create_task(self._try_again(run))
+        self._again.add(task)
+        task.add_done_callback(self._again.discard)
+
+    async def _try_again(self, run: int) -> None:
+        await asyncio.sleep(_MENDING)
+        try:
+            found = await self.get(run, None)
+            if found.status in _ACTIVE and run not in self._drivers and not self._halting:
+                await self._start(found)
+        except StoreError as error:
+            self._mend(run, error)
 
     async def _log(self, run: int) -> Log:
         if run not in self._logs:
@@ -168,45 +208,70 @@ class Runs:
             stop()
         return wire.Events(events=lines, ended=log.ended and not log.after(lines[-1].number if lines else after))
 
-    async def stop(self, run: int) -> None:
+    async def stop(self, run: int, actor: str) -> None:
         """Stop a run after what is on disk; raises ``WrongState`` for one that has ended."""
-        now = time.time()
-        await self._keeper.commit(
-            lambda connection: runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
-        )
+        await self._keeper.commit(partial(_stop, run=run, actor=actor))
         if run in self._drivers:
             self._journals[run].stopping = True
             self._drivers[run].halt()
 
-    async def resume(self, run: int, rounds: int | None) -> None:
+    async def resume(self, run: int, rounds: int | None, actor: str) -> None:
         """Let a run go on that was stopped or has failed, to more rounds if wanted."""
         found = await self.get(run, None)
         spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
         if rounds is not None and rounds < spec.rounds:
             raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
         text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
-        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text))
+        resumed, fresh = await self._keeper.commit(partial(_resume, run=run, spec=text, actor=actor))
         if run in self._drivers:  # it has said how it ended, and is about to
             await asyncio.to_thread(self._drivers[run].join, _LEAVING)
         await self._start(resumed, fresh)
 
-    async def halt(self, seconds: float) -> None:
-        """Leave all loops at points from which they can go on."""
-        drivers = list(self._drivers.values())
-        for driver in drivers:
+    def halt(self) -> None:
+        """Have all loops left at points from which they can go on."""
+        self._halting = True
+        for task in self._again:
+            task.cancel()
+        for driver in self._drivers.values():
             driver.halt()
+
+    async def leave(self, seconds: float) -> None:
+        """Wait until all loops are left, but no longer than so many seconds."""
+        drivers = list(self._drivers.values())
         until = time.monotonic() + seconds
         for driver in drivers:
             await asyncio.to_thread(driver.join, max(0.0, until - time.monotonic()))
 
 
-def _resume(connection: sa.Connection, run: int, spec: str) -> tuple[runs.Run, list[messages.Key]]:
+def _create(
+    connection: sa.Connection, owner: int, spec: wire.RunSpec, actor: str, present: Callable[[str], int | None]
+) -> runs.Run:
+    text, now = msgspec.json.encode(spec).decode(), time.time()
+    run = runs.create(connection, text, owner, now=now, present=present, initial=spec.initial)
+    audit.append(connection, actor=actor, action="run.submit", now=now, detail={"run": run.id, "name": run.name})
+    return run
+
+
+def _take_up(connection: sa.Connection, run: int) -> None:
+    """Note that a run is taken up again; nobody could answer while the server was down, and no time to live ran."""
+    runs.note_restart(connection, run, now=time.time())
+    messages.prolong(connection, run, now=_clock.now())
+
+
+def _stop(connection: sa.Connection, run: int, actor: str) -> None:
+    now = time.time()
+    found = runs.set_status(connection, run, "stopping", now=now, reason="stopped by request")
+    audit.append(connection, actor=actor, action="run.stop", now=now, detail={"run": run, "name": found.name})
+
+
+def _resume(connection: sa.Connection, run: int, spec: str, actor: str) -> tuple[runs.Run, list[messages.Key]]:
     """Let a run wait again, and return it with the messages that are open again; one that waits already is refused."""
-    now, found = time.time(), runs.get(connection, run)
+    now, found = _clock.now(), runs.get(connection, run)
     if found.status not in _RESUMABLE:
         raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
     fresh = messages.reopen(connection, run, now=now)
+    audit.append(connection, actor=actor, action="run.resume", now=now, detail={"run": run, "name": found.name})
     return runs.set_status(connection, run, "waiting", now=now), fresh
 
 

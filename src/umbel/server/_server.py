@@ -4,11 +4,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from typing import Final
 
-from umbel.errors import UsageError
+from umbel.errors import StoreError, UsageError
 from umbel.http import Certificate, Handlers, Hooks, Member, Service, is_loopback, serve
 from umbel.http import Settings as Listening
 from umbel.server._delivery import Delivery
@@ -21,14 +22,16 @@ from umbel.server._keeper import Keeper
 from umbel.server._members import Members
 from umbel.server._metrics import Metrics
 from umbel.server._presence import Presence
+from umbel.server._reboot import recover
 from umbel.server._registry import Registry
 from umbel.server._runs import Runs
 from umbel.server._settings import Settings
 from umbel.server._transfers import Transfers
-from umbel.store import Blobs, DirectoryBlobs, Ledger, Uploads, members
+from umbel.store import DirectoryBlobs, Ledger, ObjectBlobs, Uploads, members
 
 _LOG: Final = logging.getLogger("umbel.server")
-_SAFE_POINT: Final = 1.5  # seconds that drivers have to leave their loops
+_THREADS: Final = 16  # that wait for the disk
+_SAFE_POINT: Final = 1.0  # seconds that drivers have to leave their loops
 _RELEASE: Final = version("umbel")
 
 
@@ -40,13 +43,14 @@ class Server:
         self._ready = ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._failure: StoreError | None = None
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or until ``stop``; go on with every run that was going on.
 
         Raises:
             LedgerInUse: if another server has the data folder.
-            StoreError: if what is kept cannot be read.
+            StoreError: if what is kept cannot be read, or, later, if the disk has failed under the ledger.
             OSError: if the address cannot be listened on.
 
         """
@@ -63,18 +67,28 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(ValueError, RuntimeError):  # a server in a thread other than the first gets no signals
                 self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "umbel-disk"))
         async with AsyncExitStack() as held:
-            about = await _Start(self._settings, held).listen()
+            about = await _Start(self._settings, held, self._fail).listen()
             self._ready(about)
             await self._stop.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, failure: StoreError) -> None:
+        """End because of what cannot be mended while the server runs."""
+        self._failure = failure
+        if self._stop is not None:
+            self._stop.set()
 
 
 class _Start:
     """One start of a server; what it opens is closed by ``held``, in the opposite order."""
 
-    def __init__(self, settings: Settings, held: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, held: AsyncExitStack, fatal: Callable[[StoreError], object]) -> None:
         self._settings = settings
         self._held = held
+        self._fatal = fatal
         self._folder = Folder(settings.data)
         self._presence = Presence(settings.silence)
         self._metrics = Metrics()
@@ -83,36 +97,58 @@ class _Start:
 
     async def listen(self) -> About:
         """Open what is kept, go on with the runs, and listen."""
-        ledger = self._held.enter_context(Ledger.open(self._settings.database or self._folder.ledger))
-        blobs = DirectoryBlobs(self._folder.blobs)
-        keeper = Keeper(ledger, blobs, self._metrics)
-        self._held.callback(keeper.close)
+        keeper = self._keep()
+        await asyncio.to_thread(recover, keeper, self._folder.boot)
         key = self._folder.identity().key
         operator = await keeper.commit(lambda connection: ensure_operator(connection, key))
-        registry = Registry(await keeper.look(members.every), operator.id, self._presence)
-        handlers = await self._handlers(keeper, blobs, registry)
+        registry, desk = Registry(await keeper.look(members.every), operator.id, self._presence), Desk()
+        exchange = Exchange(keeper, desk, self._presence, registry)
+        runs = self._runs(keeper, exchange)
+        delivery = Delivery(keeper, exchange, desk, registry, self._presence)
+        handlers = self._handlers(keeper, registry, delivery, runs)
+        # What nodes may have is laid out before the first of them can ask.
+        await runs.take_up()
+        self._held.push_async_callback(runs.leave, _SAFE_POINT)
+        self._keep_house(keeper, registry, delivery)
         service = await self._serve(handlers, registry)
+        self._held.callback(runs.halt)
         return self._say(operator.id, service.port)
 
-    async def _handlers(self, keeper: Keeper, blobs: Blobs, registry: Registry) -> Handlers:
-        settings, desk = self._settings, Desk()
-        exchange = Exchange(keeper, desk, self._presence, registry)
-        delivery = Delivery(keeper, exchange, desk, registry, self._presence)
-        runs = Runs(keeper, exchange, self._metrics, self._folder.scratch, keep=settings.keep, hold=settings.poll)
+    def _keep(self) -> Keeper:
+        settings, folder = self._settings, self._folder
+        ledger = self._held.enter_context(Ledger.open(settings.database or folder.ledger))
+        blobs = ObjectBlobs(settings.blobs, folder.blobs) if settings.blobs else DirectoryBlobs(folder.blobs)
+        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs), self._metrics)
+        self._held.callback(keeper.close)
+        return keeper
+
+    def _runs(self, keeper: Keeper, exchange: Exchange) -> Runs:
+        settings = self._settings
+        return Runs(
+            keeper,
+            exchange,
+            self._metrics,
+            self._folder.scratch,
+            keep=settings.keep,
+            hold=settings.poll,
+            fatal=self._fatal,
+        )
+
+    def _handlers(self, keeper: Keeper, registry: Registry, delivery: Delivery, runs: Runs) -> Handlers:
         people = Members(keeper, registry, self._changed)
-        uploads = Uploads(self._folder.uploads, blobs)
-        await runs.take_up()
-        self._held.push_async_callback(runs.halt, _SAFE_POINT)
-        self._metrics.nodes.set_function(registry.count_online)
-        housekeeping = Housekeeping(keeper, uploads, delivery, registry, self._certificate)
-        self._held.push_async_callback(_cancel, asyncio.create_task(housekeeping.run()))
+        transfers = Transfers(keeper.blobs, keeper.uploads)
         return self._metrics.counting(
             {
-                **NodeEndpoints(delivery, people, Transfers(blobs, uploads), self._audience, settings.poll).all(),
+                **NodeEndpoints(delivery, people, transfers, self._audience, self._settings.poll).all(),
                 **RunEndpoints(runs, registry).all(),
                 **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
             }
         )
+
+    def _keep_house(self, keeper: Keeper, registry: Registry, delivery: Delivery) -> None:
+        self._metrics.nodes.set_function(registry.count_online)
+        housekeeping = Housekeeping(keeper, delivery, registry, self._certificate, self._fatal)
+        self._held.push_async_callback(_cancel, asyncio.create_task(housekeeping.run()))
 
     async def _serve(self, handlers: Handlers, registry: Registry) -> Service:
         async def look_up(number: int) -> Member | None:
@@ -143,7 +179,7 @@ class _Start:
             server=self._folder.server,
             member=operator,
             key_file=str(self._folder.operator),
-            url=f"{scheme}://{host}:{port}",
+            url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
             fingerprint="" if self._certificate is None else self._certificate.fingerprint,
         )
         self._folder.say(about)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from umbel.errors import NotFound
 from umbel.failpoint import failpoint
@@ -37,7 +38,9 @@ class Transfers:
         digest, size = call.params["digest"], call.params["size"]
         if await asyncio.to_thread(self._blobs.has, digest) == size:
             return None
-        return Intake(await asyncio.to_thread(self._uploads.begin, digest, size, call.member))
+        # What a node sends, it can send or make again until its round is closed; see `_reboot`.
+        begin = partial(self._uploads.begin, digest, size, call.member, durable=call.kind != "node")
+        return Intake(await asyncio.to_thread(begin))
 
 
 class Intake:

@@ -11,7 +11,7 @@ from blake3 import blake3
 from umbel.envelope import Part
 from umbel.errors import DigestMismatch, NotFound
 from umbel.failpoint import failpoint
-from umbel.records._files import map_file, sync_folder, write
+from umbel.records._files import flush, map_file, sync_folder, write
 from umbel.records._gather import gather
 from umbel.store._disk import PREFIX, disk, hex_of, make_folder
 
@@ -41,7 +41,7 @@ class Blobs(Protocol):
     def put(self, segments: Segments) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable.
 
-        A blob that is there already is left alone: nothing is written.
+        A blob that is there already is left as it is: nothing is written anew.
         """
         ...
 
@@ -92,8 +92,8 @@ class DirectoryBlobs:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
         pieces = list(segments)
         part = part_of(pieces)
-        if self.has(part.digest) is None:
-            path = self._path(part.digest)
+        path = self._path(part.digest)
+        if not _is_flushed(path):
             make_folder(path.parent)
             failpoint("store.blob-begun")
             with disk(path):
@@ -101,13 +101,17 @@ class DirectoryBlobs:
             failpoint("store.blob-written")
         return part
 
-    def adopt(self, path: Path, part: Part) -> None:
-        """Take a whole, flushed file of the same disk under the name of its digest; ``path`` is gone afterwards."""
+    def adopt(self, path: Path, part: Part, *, durable: bool) -> None:
+        """Take a whole file of the same disk under the name of its digest; ``path`` is gone afterwards.
+
+        A ``durable`` one was flushed, and so is its name.
+        """
         target = self._path(part.digest)
         make_folder(target.parent)
         with disk(target):
             path.replace(target)
-            sync_folder(target.parent)
+            if durable:
+                sync_folder(target.parent)
 
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
@@ -136,6 +140,17 @@ class DirectoryBlobs:
     def _path(self, digest: str) -> Path:
         name = hex_of(digest)
         return self.folder / name[:2] / name[2:]
+
+
+def _is_flushed(path: Path) -> bool:
+    """Flush a blob that is there: it may have been adopted, and wait for the system to do so. False if it is not."""
+    with disk(path):
+        try:
+            flush(path)
+        except FileNotFoundError:
+            return False
+        sync_folder(path.parent)
+    return True
 
 
 def part_of(segments: Segments) -> Part:

@@ -78,10 +78,10 @@ class ObjectBlobs:
             self._send(part, lambda: pieces)
         return self._copies.put(pieces)
 
-    def adopt(self, path: Path, part: Part) -> None:
-        """Take a whole, flushed file under the name of its digest; ``path`` is gone afterwards."""
+    def adopt(self, path: Path, part: Part, *, durable: bool) -> None:
+        """Take a whole file under the name of its digest; ``path`` is gone afterwards."""
         self._send(part, lambda: [map_file(path)] if part.size else [])
-        self._copies.adopt(path, part)
+        self._copies.adopt(path, part, durable=durable)
 
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""

@@ -102,9 +102,9 @@ class Sqlite:
 
     def _copy_log(self, connection: sa.Connection) -> None:
         try:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            connection.rollback()
-        except sa.exc.DBAPIError as error:
+            # Below SQLAlchemy, which would begin a transaction first, and in one nothing can be copied.
+            _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
             # On a full disk the log goes on holding what was committed, and is copied later.
             if not isinstance(named(error, self.place), StorageFull):
                 raise

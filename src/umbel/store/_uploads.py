@@ -22,7 +22,7 @@ _NO_LIMIT: Final = 2**62
 class _Adopting(Protocol):
     """Blobs that can take a file as it is."""
 
-    def adopt(self, path: Path, part: Part) -> None: ...
+    def adopt(self, path: Path, part: Part, *, durable: bool) -> None: ...
 
 
 class _Paused(NamedTuple):
@@ -63,22 +63,26 @@ class Uploads:
             except FileNotFoundError:
                 return 0
 
-    def begin(self, digest: str, size: int, owner: int = 0) -> "Upload":
+    def begin(self, digest: str, size: int, owner: int = 0, *, durable: bool = True) -> "Upload":
         """Begin an upload of ``size`` bytes, or go on where it ended: ``offset`` of what is returned says where.
 
+        One that is not ``durable`` survives any process, but not a loss of power: for bytes that can be had again,
+        which are not worth a wait for the disk.
         Raises ``QuotaExceeded`` for a blob that is too large, ``StorageFull`` when all uploads together would be.
         """
         path = self._path(digest, owner)
         if not 0 <= size <= self._largest:
             raise QuotaExceeded(f"expected a blob of at most {self._largest} bytes, got one of {size}", at=digest)
-        with self._gate:
-            former = self._active.pop(path, None)
-            if former is not None:
-                self._paused[path] = former.release()
-            self._reserve(path, size, digest)
-            upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None))
-            self._active[path] = upload
-        return upload
+        while True:
+            with self._gate:
+                former = self._active.get(path)
+                if former is None:
+                    self._reserve(path, size, digest)
+                    upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None), durable=durable)
+                    self._active[path] = upload
+                    return upload
+            # Not under our gate: a step of it that is under way has its own, and wants ours at its end.
+            former.close()
 
     def sweep(self) -> int:
         """Remove staging files that nobody has added to since the last sweep; return how many bytes they had."""
@@ -93,11 +97,11 @@ class Uploads:
                     path.unlink(missing_ok=True)
         return sum(idle[path] for path in old)
 
-    def finished(self, upload: "Upload", path: Path, part: Part, *, good: bool) -> None:
+    def finished(self, upload: "Upload", path: Path, part: Part, *, good: bool, durable: bool) -> None:
         """Give a whole file to the blobs, or remove a wrong one."""
         try:
             if good and self._blobs.has(part.digest) != part.size:
-                self._store(path, part)
+                self._store(path, part, durable=durable)
             with disk(path):
                 path.unlink(missing_ok=True)
         finally:
@@ -117,9 +121,9 @@ class Uploads:
                 if len(self._paused) > _REMEMBERED:
                     del self._paused[next(iter(self._paused))]
 
-    def _store(self, path: Path, part: Part) -> None:
+    def _store(self, path: Path, part: Part, *, durable: bool) -> None:
         if isinstance(self._blobs, _Adopting):
-            self._blobs.adopt(path, part)
+            self._blobs.adopt(path, part, durable=durable)
         else:
             self._blobs.put([memoryview(map_file(path))] if part.size else [])
 
@@ -140,8 +144,8 @@ class Uploads:
 class Upload:
     """One upload on its way; a context manager that puts it aside, to go on later, unless it was finished."""
 
-    def __init__(self, uploads: Uploads, path: Path, part: Part, paused: _Paused | None) -> None:
-        self._uploads, self._path, self._part = uploads, path, part
+    def __init__(self, uploads: Uploads, path: Path, part: Part, paused: _Paused | None, *, durable: bool) -> None:
+        self._uploads, self._path, self._part, self._durable = uploads, path, part, durable
         self._gate = threading.Lock()
         with disk(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -166,7 +170,7 @@ class Upload:
                 self._append(memoryview(piece))
 
     def finish(self) -> Part:
-        """Check the digest, flush the bytes, and give them their name among the blobs.
+        """Check the digest, flush the bytes if they are to be durable, and give them their name among the blobs.
 
         Raises ``Truncated`` while bytes are missing (the upload can go on), ``DigestMismatch`` for other bytes than the
         digest names (they are gone).
@@ -179,11 +183,12 @@ class Upload:
             found = f"{PREFIX}{self._hasher.hexdigest()}"
             good = found == part.digest
             if good:
-                with disk(self._path):
-                    os.fsync(self._file)
+                if self._durable:
+                    with disk(self._path):
+                        os.fsync(self._file)
                 failpoint("store.upload-staged")
             self._close()
-            self._uploads.finished(self, self._path, part, good=good)
+            self._uploads.finished(self, self._path, part, good=good, durable=self._durable)
         if not good:
             raise DigestMismatch(
                 f"expected bytes with that digest, got some with {found}: send them anew", at=part.digest
@@ -198,12 +203,6 @@ class Upload:
                 return
             self._close()
             self._uploads.put_aside(self, self._path, _Paused(self.offset, self._hasher))
-
-    def release(self) -> _Paused:
-        """Let the owner's next upload have the file."""
-        with self._gate:
-            self._close()
-            return _Paused(self.offset, self._hasher)
 
     def __enter__(self) -> Self:
         return self

@@ -214,7 +214,7 @@ class Writer:
     def _settle(self) -> None:
         try:
             self._backend.settle(self._connected())
-        except sa.exc.SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - of the database or its driver; what was committed is answered
             self._lost(self._reason(error))
 
     def _connected(self) -> sa.Connection:

@@ -122,7 +122,7 @@ def revoke_token(connection: sa.Connection, token: int) -> None:
     """Take a token back; raises ``NotFound`` for one that is not there."""
     done = connection.execute(sa.update(tables.tokens).where(tables.tokens.c.id == token).values(revoked=True))
     if not done.rowcount:
-        raise NotFound(f"no token has the number {token}: `umbel token list` shows them", at="token")
+        raise NotFound(f"no token has the number {token}: umbel token --list shows them", at="token")
 
 
 def tokens(connection: sa.Connection) -> list[Token]:

@@ -30,6 +30,7 @@ __all__ = [
     "open_messages",
     "phase",
     "plan",
+    "prolong",
     "questions",
     "raise_fence",
     "reopen",
@@ -200,6 +201,13 @@ def reopen(connection: sa.Connection, run: int, *, now: float) -> list[Key]:
     begun = (tables.phases.c.run == run) & tables.phases.c.closed_at.is_(None)
     connection.execute(sa.update(tables.phases).where(begun).values(created_at=now))
     return [(run, number) for number in numbers]
+
+
+def prolong(connection: sa.Connection, run: int, *, now: float) -> None:
+    """Let the messages of a run's open phases live at least as long from ``now`` on as when they were planned."""
+    age = now - tables.phases.c.created_at
+    older = (tables.phases.c.run == run) & tables.phases.c.closed_at.is_(None) & (age > 0)
+    connection.execute(sa.update(tables.phases).where(older).values(ttl=tables.phases.c.ttl + age))
 
 
 def questions(connection: sa.Connection, run: int, *, after_round: int = -1) -> list[Question]:

@@ -18,7 +18,7 @@ from umbel.store._json import legible, packed, unpacked
 from umbel.store._quick import Quick
 from umbel.store.references import Present
 
-__all__ = ["Accepted", "Given", "Reply", "accept", "of_message", "of_phase"]
+__all__ = ["Accepted", "Given", "Reply", "accept", "of_message", "of_open_phases", "of_phase", "retract", "times"]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -103,6 +103,26 @@ def of_message(connection: sa.Connection, run: int, message: int) -> Given | Non
     return None if row is None else _given(row)
 
 
+def times(connection: sa.Connection, run: int, round: int, phase: str) -> dict[int, float]:  # noqa: A002 - likewise
+    """Return when the replies of a phase that count came, in seconds since 1970, by message, the first one first."""
+    rows = connection.execute(_TIMES, {"run": run, "round": round, "phase": phase})
+    return {row.message: row.received_at for row in rows}
+
+
+def of_open_phases(connection: sa.Connection) -> list[tuple[int, Given]]:
+    """Return the replies that count towards rounds that are not closed, each behind the number of its run."""
+    return [(row.run, _given(row)) for row in connection.execute(_GIVEN_OPEN)]
+
+
+def retract(connection: sa.Connection, run: int, message: int) -> None:
+    """Forget a reply whose blobs were lost, and open its message again under the next number."""
+    key = {"run": run, "message": message}
+    references.release(connection, run, f"message {message}")
+    for forget in _FORGET:
+        connection.execute(forget, key)
+    connection.execute(_REOPEN, {"its_run": run, "which": message})
+
+
 class _Found(NamedTuple):
     """A message with its phase, and its reply if it has one."""
 
@@ -152,6 +172,28 @@ _COUNTED: Final = sa.select(_M.message, _M.slot, _M.node, _A.answer).join_from(
 _GIVEN: Final = _COUNTED.where(
     _M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase")
 ).order_by(_M.slot)
+_GIVEN_OPEN: Final = (
+    sa.select(_M.run, _M.message, _M.slot, _M.node, _A.answer)
+    .join_from(tables.messages, tables.answers, (_A.run == _M.run) & (_A.message == _M.message))
+    .join(tables.phases, (_P.run == _M.run) & (_P.round == _M.round) & (_P.phase == _M.phase))
+    .where(_P.closed_at.is_(None))
+)
+_TIMES: Final = (
+    sa.select(_M.message, _R.received_at)
+    .join_from(tables.messages, tables.replies, (_R.run == _M.run) & (_R.message == _M.message))
+    .where(_M.run == sa.bindparam("run"), _M.round == sa.bindparam("round"), _M.phase == sa.bindparam("phase"))
+    .where(_R.counted)
+    .order_by(_R.received_at, _M.message)
+)
+_FORGET: Final = tuple(
+    sa.delete(table).where(table.c.run == sa.bindparam("run"), table.c.message == sa.bindparam("message"))
+    for table in (tables.answers, tables.replies)
+)
+_REOPEN: Final = (
+    sa.update(tables.messages)
+    .where(_M.run == sa.bindparam("its_run"), _M.message == sa.bindparam("which"))
+    .values(status="planned", reason="", fence=_M.fence + 1, received=0, seconds="{}")
+)
 _GIVEN_ONE: Final = _COUNTED.where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"))
 
 

@@ -48,6 +48,7 @@ _FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "completed": frozenset(),
 }
 _ENDED: Final = frozenset({"stopped", "completed", "failed"})
+_DONE: Final = {"stopping": "stopped", "waiting": "resumed", "running": "started"}  # in a sentence
 _LETTERS: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
@@ -145,7 +146,9 @@ def set_status(connection: sa.Connection, run: int, status: str, *, now: float, 
     """Change the status of a run; raises ``NotFound``, or ``WrongState`` if that cannot follow the present one."""
     found = get(connection, run)
     if status != found.status and status not in _FOLLOWS[found.status]:
-        raise WrongState(f"expected a run that can be {status:.40}, got one that is {found.status}", at=found.name)
+        raise WrongState(
+            f"expected a run that can be {_DONE.get(status, status):.40}, got one that is {found.status}", at=found.name
+        )
     values: dict[str, Any] = {"status": status, "reason": legible(reason)}
     if status != found.status:
         values["ended_at"] = now if status in _ENDED else None

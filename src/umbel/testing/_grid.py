@@ -157,6 +157,30 @@ class GridTests:
             assert sizes.keys() == {node.node_id for node in nodes}
             assert [sizes[node.node_id] for node in nodes[2:]] == [_content(5).count_bytes()] * 2
 
+    def test_a_grid_that_says_so_takes_messages_between_two_replies(self) -> None:
+        with self.open_grid(4, _SEED) as grid:
+            if not getattr(grid, "overlapping", False):
+                return
+            nodes = grid.nodes(1, "test.echo")
+            grid.send(self.messages(nodes[:2], "test.echo", _content(), number=1))
+            first = next(grid.replies()).metadata.src_node_id
+            grid.send(self.messages(nodes[2:], "test.echo", _content(5), number=2))
+            sizes = {first: _content().count_bytes()}
+            for reply in grid.replies():
+                assert reply.metadata.src_node_id not in sizes
+                sizes[reply.metadata.src_node_id] = reply.content.count_bytes()
+            expected = [_content().count_bytes()] * 2 + [_content(5).count_bytes()] * 2
+            assert [sizes[node.node_id] for node in nodes] == expected
+
+    def test_content_that_was_changed_since_crosses_as_it_is(self) -> None:
+        content = _content(_LARGE)
+        with self.open_grid(2, _SEED) as grid:
+            self.ask(grid, "test.echo", content)
+            content.configs_records["config"]["text"] = "new"
+            content.parameters_records["model"]["w"] = content.parameters_records["model"]["half"]
+            for reply in self.ask(grid, "test.echo", content, number=2).values():
+                assert digest(reply.content) == digest(content)
+
     def test_nobody_asked_is_nobody_waited_for(self) -> None:
         with self.open_grid(1, _SEED) as grid:
             assert list(grid.replies()) == []

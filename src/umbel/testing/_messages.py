@@ -147,6 +147,17 @@ class MessageTests:
             ).result()
             true(answer.counted, "a reply under the next number counts")
 
+    def test_a_phase_can_be_prolonged(self, open_ledger: OpenLedger) -> None:
+        with open_ledger() as ledger:
+            scene = Planned(ledger)
+            for now in (NOW + 4 * DAY, NOW - DAY):  # an earlier time takes nothing away
+                ledger.write(lambda c, now=now: messages.prolong(c, scene.run, now=now)).result()  # type: ignore[misc]
+                ends = {row.created_at + row.ttl for row in ledger.read(messages.open_messages)}
+                equal(ends, {NOW + 5 * DAY}, "when the messages end")
+            node, now = scene.nodes[0].id, NOW + 4.5 * DAY
+            answer = ledger.write(lambda c: replies.accept(c, scene.reply(), node=node, now=now, present=nowhere))
+            true(answer.result().counted, "a reply within a day counts")
+
     def test_a_closed_round_stays_closed(self, open_ledger: OpenLedger) -> None:
         with open_ledger() as ledger:
             scene = Planned(ledger)
