@@ -76,7 +76,10 @@ def test_a_default_that_is_shown_is_the_default(name):
     assert named.named(name, required).describe() == named.named(name, required | shown).describe()
 
 
-@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "feddyn"])
+PLAIN = ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "feddyn", "fedmedian", "rfa", "ditto"]
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "fedbuff", "fedasync"])
 def test_an_app_names_a_strategy(umbel, site, name):
     result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5)}")]))
     assert result.exit_code == 0, result.output

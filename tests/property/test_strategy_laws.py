@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 import umbel
 from umbel import strategy as named
-from umbel.aggregation import geometric_median
+from umbel.aggregation import geometric_median, median
 from umbel.app import ClientApp
 from umbel.checkpoint import read
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, digest
+from umbel.strategy import buffered, in_turn, power_of_choice, quorum, strategy
 
 COMMON = {"fraction": 0.6, "evaluate_fraction": 0}
 MODEL = {
@@ -53,7 +54,21 @@ STRATEGIES = {
         ["optimizer.momentum", "optimizer.second-moment"],
     ),
 }
-EVERY = pytest.mark.parametrize("name", STRATEGIES)
+# What these keep is about nodes: tests of their own look at it.
+OTHERS = {
+    "ditto": (named.ditto(strength=0.1, **COMMON), []),
+    "fedbuff": (named.fedbuff(concurrency=3, buffer=2), []),
+    "fedbuff of medians": (
+        strategy(policy=buffered(concurrency=4, buffer=3), aggregator=median(), optimizer=momentum()),
+        [],
+    ),
+    "fedasync": (named.fedasync(concurrency=2), []),
+    "a quorum": (named.fedavg(policy=quorum(0.6), evaluate_fraction=0), []),
+    "power of choice": (strategy(select=power_of_choice(3, candidates=4)), []),
+    "in turn": (strategy(select=in_turn(2)), []),
+}
+WHOLE = STRATEGIES | OTHERS
+EVERY = pytest.mark.parametrize("name", WHOLE)
 
 app = ClientApp()
 
@@ -77,7 +92,7 @@ def answer(message, context):
 
 
 def simulate(name, rounds, **changes):
-    strategy, _ = STRATEGIES[name]
+    strategy, _ = WHOLE[name]
     return umbel.simulate(app, strategy, MODEL, nodes=5, rounds=rounds, seed=17, **changes)
 
 
@@ -91,13 +106,13 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(name, stop, tmp_path):
     assert resumed.rounds[-1].digest == whole.rounds[-1].digest
 
 
-@EVERY
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_a_checkpoint_holds_what_the_strategy_keeps(name, tmp_path):
     simulate(name, 2, checkpoint=tmp_path)
     state = read(tmp_path).state
-    assert sorted(state.parameters_records) == sorted(["model", *STRATEGIES[name][1]])
-    assert dict(state.configs_records["strategy"]) == STRATEGIES[name][0].describe()
-    for kept in STRATEGIES[name][1]:
+    assert sorted(state.parameters_records) == sorted(["model", *WHOLE[name][1]])
+    assert dict(state.configs_records["strategy"]) == WHOLE[name][0].describe()
+    for kept in WHOLE[name][1]:
         arrays = state.parameters_records[kept].to_numpy()
         assert any(np.any(array != 0) for array in arrays.values())
         assert "count" not in arrays
@@ -110,7 +125,7 @@ def test_the_arrays_of_the_caller_stay_as_they_were(name):
     states = []
     umbel.simulate(
         app,
-        STRATEGIES[name][0],
+        WHOLE[name][0],
         initial,
         nodes=5,
         rounds=3,
@@ -123,7 +138,7 @@ def test_the_arrays_of_the_caller_stay_as_they_were(name):
 @EVERY
 def test_dtypes_shapes_and_order_are_those_of_the_model(name):
     model = simulate(name, 2).model
-    local = STRATEGIES[name][0].local
+    local = WHOLE[name][0].local
     expected = {key: (array.dtype.name, array.shape) for key, array in MODEL.items() if key not in local}
     assert {key: (array.dtype, tuple(array.shape)) for key, array in model.items()} == expected
     assert list(model) == list(expected)
@@ -132,5 +147,5 @@ def test_dtypes_shapes_and_order_are_those_of_the_model(name):
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(STRATEGIES)), st.integers(0, 2**63 - 1))
 def test_one_seed_gives_one_digest(name, seed):
-    runs = [umbel.simulate(app, STRATEGIES[name][0], MODEL, nodes=5, rounds=2, seed=seed).digest for _ in range(2)]
+    runs = [umbel.simulate(app, WHOLE[name][0], MODEL, nodes=5, rounds=2, seed=seed).digest for _ in range(2)]
     assert runs[0] == runs[1]

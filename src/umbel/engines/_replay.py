@@ -1,11 +1,12 @@
 """A grid whose replies come as they once did: from the arrivals that a run left behind to the same model."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from umbel.engines._named import Engine, engine
 from umbel.errors import UsageError
 from umbel.grid import Grid, Node
 from umbel.history import Arrival, History, RoundReport
@@ -91,12 +92,14 @@ def _restamped(reply: Message, asked: Message, arrival: Arrival) -> Message:
     return Message(metadata, error=reply.error) if reply.has_error() else Message(metadata, reply.content)
 
 
-def replaying(history: History | Sequence[RoundReport], engine: Callable[..., Grid]) -> Callable[..., Grid]:
-    """Return an engine for ``simulate`` that runs nodes as ``engine`` does, in the order of a run that was recorded."""
-    return partial(_replaying, history.rounds if isinstance(history, History) else tuple(history), engine)
+def replaying(history: History | Sequence[RoundReport], name: str | Engine = "local") -> Engine:
+    """Return an engine for ``simulate`` that runs nodes as another does, in the order of a run that was recorded.
+
+    ``name`` is that of the other engine, or a function that makes its grid. Raises ``UsageError`` as ``engine`` does.
+    """
+    reports = history.rounds if isinstance(history, History) else tuple(history)
+    return partial(_replaying, reports, engine(name))
 
 
-def _replaying(
-    reports: Sequence[RoundReport], engine: Callable[..., Grid], *parts: Any, **options: Mapping[str, Any]
-) -> Grid:
-    return Replay(engine(*parts, **options), reports)
+def _replaying(reports: Sequence[RoundReport], inner: Engine, *parts: Any, **options: Any) -> Grid:
+    return Replay(inner(*parts, **options), reports)
