@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Final, TypeAlias, TypeVar
 
 from umbel.context import Context
@@ -91,6 +92,11 @@ class ClientApp:
         """The types of message that have a handler, in the order in which they were given one."""
         return tuple(str(name) for name in self._handlers)
 
+    @property
+    def modules(self) -> frozenset[str]:
+        """The names of the modules that its handlers are from."""
+        return frozenset(getattr(handler, "__module__", "") for handler in self._handlers.values())
+
     def __call__(self, message: Message, context: Context, *, tracebacks: bool = False) -> Message:
         """Handle one message and return the reply to it.
 
@@ -157,6 +163,7 @@ def _check_function(value: object, signature: str, at: str) -> None:
 
 
 def _wrap(mod: _Mod, call_next: _Handler) -> _Handler:
+    @wraps(call_next)
     def call(message: Message, context: Context) -> Message:
         return mod(message, context, call_next)
 

@@ -44,9 +44,11 @@ def reference_of(app: ClientApp) -> Reference:
             'level of a .py file and import it from there, or use engine="local", which runs it as it is',
             at="client_app",
         )
-    # A script is the last choice, because importing it means running it; the module that others import from is loaded
-    # after them, so it stands behind them.
-    module, name = min(reversed(found), key=lambda place: place[0].__name__ == _SCRIPT)
+    # A script is the last choice, because importing it means running it. Of others the one that the handlers are from
+    # is the first: whoever merely imported the app may do anything else as well. Without one, the module that others
+    # import from is loaded after them, so it stands behind them.
+    home = app.modules
+    module, name = min(reversed(found), key=lambda place: (place[0].__name__ == _SCRIPT, place[0].__name__ not in home))
     return _reference(module, name)
 
 
