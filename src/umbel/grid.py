@@ -19,8 +19,8 @@ class Grid(Protocol):
     """Five verbs with which a training loop reaches its nodes; an engine is a class that has them.
 
     The loop promises to read ``replies()`` to its end, or to ``cancel`` what it no longer wants, before it sends again.
-    To a grid with ``overlapping = True`` it may send more in between, and go on with ``replies()`` later. ``created_at``
-    of a reply is when it came, and its ``ttl`` what was left of the message's, both on the grid's own clock.
+    To a grid with ``overlapping = True`` it may send more in between, and go on with ``replies()`` later. A reply's
+    ``created_at`` is when it came, and its ``ttl`` what was left of the message's, both on the grid's own clock.
     """
 
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
