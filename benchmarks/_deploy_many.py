@@ -24,7 +24,8 @@ def crowd(cluster: Cluster, count: int, *, answer: bool) -> Iterator[int]:
     command = [sys.executable, str(HERE / "_many_nodes.py"), json.dumps(told)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
-        process.stdout.readline()
+        if not process.stdout.readline():
+            raise RuntimeError("expected nodes that join, got none: see above")
         wait_online(here, count)
         time.sleep(2)
         yield process.pid

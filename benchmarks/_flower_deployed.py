@@ -25,7 +25,7 @@ from _processes import Peak, cpu_seconds
 
 PEER = "flwr-1.41.0"
 NODES = 2
-PATIENCE = 100.0  # seconds for all rounds
+PATIENCE = 300.0  # seconds for all rounds
 
 PROJECT = """
 [build-system]

@@ -12,15 +12,17 @@ import secrets
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from umbel.envelope import Content, pack, unpack
+from umbel.errors import ServerUnreachable
 from umbel.http import Client, Identity, wire
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 
-JOINING = 32  # at once
+JOINING = 8  # at once
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,8 +52,17 @@ async def join(settings: Settings, folder: Path, number: int, gate: asyncio.Sema
             app="deployed_app:app",
             types=["train"],
         )
-        client.member = (await client.call("join", told)).member
+        client.member = (await patiently(client, "join", told)).member
         return client
+
+
+async def patiently(client: Client, name: str, body: object) -> Any:
+    """Ask until there is an answer: on a machine that is busy, connecting may take its time."""
+    while True:
+        try:
+            return await client.call(name, body)
+        except ServerUnreachable:
+            await asyncio.sleep(1)
 
 
 async def live(client: Client, *, answer: bool) -> None:
@@ -60,10 +71,10 @@ async def live(client: Client, *, answer: bool) -> None:
         poll = wire.Poll(
             instance=instance, holding=holding, room=1, app="deployed_app:app", types=["train"], release=""
         )
-        polled: wire.Polled = await client.call("poll", poll)
+        polled: wire.Polled = await patiently(client, "poll", poll)
         for task in polled.tasks:
             if answer:
-                await client.call("reply", reply_to(task))
+                await patiently(client, "reply", reply_to(task))
             else:
                 holding = [*holding, wire.Assignment(run=task.run, message=task.message, fence=task.fence)]
 

@@ -125,8 +125,8 @@ def test_a_script_without_a_guard_is_told_of_it(script):
 
 def test_an_app_made_at_a_prompt_is_told_of_files(script):
     command = [sys.executable, "-"]
-    pipes = {"capture_output": True, "text": True, "check": False, "timeout": 60}
-    done = subprocess.run(command, input=SCRIPT + "\nmain()\n", cwd=script().parent, **pipes)
+    pipes = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, input=SCRIPT + "\nmain()\n", cwd=script().parent, check=False, **pipes)
     assert done.returncode == 1
     assert "made at a prompt or in a notebook: write it to a file" in done.stderr.splitlines()[-1]
 

@@ -266,6 +266,12 @@ def test_what_a_node_says_that_it_runs_is_kept_within_bounds(operator, node, typ
     assert [row.name for row in operator.call("list_nodes").nodes] == ["north"]
 
 
+def test_what_a_process_calls_itself_is_kept_within_bounds(node):
+    node.instance = "x" * 257
+    with pytest.raises(errors.BadValue, match="instance"):
+        node.poll()
+
+
 def test_a_message_has_its_time_and_no_more(operator, node, monkeypatch):
     monkeypatch.setattr("umbel.rounds._memory.DEFAULT_TTL", 1.0)
     run = operator.submit(1)

@@ -1,7 +1,7 @@
 import pytest
 from rich.cells import cell_len
 
-from umbel.cli._table import Column, shorten, table
+from umbel.cli._table import Column, omitted, shorten, table
 from umbel.cli._text import counted, duration, figure, nearest, printable, safe, size
 
 
@@ -92,6 +92,12 @@ def test_the_elastic_column_gives_way_on_a_terminal():
     assert all(cell_len(line) <= 40 for line in lines)
     assert lines[1].startswith("model.layers.0")
     assert "query.weight  " in lines[1]
+
+
+def test_the_lightest_columns_are_left_out_of_a_narrow_terminal():
+    columns = [Column("round"), *(Column(f"phase {i}", weight=weight) for i, weight in enumerate((2.0, 0.5, 1.0)))]
+    rows = [["1", "2.00 s", "0.50 s", "1.00 s"]]
+    assert [omitted(columns, rows, width) for width in (None, 32, 31, 20, 1)] == [[], [], [2], [2, 3], [1, 2, 3]]
 
 
 def test_shortening_keeps_both_ends():

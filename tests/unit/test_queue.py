@@ -118,7 +118,9 @@ def test_what_is_put_back_after_it_was_cancelled_is_gone():
     assert queue.take() is None
 
 
-@pytest.mark.parametrize(("size", "most"), [(1_000, 10_000), (100 * MEGABYTE, 4), (64 * MEGABYTE, 4), (20 * MEGABYTE, 13)])
+@pytest.mark.parametrize(
+    ("size", "most"), [(1_000, 10_000), (100 * MEGABYTE, 4), (64 * MEGABYTE, 4), (20 * MEGABYTE, 13)]
+)
 def test_workers_wait_when_too_much_is_ahead(size, most):
     queue = queue_of(*range(1, 10_002))
     oldest = queue.take()

@@ -28,7 +28,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def doctor(
     url: Annotated[
         str | None,
-        typer.Argument(metavar="[URL]", help="A server; with #TOKEN, its fingerprint is checked.", show_default=False),
+        typer.Argument(metavar="URL", help="A server; with #TOKEN, its fingerprint is checked.", show_default=False),
     ] = None,
     *,
     server: Annotated[bool, typer.Option("--server", help="The server of this machine.")] = False,

@@ -35,7 +35,8 @@ Then over a network, each line in a terminal or on a machine of its own:
 \b
   umbel server                           prints the line with which a node joins
   umbel node --join URL#TOKEN --app m:a  on every machine that has data
-  umbel run hello --server URL           train over the nodes; umbel runs, umbel nodes, umbel doctor look after it
+  umbel run hello --server URL           train over the nodes
+  umbel runs, umbel nodes, umbel doctor  look after all of it
 
 Every command has --help with examples, and --json (JSON on stdout, nothing else there). Exit codes: 0 done, 1 \
 different or failed, 2 a usage error, 130 interrupted; docs/reference/cli.md lists the others.

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from umbel.cli._checks import Check
 from umbel.cli._text import duration, safe
-from umbel.errors import UmbelError
+from umbel.errors import ServerUnreachable, UmbelError
 from umbel.http import WARNING_DAYS, Client, Identity
 from umbel.http._certificate import fingerprint_of
 from umbel.http.wire import VERSION, Hello
@@ -121,6 +121,8 @@ async def _talk(way: Way) -> list[Check]:
             hello = await client.hello()
         except UmbelError as error:
             mend = "update the side that speaks the older version, or look whether an umbel server is there"
+            if isinstance(error, ServerUnreachable):
+                mend = "look whether an umbel server is there, and whether it is https"
             return [Check("protocol", "fail", safe(error.message), mend)]
         checks = [_protocol(hello), _clock(client.clock_offset)]
         if way.identity is not None:

@@ -1,6 +1,6 @@
 """A run of a server, explained: every round, who was asked, who answered, who did not and why, and the seconds."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -98,11 +98,20 @@ def _show_table(screen: Screen, rounds: Sequence[Round], unfinished: str) -> Non
     phases = phases_of(each.seconds for each in rounds)
     metrics = list(dict.fromkeys(name for each in rounds if each.report for name in shown_metrics(each.report.metrics)))
     titles = ["asked", "counted", "refused", "lost", "bytes"]
-    columns = [Column("round"), *(Column(title, right=True) for title in (*titles, *phases))]
-    columns += [Column(safe(name), right=True) for name in metrics[:_METRICS_SHOWN]]
+    columns = [Column("round"), *(Column(title, right=True) for title in titles)]
+    columns += _timed(phases, [each.seconds for each in rounds])
+    # A metric is what one came for, the first above all: the others give way after the phases that took no time.
+    columns += [
+        Column(safe(name), right=True, weight=1.0 / i if i else None) for i, name in enumerate(metrics[:_METRICS_SHOWN])
+    ]
     names = [_name(each) + ("" if each.report is not None else f" ({unfinished})") for each in rounds]
     cells = [_cells(each, phases, metrics[:_METRICS_SHOWN]) for each in rounds]
     screen.table(columns, [[name, *row] for name, row in zip(names, cells, strict=True)])
+
+
+def _timed(phases: Sequence[str], spent: Sequence[Mapping[str, float]]) -> list[Column]:
+    """Return a column for each phase; in a narrow terminal those that took least give way."""
+    return [Column(each, right=True, weight=sum(seconds.get(each, 0.0) for seconds in spent)) for each in phases]
 
 
 def _cells(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[str]:
@@ -179,7 +188,8 @@ def show_round(screen: Screen, view: RunView, number: int) -> None:
     each = known[number]
     phases = phases_of(question.seconds for question in each.questions)
     columns = [Column("node", elastic=True), Column("phase"), Column("outcome")]
-    columns += [Column(title, right=True) for title in ("sent", "received", *phases)]
+    columns += [Column(title, right=True) for title in ("sent", "received")]
+    columns += _timed(phases, [question.seconds for question in each.questions])
     screen.table(columns, [_message_row(question, phases) for question in each.questions])
     for question in each.questions:
         if why := question.reason or _UNDER_WAY.get(question.outcome, ""):

@@ -59,7 +59,7 @@ def list_runs(*, server: Server = None, data: Data = None, json: Json = False) -
 
 def _list(screen: Screen, rows: list[RunRow]) -> None:
     columns = [Column("run", right=True), Column("app", elastic=True), Column("strategy"), Column("status")]
-    columns += [Column("rounds", right=True), Column("owner"), Column("begun"), Column("took", right=True)]
+    columns += [Column("rounds", right=True), Column("owner"), Column("begun"), Column("took", right=True, weight=0.0)]
     screen.table(columns, [_row(row) for row in rows])
     for row in rows:
         if row.status == "failed" and row.reason:

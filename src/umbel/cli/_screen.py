@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from umbel.cli._table import Column, table
+from umbel.cli._table import Column, omitted, table
 
 
 class PipeAware(Console):
@@ -50,9 +50,14 @@ class Screen:
             self.console.print(line, soft_wrap=True)
 
     def table(self, columns: list[Column], rows: list[list[str]]) -> None:
-        """Print aligned columns."""
-        for text in table(columns, rows, self.width):
+        """Print aligned columns; what a terminal has no room for is named below them."""
+        out = omitted(columns, rows, self.width)
+        kept = [i for i in range(len(columns)) if i not in out]
+        for text in table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], self.width):
             self.say(text)
+        if out:
+            names = ", ".join(columns[i].title for i in out)
+            self.say(f"no room here for {names}; append | cat to see all", style="dim")
 
     def emit(self, value: Mapping[str, Any]) -> None:
         """Print one JSON object on one line, at once."""

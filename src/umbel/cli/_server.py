@@ -127,7 +127,7 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
     try:
         Server(settings, ready=_greeting(screen, folder, listen, tokens)).run()
     except OSError as error:
-        if error.errno not in _NOT_LISTENING:
+        if error.errno not in _NOT_LISTENING or error.filename is not None:  # a file that may not be opened is no port
             raise
         msg = f"expected to listen on port {port} of {safe(listen)}, but {os.strerror(error.errno).lower()}"
         raise UsageError(f"{msg}: another server may be there; choose with --port and --host") from error

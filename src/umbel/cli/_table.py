@@ -12,12 +12,16 @@ _SHORTEST = 12
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, its alignment, its style, and whether it gives way when the terminal is narrow."""
+    """One column: its title, its alignment, its style, and whether it gives way when the terminal is narrow.
+
+    An elastic column is shortened; of those that have a ``weight``, the lightest is left out first.
+    """
 
     title: str
     right: bool = False
     style: str = ""
     elastic: bool = False
+    weight: float | None = None
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[Text]:
@@ -26,6 +30,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
     yield line(columns, [column.title for column in columns], widths, header=True)
     for row in rows:
         yield line(columns, row, widths)
+
+
+def omitted(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
+    """Return the indices of the columns that are left out, so that lines are no longer than ``width``."""
+    kept = list(range(len(columns)))
+    while width is not None:
+        widths = fit([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], width)
+        light = [(weight, i) for i in kept if (weight := columns[i].weight) is not None]
+        if not light or sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+            break
+        kept.remove(min(light)[1])
+    return sorted(set(range(len(columns))) - set(kept))
 
 
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:

@@ -1,5 +1,6 @@
 """The line to a server: connections, and what goes wrong with them as named errors."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -77,9 +78,18 @@ class Line:
             named = tls_error(cause, self.url)
             if named is not None:
                 return named
-        reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"expected an answer, got none ({reason:.300}): check the address, and that the server runs"
+        reason = " ".join(_reason(error).split()) or type(error).__name__
+        tls = "" if self.url.startswith("https:") else "; one with TLS is at https"
+        message = f"expected an answer, got none ({reason:.300}): check the address, and that the server runs{tls}"
         return ServerUnreachable(message, at=self.url)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system says of a connection that could not be made, and of anything else its own text."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno
+        return os.strerror(number) if number is not None and number > 0 else str(error.os_error.strerror or error)
+    return str(error)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -39,6 +39,8 @@ from umbel.http.wire import VERSION, Hello
 
 _PAUSE: Final = 0.25  # seconds before one who asks too often is told so
 
+_SMALL: Final = 64 * 1024  # bytes of a body; all but the largest replies have fewer
+
 
 class Site:
     """What a server answers, whatever connection a request comes by."""
@@ -54,7 +56,8 @@ class Site:
         self._by_address = Rates(limits.address_rate, limits.burst, steady)
         self._pending = Places(limits.pending, "requests of a member")
         self._uploads = Places(limits.uploads, "uploads of a member")
-        self._budget = Budget(limits.buffered)
+        # Large bodies, which nobody has proved to be from a member before all is read, leave small ones their room.
+        self._small, self._large = Budget(limits.buffered), Budget(limits.buffered)
         self._waiting: dict[asyncio.Task[Any], int] = {}
         self._stopping = False
 
@@ -190,7 +193,8 @@ class Site:
         size = _length(endpoint, request.headers)
         if endpoint.name == "put_blob" or not size:
             return b""
-        held.enter_context(self._budget.hold(size))
+        budget = self._small if size <= _SMALL else self._large
+        held.enter_context(budget.hold(size))
         await _blobs.proceed(request)
         connection.turn(Phase.BODY)
         pieces = []

@@ -66,6 +66,13 @@ class Line:
         finally:
             self._board.change(sent=self._client.bytes_sent)
 
+    def _say(self, error: UmbelError) -> None:
+        """Say what is waited for. A server that has no room left is there, and answers polls, which would hide it."""
+        if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
+            self._board.turn("away", str(error))
+        else:
+            self._board.note(str(error))
+
     async def _patiently(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         waits = backoff()
         while True:
@@ -74,7 +81,7 @@ class Line:
             except UmbelError as error:
                 if not _passes(error):
                     raise
-                self._board.turn("away", str(error))
+                self._say(error)
                 await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))
             else:
                 self._board.turn("connected")

@@ -25,6 +25,12 @@ def check_description(app: str, types: Sequence[str], release: str) -> None:
             raise BadValue(f"expected at most {_LONGEST} characters that can be printed, got {text!a:.80}", at=name)
 
 
+def check_instance(instance: str) -> None:
+    """Raise ``BadValue`` unless what a process of a node calls itself is short: some of these are remembered."""
+    if len(instance) > _LONGEST:
+        raise BadValue(f"expected at most {_LONGEST} characters, got {len(instance)}", at="instance")
+
+
 def check_answer(answer: Answer) -> None:
     """Raise ``BadValue`` unless an answer has content or an error, and not both."""
     if (answer.content is None) is (answer.error_code is None):

@@ -12,7 +12,7 @@ from umbel import _clock
 from umbel.errors import WrongState
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Poll, Polled, Replied, Task
-from umbel.server._claims import check_answer, check_description, reason_of, seconds_of
+from umbel.server._claims import check_answer, check_description, check_instance, reason_of, seconds_of
 from umbel.server._desk import Box, Desk, Key, key_of
 from umbel.server._exchange import Exchange, fate_of, lost
 from umbel.server._keeper import Keeper
@@ -43,6 +43,7 @@ class Delivery:
     async def poll(self, member: int, poll: Poll, hold: float) -> Polled:
         """Answer a poll: work, or what the node may forget, or nothing after ``hold`` seconds."""
         self._presence.seen(member)
+        check_instance(poll.instance)
         box = self._desk.box(member)
         turn = box.enter(poll.instance, poll.room)
         await self._note(member, poll)

@@ -42,6 +42,7 @@ class NetworkGrid:
         self._phase: Phase | None = None
         self._offered: tuple[int, str, Sequence[Node]] = (0, "", ())
         self._open: dict[int, Message] = {}
+        self._earlier: frozenset[int] = frozenset()
         self._names: dict[int, str] = {}
         #: What is known of the messages of a round, by phase and node.
         self.notes: dict[tuple[str, str], Note] = {}
@@ -81,6 +82,7 @@ class NetworkGrid:
         self._names = {number: names[message.metadata.dst_node_id] for number, message in self._open.items()}
         sent = self._phase.sent
         self.notes.update(((message_type, name), Note(number, sent)) for number, name in self._names.items())
+        self._earlier = frozenset(fate.message for fate in self._phase.settled)
         for fate in self._phase.settled:
             self._inbox.put(fate)
         self._previous = frozenset(names)
@@ -135,8 +137,9 @@ class NetworkGrid:
         metadata = self._metadata(message.metadata, fate)
         if fate.content is None:
             return Message(metadata, error=Error(fate.error_code, fate.reason))
+        get = self._exchange.whole if fate.message in self._earlier else self._exchange.blob
         try:
-            return Message(metadata, unpack(fate.content, self._exchange.blob))
+            return Message(metadata, unpack(fate.content, get))
         except (RecordError, RecordTypeError, StoreError) as error:
             fault = f"expected a reply that can be read, got one that cannot: {error}"
             return Message(metadata, error=Error(ErrorCode.BAD_REPLY, fault))

@@ -77,11 +77,14 @@ class Journal:
         return Commission(self.run, self.name, spec.seed, spec.config, wanted)
 
     def state(self) -> RecordSet:
-        """Return the state from which the run goes on, mapped from disk; the first one before its first round."""
+        """Return the state from which the run goes on, mapped from disk; the first one before its first round.
+
+        Raises ``DigestMismatch`` if a disk has damaged it: no other model may be trained in its place.
+        """
         kept = self._keeper.read(lambda connection: runs.state(connection, self.run))
         if kept is not None:
-            return unpack(kept, self._keeper.blob)
-        initial = initial_of(unpack(self.spec.initial, self._keeper.blob))
+            return unpack(kept, self._keeper.whole)
+        initial = initial_of(unpack(self.spec.initial, self._keeper.whole))
         return begin(self.strategy, initial, seed=self.spec.seed, run_config=self.spec.config)
 
     def previous(self) -> frozenset[int] | None:

@@ -16,7 +16,7 @@ from umbel.failpoint import failpoint
 from umbel.records import RecordSet
 from umbel.server._answers import Answers
 from umbel.server._metrics import Metrics
-from umbel.store import Blobs, Ledger, Uploads, collect, references
+from umbel.store import Blobs, Ledger, Uploads, collect, references, verify
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 3
@@ -101,4 +101,12 @@ class Keeper:
 
     def blob(self, digest: str) -> Any:
         """Return the bytes of a blob, mapped if the store can."""
+        return self.blobs.get(digest)
+
+    def whole(self, digest: str) -> Any:
+        """Do the same for one that came before this start: a disk may have damaged it since, so it is hashed again.
+
+        Raises ``DigestMismatch``, and deletes it, if it is another.
+        """
+        verify(self.blobs, digest)
         return self.blobs.get(digest)

@@ -25,11 +25,6 @@ class Presence:
         """Take note of bytes of a body, going either way."""
         self._seen[member] = self._moved[member] = self._clock()
 
-    def forget(self, member: int) -> None:
-        """Forget a member that was excluded."""
-        self._seen.pop(member, None)
-        self._moved.pop(member, None)
-
     def is_here(self, member: int) -> bool:
         """Say whether the node was heard of since the start, at most ``patience`` seconds ago."""
         return member in self._seen and not self.is_silent(member)

@@ -71,7 +71,17 @@ class Runs:
         found = await self._keeper.look(lambda connection: runs.every(connection, statuses=_ACTIVE))
         for run in found:
             await self._keeper.commit(partial(_take_up, run=run.id))
+            await self._take_up(run)
+
+    async def _take_up(self, run: runs.Run) -> None:
+        """Let one run go on; one that this release cannot read has failed, and is no reason not to serve the others."""
+        try:
             await self._start(run)
+        except msgspec.ValidationError as error:
+            reason = f"expected a run that this release can drive, got one that it cannot read: {error}"
+            await self._keeper.commit(
+                partial(runs.set_status, run=run.id, status="failed", now=time.time(), reason=reason)
+            )
 
     async def submit(self, owner: int, spec: wire.RunSpec, actor: str) -> wire.RunMade:
         """Accept a run and begin to drive it; raises what is wrong with its specification."""
@@ -155,7 +165,7 @@ class Runs:
         try:
             found = await self.get(run, None)
             if found.status in _ACTIVE and run not in self._drivers and not self._halting:
-                await self._start(found)
+                await self._take_up(found)
         except StoreError as error:
             self._mend(run, error)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import resource
+import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +56,7 @@ class Server:
             OSError: if the address cannot be listened on.
 
         """
+        _let_many_connect()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._main())
 
@@ -118,7 +121,8 @@ class _Start:
         settings, folder = self._settings, self._folder
         ledger = self._held.enter_context(Ledger.open(settings.database or folder.ledger))
         blobs = ObjectBlobs(settings.blobs, folder.blobs) if settings.blobs else DirectoryBlobs(folder.blobs)
-        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs), self._metrics)
+        room = shutil.disk_usage(folder.uploads).free * 9 // 10
+        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs, total=room), self._metrics)
         self._held.callback(keeper.close)
         return keeper
 
@@ -205,6 +209,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _let_many_connect() -> None:
+    """Open as many files as the system allows: a node has two connections, and 1,024 files are the usual bar."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _certificate(settings: Settings, folder: Folder) -> Certificate | None:
