@@ -1,12 +1,18 @@
 """A full server is asked all that its OpenAPI document permits, and much that it does not, by each kind of member."""
 
 import logging
+import re
+import socket
+import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 
+import msgspec
 import pytest
 import requests
 import schemathesis
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -19,11 +25,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from by_hand import blob, serving
+from federation import wait_for
+from system import check, federating, own_memory, submit
 from test_http_json import BAD
 from test_openapi import REFUSED, whole, without_signatures
 from test_sql import TEXTS
 from umbel import errors
-from umbel.http import ENDPOINTS, Limits, SignedRequest, sign
+from umbel.http import ENDPOINTS, Limits, SignedRequest, sign, wire
 from umbel.http._signature import digest_of
 
 CHECKS = [
@@ -194,3 +202,56 @@ def test_a_member_of_any_name_is_listed_by_it_or_refused(scene, name):
     except (errors.BadName, errors.NameTaken):
         return
     assert next(row.name for row in scene.operator.call("list_nodes").nodes if row.member == number) == name
+
+
+# A17: many of everything.
+
+
+BATCH = 500
+
+
+def flood(url, path, bodies):
+    """Send requests over few connections, many at a time; return how often each status came."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    counts = Counter()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+    for begin in range(0, len(bodies), BATCH):
+        batch = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies[begin : begin + BATCH]]
+        batch[-1] = batch[-1].replace(b"\r\nContent-Type", b"\r\nConnection: close\r\nContent-Type")
+        with socket.create_connection((host, int(port)), timeout=120) as sock:
+            sender = threading.Thread(target=sock.sendall, args=(b"".join(batch),))
+            sender.start()
+            answer = b"".join(iter(lambda sock=sock: sock.recv(2**16), b""))
+            sender.join()
+        counts.update(int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answer))
+    return counts
+
+
+@pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_flood_of_registrations(tmp_path, number):
+    """One token lets one in; whoever comes too often is told so, and neither memory nor ledger grows with them."""
+    limits = {"address_rate": 1e6} if number > BATCH * 10 else {}
+    with federating(tmp_path, nodes=["south", "north"], server={"limits": limits}) as federation:
+        wait_for(lambda: len(federation.call("list_nodes").nodes) == 2, "they have joined")
+        secret = federation.call("make_token", wire.TokenRequest()).secret
+        told = {"secret": secret, "kind": "node", "app": "a", "types": [], "release": "0"}
+        keys = (blake3(str(each).encode()).digest() for each in range(number))
+        bodies = [msgspec.json.encode(told | {"key": key, "name": f"node-{each}"}) for each, key in enumerate(keys)]
+        flood(federation.about.url, "/v1/join", bodies[:BATCH])
+        memory = own_memory(federation.serving.process.pid)
+        counts = flood(federation.about.url, "/v1/join", bodies[BATCH:])
+        assert counts.keys() <= {403, 429}
+        assert counts.total() == number - BATCH
+        assert counts[403] > 0
+        assert own_memory(federation.serving.process.pid) < memory + 16 * 2**20
+        assert len(federation.call("list_nodes").nodes) == 3
+        check(federation, submit(federation))
+
+
+def test_a_node_that_asks_too_often_is_told_when_to_come_again(tmp_path):
+    with serving(tmp_path / "server", limits=Limits(member_rate=5.0, burst=2.0)) as operator:
+        endpoint = next(each for each in ENDPOINTS if each.name == "list_runs")
+        operator.call("list_runs")
+        answers = [ask(operator, endpoint) for _ in range(30)]
+        assert set(answers) == {(200, None), (429, "http.quota")}
+        assert operator.call("list_runs").runs == [], "a client of ours waits, and is answered"

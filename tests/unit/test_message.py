@@ -209,4 +209,6 @@ def test_the_names_and_codes_of_the_wire_do_not_change() -> None:
         "MOD_FAILED_PRECONDITION": 6,
         "UNKNOWN_MESSAGE_TYPE": 100,
         "BAD_REPLY": 101,
+        "NOT_ALLOWED": 102,
+        "HANDLER_LOST": 103,
     }

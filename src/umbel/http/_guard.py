@@ -4,6 +4,9 @@ One task looks at all connections that are due for progress; idle long polls are
 """
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
@@ -26,6 +29,7 @@ class Phase(IntEnum):
 
 
 _CROWD = 64  # new connections after which it is worth it to tidy up
+_AT_ONCE = struct.pack("ii", 1, 0)  # a reset when it is closed, and no byte more
 _AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
 
 
@@ -86,8 +90,10 @@ class Connection(web.RequestHandler):
         self.watch.follow(self)
 
     def abort(self) -> None:
-        """Close at once, without sending what is left."""
+        """Close at once, without sending what is left: not even the kernel keeps it for a client that does not read."""
         if self.transport is not None:
+            with suppress(OSError):
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.transport.abort()
 
     def handle_error(
