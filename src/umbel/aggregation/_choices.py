@@ -27,6 +27,8 @@ def nearest_to_others(byzantine: int, count: int | None, far: Distances, weights
 
 def one_after_the_other(byzantine: int, far: Distances) -> list[int]:
     """Return the updates that Krum chooses, each taken out before it chooses the next: Bulyan's first half."""
+    if len(far.alive) < len(far.model) - byzantine:
+        raise _too_many_lost(far.others)
     left = list(range(len(far.model)))
     chosen = []
     for _ in range(len(far.model) - 2 * byzantine):
