@@ -122,7 +122,7 @@ class _Start:
         ledger = self._held.enter_context(Ledger.open(settings.database or folder.ledger))
         blobs = ObjectBlobs(settings.blobs, folder.blobs) if settings.blobs else DirectoryBlobs(folder.blobs)
         room = shutil.disk_usage(folder.uploads).free * 9 // 10
-        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs, total=room), self._metrics)
+        keeper = Keeper(ledger, blobs, Uploads(folder.uploads, blobs, largest=room), self._metrics)
         self._held.callback(keeper.close)
         return keeper
 
