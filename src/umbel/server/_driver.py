@@ -124,6 +124,8 @@ class Driver:
         match event:
             case RunStarted():
                 self._journal.running()
+                if self._journal.stopping:
+                    raise Halted
                 self._say(
                     "started", f"goes, {event.completed} of {event.rounds} rounds complete", completed=event.completed
                 )

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from umbel.envelope import Content, unpack
-from umbel.errors import StrategyError, UsageError
+from umbel.errors import StrategyError, UsageError, WrongState
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.history import RoundReport
@@ -105,7 +105,13 @@ class Journal:
 
     def running(self) -> None:
         """The nodes that the run wants are there."""
-        self._status("running")
+        try:
+            self._status("running")
+        except WrongState:
+            # Somebody stopped the run in the moment in which it began.
+            self.stopping = self._keeper.read(lambda connection: runs.get(connection, self.run)).status == "stopping"
+            if not self.stopping:
+                raise
 
     def close_round(self, report: RoundReport, state: RecordSet, outcomes: Sequence[runs.Outcome]) -> None:
         """Make the end of a round durable: blobs first, then report, state and outcomes in one transaction."""
