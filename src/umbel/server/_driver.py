@@ -108,11 +108,12 @@ class Driver:
         note(f"run {self._journal.run} {text}", event=f"run-{what}", run=self._journal.run, **fields)
 
     def _loop(self) -> None:
-        strategy, state = self._journal.strategy, self._journal.state()
+        strategy = self._journal.strategy
         roster = self._grid.nodes(self._journal.completed + 1, strategy.phase)
         if not self._journal.handled(roster, _HANDLED_BY_NODES):
             strategy = strategy._replace(evaluate=None)
-        self._train(strategy, state)
+        # Read once the nodes are there, which may be long after it was kept.
+        self._train(strategy, self._journal.state())
 
     def _train(self, strategy: Strategy, state: RecordSet) -> None:
         for event in train(self._grid, strategy, state, rounds=self._journal.rounds, run_id=self._journal.run):
