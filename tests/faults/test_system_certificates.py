@@ -62,9 +62,10 @@ def last_word(process):
             {"begin": -3 * DAY, "end": -DAY},
             "CertificateExpired: expected a certificate that is valid, got one that ended",
         ),
-        (
+        pytest.param(
             {"begin": DAY, "end": 3 * DAY},
             "CertificateNotYetValid: expected a certificate that is valid, got one that begins",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -81,7 +82,10 @@ def test_a_certificate_out_of_its_time_ends_a_node_with_the_cause(tmp_path, date
         assert federation.status("north").state == "ended"
 
 
-@pytest.mark.parametrize(("offset", "said"), [("+12y", "CertificateExpired"), ("-2y", "CertificateNotYetValid")])
+@pytest.mark.parametrize(
+    ("offset", "said"),
+    [("-2y", "CertificateNotYetValid"), pytest.param("+12y", "CertificateExpired", marks=pytest.mark.slow)],
+)
 def test_a_node_whose_clock_is_years_off_is_told_so(tmp_path, offset, said):
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed here")
@@ -140,6 +144,7 @@ def test_a_certificate_that_is_renewed_during_an_upload(tmp_path):
         wait_for(lambda: len(federation.call("list_nodes").nodes) == 3, "a new node joins by the same token's key")
 
 
+@pytest.mark.slow
 def test_a_renewal_that_is_no_good_leaves_the_old_one(tmp_path):
     _, old = make(tmp_path / "pki")
     with federating(tmp_path, server=files(tmp_path / "pki"), plain=False) as federation:

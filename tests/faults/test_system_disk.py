@@ -48,7 +48,7 @@ def upload(federation, value):
         federation.ask(lambda client, digest=digest, data=data: client.put_blob(digest, data))
 
 
-@pytest.mark.parametrize("size", [9, LARGE])
+@pytest.mark.parametrize("size", [pytest.param(9, marks=pytest.mark.slow), LARGE])
 def test_a_full_disk_acknowledges_nothing_and_all_goes_on_when_there_is_room(small_disk, tmp_path, size):
     with federating(tmp_path, poll=2.0) as federation:
         run = submit(federation, size, seconds=0.5)
@@ -73,6 +73,7 @@ def _reason(federation, name):
     return f"{status.reason} {status.last_error}"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_on_a_full_disk(small_disk, tmp_path):
     """Without room it does not start, and says why; with room it goes on."""
     with federating(tmp_path, poll=2.0) as federation:
@@ -211,6 +212,7 @@ def test_a_blob_that_was_damaged_while_the_server_was_down(tmp_path, what):
             assert view.row.status == "completed"
 
 
+@pytest.mark.slow
 def test_a_model_that_was_damaged_is_sent_again_and_its_run_goes_on(tmp_path):
     with federating(tmp_path, nodes=[]) as federation:
         run = submit(federation, LARGE)

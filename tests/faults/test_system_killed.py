@@ -60,7 +60,7 @@ SLOW = pytest.mark.slow
 def chains():
     for kind in ("sqlite", "postgres"):
         for name, points in CHAINS.items():
-            is_quick = (kind == "postgres") == (name == "in short")
+            is_quick = (kind, name) in (("sqlite", "S1 to S13"), ("postgres", "in short"))
             yield pytest.param(kind, points, id=f"{kind}-{name}", marks=[] if is_quick else [SLOW])
 
 
@@ -151,7 +151,8 @@ def test_the_server_is_killed_while_it_makes_its_ledger(kind, tmp_path, request)
         check(federation, submit(federation))
 
 
-@pytest.mark.parametrize("nth", [1, pytest.param(2, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("nth", [1, 2])
 def test_the_server_is_killed_while_it_starts(tmp_path, nth):
     """At the commits of a start that takes up a run: killed again and again, it goes on in the end."""
     with federating(tmp_path) as federation:

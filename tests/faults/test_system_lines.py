@@ -80,8 +80,8 @@ def test_a_line_on_which_bytes_drip(lines):
     federation, proxy = lines
     wait_for(lambda: federation.status("north") and federation.status("north").state == "connected", "it is there")
     proxy.set(drip=0.0002)
-    check(federation, submit(federation))
-    assert handled(federation) == each_once()
+    check(federation, submit(federation, rounds=1), rounds=1)
+    assert handled(federation) == each_once(1)
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
