@@ -160,18 +160,25 @@ def test_a_member_has_so_many_requests_and_uploads_at_once():
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
-def test_bodies_that_are_being_read_have_a_budget_together():
-    async def main(stand):
-        slow = []
-        for _ in range(3):
-            _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
-            writer.write(signed(stand, "POST", "/v1/replies", b"x" * 30_000)[:-1])
-            slow.append(writer)
-        await until(lambda: stand.service._site._budget._left == 10_000)
-        answer = await talk(stand, signed(stand, "POST", "/v1/replies", b"x" * 30_000, close=True))
-        assert b" 429 " in answer
-        for writer in slow:
-            writer.transport.abort()
-        await until(lambda: stand.service._site._budget._left == 100_000)
+@pytest.mark.parametrize(("full", "size", "other"), [("_small", 30_000, 70_000), ("_large", 70_000, 30_000)])
+def test_bodies_that_are_being_read_have_a_budget_together(full, size, other):
+    """Small bodies and large ones each have theirs: whoever fills one keeps nobody from the other."""
 
-    run(main, Settings(port=0, limits=Limits(buffered=100_000)))
+    def request(stand, size):
+        return signed(stand, "POST", "/v1/replies", b"x" * size, close=True)
+
+    async def main(stand):
+        budget, whole = getattr(stand.service._site, full), 3 * size + 10_000
+        slow = [(await asyncio.open_connection("127.0.0.1", stand.service.port))[1] for _ in range(3)]
+        try:
+            for writer in slow:
+                writer.write(request(stand, size)[:-1])
+            await until(lambda: budget._left == whole - 3 * size)
+            assert b" 429 " in await talk(stand, request(stand, size))
+            assert b" 429 " not in await talk(stand, request(stand, other))
+        finally:
+            for writer in slow:
+                writer.transport.abort()
+        await until(lambda: budget._left == whole)
+
+    run(main, Settings(port=0, limits=Limits(buffered=3 * size + 10_000)))
