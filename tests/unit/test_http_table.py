@@ -76,6 +76,7 @@ def test_get_and_head_change_nothing_and_take_nothing():
 
 def test_every_body_of_the_wire_is_used():
     parts = {"Assignment", "AuditLine", "EventLine", "Fault", "NodeRow", "Question", "RunRow", "Task", "TokenRow"}
+    parts.add("Told")
     bodies = {kind.__name__ for each in ENDPOINTS for kind in (each.request, each.response) if kind is not None}
     assert bodies | parts | {"VERSION"} == set(wire.__all__)
 

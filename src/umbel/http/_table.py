@@ -43,6 +43,7 @@ _BLOB: Final = "/v1/blobs/{digest}"
 _RUN: Final = "/v1/runs/{run}"
 _TOKENS: Final = (errors.TokenUnknown, errors.TokenUsed, errors.TokenExpired, errors.TokenRevoked)
 _LATE: Final = (errors.Fenced, errors.ReplyConflict, errors.BlobMissing, errors.NotFound, errors.BadValue)
+_CALL: Final = (errors.NotFound, errors.WrongState, errors.MainDiffers, errors.BadValue)
 _LARGE: Final = 4 * _KIB * _KIB
 
 #: Every endpoint of a server, in the order of their numbers.
@@ -268,6 +269,66 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/metrics",
         text="Figures for Prometheus, as text.",
         errors=(errors.NotFound,),
+    ),
+    Endpoint(
+        number=23,
+        name="offer_nodes",
+        method="POST",
+        path=f"{_RUN}/nodes",
+        text="A call of a main: which nodes there are; held until the run can begin, or for `poll` seconds.",
+        who=USER,
+        request=wire.Wanted,
+        response=wire.Roster,
+        waits=True,
+        errors=_CALL,
+    ),
+    Endpoint(
+        number=24,
+        name="ask_nodes",
+        method="POST",
+        path=f"{_RUN}/asks",
+        text="A call of a main: ask nodes. Repeating it changes nothing; the same call with other words is refused.",
+        who=USER,
+        request=wire.Asking,
+        response=wire.Asked,
+        limit=_LARGE,
+        errors=(*_CALL, errors.BlobMissing, errors.Conflict),
+    ),
+    Endpoint(
+        number=25,
+        name="read_answers",
+        method="GET",
+        path=f"{_RUN}/answers",
+        text="What became of a main's messages, after so many; held until there is more, or for `poll` seconds.",
+        who=USER,
+        query={"after": 0},
+        response=wire.Answers,
+        waits=True,
+        errors=(errors.NotFound, errors.WrongState),
+    ),
+    Endpoint(
+        number=26,
+        name="give_up",
+        method="POST",
+        path=f"{_RUN}/cancel",
+        text="A main gives messages up.",
+        who=USER,
+        request=wire.GivenUp,
+        response=wire.Done,
+        limit=_LARGE,
+        errors=(errors.NotFound, errors.WrongState),
+    ),
+    Endpoint(
+        number=27,
+        name="end_run",
+        method="POST",
+        path=f"{_RUN}/end",
+        text="A main has ended: the run is complete, or has failed.",
+        who=USER,
+        request=wire.Ending,
+        response=wire.Done,
+        limit=_LARGE,
+        errors=(errors.NotFound, errors.WrongState, errors.BlobMissing),
     ),
 )
 

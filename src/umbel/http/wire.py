@@ -9,17 +9,23 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from umbel.envelope import Content
+from umbel.http._mains import Answers, Asked, Asking, Ending, GivenUp, Roster, Told, Wanted
 
 __all__ = [
     "VERSION",
     "Answer",
+    "Answers",
+    "Asked",
+    "Asking",
     "Assignment",
     "Audit",
     "AuditLine",
     "Done",
+    "Ending",
     "EventLine",
     "Events",
     "Fault",
+    "GivenUp",
     "Hello",
     "Join",
     "Joined",
@@ -30,6 +36,7 @@ __all__ = [
     "Question",
     "Replied",
     "Resume",
+    "Roster",
     "Rotate",
     "RunMade",
     "RunRow",
@@ -41,6 +48,8 @@ __all__ = [
     "TokenRequest",
     "TokenRow",
     "Tokens",
+    "Told",
+    "Wanted",
 ]
 
 #: The version of the protocol. The server names all that it speaks; the client takes the highest that both do.
@@ -184,6 +193,8 @@ class RunSpec(_Body, frozen=True):
 
     ``strategy`` is a name and its numbers. ``nodes`` is how many nodes, or the names of those, that must be there
     before the run begins. ``initial`` is the model to begin with.
+
+    A run whose main is elsewhere has ``{"main": "module:name"}`` as its strategy, no rounds, and no ``initial`` model.
     """
 
     app: str

@@ -82,9 +82,10 @@ class Exchange:
 
     def offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
         """Return the nodes for a phase that is not planned yet, and what there is to wait for."""
-        return self.on_loop(lambda: self._offer(commission, message_type, previous))
+        return self.on_loop(lambda: self.offered(commission, message_type, previous))
 
-    def _offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+    def offered(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+        """Do the same on the event loop."""
         wanted = commission.wanted
         able = [each for each in self._registry.nodes() if message_type in each.types]
         if not isinstance(wanted, int):
@@ -142,13 +143,7 @@ class Exchange:
 
         plan = self._keeper.store(content, write)
         failpoint("server.planned")
-        names = {number: name for name, number in plan.roster}
-        rows = [
-            messages.Open(plan.run, ask.message, ask.node, 1, plan.round, plan.phase, now, plan.ttl)
-            for ask in plan.asks
-        ]
-        tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
-        self._loop.call_soon_threadsafe(self._open, tasks)
+        self._loop.call_soon_threadsafe(self.open, tasks_of(commission, plan, now, plan.round))
         return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.content.size)
 
     def reopen(
@@ -173,7 +168,8 @@ class Exchange:
 
         self.on_loop(lay_out)
 
-    def _open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+    def open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+        """Let nodes have messages; the event loop alone calls this."""
         for member, task in tasks:
             self._desk.open(member, task)
 
@@ -181,9 +177,10 @@ class Exchange:
         """Give messages up, durably, and tell the nodes that have them."""
         keys = [(run, message) for message in message_ids]
         self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
-        self._loop.call_soon_threadsafe(self._close, keys)
+        self._loop.call_soon_threadsafe(self.close, keys)
 
-    def _close(self, keys: Iterable[Key]) -> None:
+    def close(self, keys: Iterable[Key]) -> None:
+        """Take messages away, which their nodes forget; the event loop alone calls this."""
         for key in keys:
             self._desk.close(key)
 
@@ -210,6 +207,16 @@ def lost(message: int, reason: str) -> Fate:
     return Fate(message, None, ErrorCode.NODE_UNAVAILABLE, reason)
 
 
+def tasks_of(commission: Commission, plan: messages.Plan, at: float, group: int) -> list[tuple[int, Task]]:
+    """Return what was planned for each node just now; ``group`` is the round that the messages name."""
+    names = {number: name for name, number in plan.roster}
+    rows = [
+        messages.Open(plan.run, ask.message, ask.node, 1, plan.round, plan.phase, at, plan.ttl, group)
+        for ask in plan.asks
+    ]
+    return [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
+
+
 def task_of(commission: Commission, row: messages.Open, name: str, content: Content) -> Task:
     """Return an open message as its node gets it."""
     return Task(
@@ -217,9 +224,9 @@ def task_of(commission: Commission, row: messages.Open, name: str, content: Cont
         run_name=commission.name,
         message=row.message,
         fence=row.fence,
-        round=row.round,
+        round=row.group,
         message_type=row.phase,
-        seed=derive_seed(commission.seed, row.round, name, row.phase),
+        seed=derive_seed(commission.seed, row.group, name, row.phase),
         created_at=row.created_at,
         ttl=row.ttl,
         run_config=commission.config,

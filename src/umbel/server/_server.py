@@ -145,6 +145,7 @@ class _Start:
             {
                 **NodeEndpoints(delivery, people, transfers, self._audience, self._settings.poll).all(),
                 **RunEndpoints(runs, registry).all(),
+                **runs.mains.all(registry.node),
                 **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
             }
         )
