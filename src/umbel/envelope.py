@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from umbel.errors import BadValue, Mismatch
 from umbel.records import ParametersRecord, RecordSet, dumps, loads
+from umbel.records._names import check_names
 
 __all__ = ["INLINE_LIMIT", "Content", "NamedPart", "Part", "blobs_of", "pack", "unpack"]
 
@@ -55,6 +56,7 @@ def pack(content: RecordSet, put: Callable[[_Segments], Part]) -> Content:
 
     Raises ``RecordError`` for what no container can hold.
     """
+    check_names(list(content.parameters_records), "parameters_records")
     named = [NamedPart(name, _part(dumps(record), put)) for name, record in content.parameters_records.items()]
     rest = RecordSet(metrics_records=dict(content.metrics_records), configs_records=dict(content.configs_records))
     return Content(tuple(named), _part(dumps(rest), put))

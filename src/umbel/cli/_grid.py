@@ -1,9 +1,9 @@
 """The grid of a main that runs here, over nodes of a server: every call is in the server's ledger before it counts."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from umbel import _clock
 from umbel.cli._remote import Remote, Say
@@ -14,11 +14,13 @@ from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http import wire
 from umbel.message import Error, ErrorCode, Message, Metadata
-from umbel.records import RecordSet
+from umbel.records import ParametersRecord, RecordSet, digest
 
 _AT_ONCE: Final = 10_000  # messages in one call
 _ATTEMPTS: Final = 3  # a blob may be collected between its upload and the call that needs it
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
+
+_T = TypeVar("_T")
 
 
 class _Sent(NamedTuple):
@@ -107,9 +109,23 @@ class RemoteGrid:
             asked: wire.Asked = self._ask("ask_nodes", body)
             return asked.at
 
-        return self.upload(group[0].content, plan)
+        return self._upload(group[0].content, plan)
 
-    def upload(self, content: RecordSet, use: Any) -> Any:
+    def end(self, model: ParametersRecord | None) -> None:
+        """The main has ended, and the run is complete, with a model if there is one."""
+        if model is None:
+            self._ask("end_run", wire.Ending())
+            return
+        name = digest(model)
+        self._upload(
+            RecordSet({"model": model}), lambda state: self._ask("end_run", wire.Ending(digest=name, state=state))
+        )
+
+    def fail(self, reason: str) -> None:
+        """The main has failed, and the run with it."""
+        self._ask("end_run", wire.Ending(reason=reason))
+
+    def _upload(self, content: RecordSet, use: Callable[[Content], _T]) -> _T:
         """Send the blobs of a content, and return what ``use`` makes of its description."""
         for _ in range(_ATTEMPTS - 1):
             try:
