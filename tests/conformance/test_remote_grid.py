@@ -47,7 +47,7 @@ class TestRemoteGrid(GridTests):
 
     def test_a_type_that_no_handler_knows_is_not_offered_or_has_an_error_reply(self):
         # Nodes come and go: a server waits for one that handles the type, and says so.
-        with self.open_grid(2, 7) as grid, pytest.raises(Waits, match="nodes that handle 'test.unheard-of': node-00"):
+        with self.open_grid(2, 7) as grid, pytest.raises(Waits, match=r"nodes that handle 'test\.unheard-of': node-00"):
             grid.nodes(1, "test.unheard-of")
 
     @contextmanager

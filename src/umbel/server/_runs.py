@@ -19,13 +19,13 @@ from umbel.history import RoundReport
 from umbel.http import wire
 from umbel.records import scratch
 from umbel.rounds import begin
-from umbel.server._driven import check_driven, is_driven
 from umbel.server._driver import Driver
 from umbel.server._exchange import Exchange
 from umbel.server._grid import NetworkGrid
 from umbel.server._journal import Journal, initial_of, strategy_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
+from umbel.server._main_calls import check_driven, is_driven
 from umbel.server._mains import Mains
 from umbel.server._metrics import Metrics
 from umbel.store import audit, calls, messages, runs

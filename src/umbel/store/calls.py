@@ -74,6 +74,8 @@ def plan(
     _require_new(connection, plan.run, [ask.message for ask in plan.asks])
     messages.plan(connection, plan, now=now, present=present)
     connection.execute(_CALL, {"run": plan.run, "number": plan.round, "phase": plan.phase, "group_id": group})
+    sent = {"its_run": plan.run, "its_round": plan.round, "bytes": plan.content.size}
+    connection.execute(_SENT, sent)
     rows = tuple(messages.Row(ask.message, ask.slot, ask.node, 1, "planned", "") for ask in plan.asks)
     return Call(plan.phase, group, messages.Phase(plan.roster, plan.content, now, plan.ttl, None, rows)), True
 
@@ -131,6 +133,11 @@ _FIND: Final = sa.select(_C.phase, _C.group_id).where(_C.run == _OF_RUN, _C.numb
 _LAST: Final = sa.select(sa.func.max(_C.number)).where(_C.run == _OF_RUN)
 _CALL: Final = sa.insert(tables.calls)
 _OFFER: Final = sa.insert(tables.phases)
+_SENT: Final = (
+    sa.update(tables.messages)
+    .where(_M.run == sa.bindparam("its_run"), _M.round == sa.bindparam("its_round"))
+    .values(sent=sa.bindparam("bytes"))
+)
 _TELL: Final = sa.insert(tables.told)
 _TOLD: Final = sa.select(_T.message).where(_T.run == _OF_RUN).order_by(_T.place)
 _ANSWERED: Final = (_R.run == _M.run) & (_R.message == _M.message)
