@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def operator(folder):
-    with serving(folder) as made:
+    with serving(folder, poll=0.5, patience=30.0) as made:
         yield made
 
 
