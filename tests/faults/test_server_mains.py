@@ -5,7 +5,7 @@ import pytest
 from by_hand import content, serving
 from umbel import errors
 from umbel.envelope import pack
-from umbel.http import wire
+from umbel.http import mains, wire
 from umbel.message import ErrorCode
 from umbel.records import RecordSet
 from umbel.server import _mains
@@ -41,13 +41,13 @@ def submit(user, nodes=2, **changes):
 
 
 def wanted(call, /, **changes):
-    return wire.Wanted(**{"call": call, "round": 5, "message_type": "train"} | changes)
+    return mains.Wanted(**{"call": call, "round": 5, "message_type": "train"} | changes)
 
 
 def asking(call, nodes, /, **changes):
     said = {"call": call, "round": 5, "message_type": "train", "ttl": 600.0, "content": content(1.0)}
     said |= {"messages": [100 * call + place for place in range(len(nodes))], "nodes": [each.member for each in nodes]}
-    return wire.Asking(**said | changes)
+    return mains.Asking(**said | changes)
 
 
 def answers(user, run, after=0):
@@ -145,8 +145,8 @@ def test_a_run_is_driven_by_its_owner_alone(operator, north):
                 ("offer_nodes", wanted(1)),
                 ("ask_nodes", asking(1, [north])),
                 ("read_answers", None),
-                ("give_up", wire.GivenUp(messages=[1])),
-                ("end_run", wire.Ending()),
+                ("give_up", mains.GivenUp(messages=[1])),
+                ("end_run", mains.Ending()),
             ):
                 with pytest.raises(errors.NotFound, match="no run of yours"):
                     other.call(name, body, run=run)
@@ -226,7 +226,7 @@ def test_a_message_that_is_given_up_is_forgotten_by_its_node_and_never_told(oper
     operator.call("ask_nodes", asking(1, [north, south]), run=run)
     north.work()
     for _ in range(2):
-        operator.call("give_up", wire.GivenUp(messages=[100]), run=run)
+        operator.call("give_up", mains.GivenUp(messages=[100]), run=run)
     assert [gone.message for gone in north.poll().cancelled] == [100]
     south.reply(south.work())
     assert [told.message for told in answers(operator, run)] == [101]
@@ -257,12 +257,12 @@ def test_a_main_that_has_failed_says_why_and_can_go_on(operator, north):
     run = submit(operator, 1)
     operator.call("ask_nodes", asking(1, [north]), run=run)
     for _ in range(2):  # the first answer may have been lost
-        operator.call("end_run", wire.Ending(reason="ValueError: no"), run=run)
+        operator.call("end_run", mains.Ending(reason="ValueError: no"), run=run)
     view = operator.view(run)
     assert (view.row.status, view.row.reason) == ("failed", "ValueError: no")
     assert operator.call("run_events", run=run, after=0).ended
     with pytest.raises(errors.WrongState):
-        operator.call("end_run", wire.Ending(), run=run)
+        operator.call("end_run", mains.Ending(), run=run)
     operator.call("resume_run", run=run)
     north.reply(north.work())
     assert len(answers(operator, run)) == 1
@@ -274,7 +274,7 @@ def test_a_main_that_has_ended_leaves_a_model_and_nothing_open(operator, north):
     north.work()
     state = content(9.0, metrics=False)
     for _ in range(2):
-        operator.call("end_run", wire.Ending(digest="blake3:ab", state=state), run=run)
+        operator.call("end_run", mains.Ending(digest="blake3:ab", state=state), run=run)
     view = operator.view(run)
     assert (view.row.status, view.digest, view.model) == ("completed", "blake3:ab", state)
     assert [question.outcome for question in view.questions] == ["cancelled"]

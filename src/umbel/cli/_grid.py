@@ -12,7 +12,7 @@ from umbel.envelope import Content, pack
 from umbel.errors import BlobMissing, RecordError, RecordTypeError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
-from umbel.http import wire
+from umbel.http import mains
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.records import ParametersRecord, RecordSet, digest
 
@@ -52,7 +52,7 @@ class RemoteGrid:
         self._read = 0
         self._missing = ""
         self._open: dict[int, _Sent] = {}
-        self._came: deque[wire.Told] = deque()
+        self._came: deque[mains.Told] = deque()
         self.trouble: UmbelError | None = None
 
     def _ask(self, name: str, body: Any = None, **params: int) -> Any:
@@ -65,8 +65,8 @@ class RemoteGrid:
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
         """Return the nodes that there are and that handle the type, by name; waits until the run can begin."""
         self._calls += 1
-        wanted = wire.Wanted(call=self._calls, round=round, message_type=str(message_type))
-        roster: wire.Roster = self._ask("offer_nodes", wanted)
+        wanted = mains.Wanted(call=self._calls, round=round, message_type=str(message_type))
+        roster: mains.Roster = self._ask("offer_nodes", wanted)
         while roster.missing:
             if roster.missing != self._missing:
                 self._missing = roster.missing
@@ -97,7 +97,7 @@ class RemoteGrid:
         first = group[0].metadata
 
         def plan(content: Content) -> float:
-            body = wire.Asking(
+            body = mains.Asking(
                 call=self._calls,
                 round=first.group_id,
                 message_type=str(first.message_type),
@@ -106,7 +106,7 @@ class RemoteGrid:
                 messages=numbers,
                 nodes=[message.metadata.dst_node_id for message in group],
             )
-            asked: wire.Asked = self._ask("ask_nodes", body)
+            asked: mains.Asked = self._ask("ask_nodes", body)
             return asked.at
 
         return self._upload(group[0].content, plan)
@@ -114,16 +114,16 @@ class RemoteGrid:
     def end(self, model: ParametersRecord | None) -> None:
         """The main has ended, and the run is complete, with a model if there is one."""
         if model is None:
-            self._ask("end_run", wire.Ending())
+            self._ask("end_run", mains.Ending())
             return
         name = digest(model)
         self._upload(
-            RecordSet({"model": model}), lambda state: self._ask("end_run", wire.Ending(digest=name, state=state))
+            RecordSet({"model": model}), lambda state: self._ask("end_run", mains.Ending(digest=name, state=state))
         )
 
     def fail(self, reason: str) -> None:
         """The main has failed, and the run with it."""
-        self._ask("end_run", wire.Ending(reason=reason))
+        self._ask("end_run", mains.Ending(reason=reason))
 
     def _upload(self, content: RecordSet, use: Callable[[Content], _T]) -> _T:
         """Send the blobs of a content, and return what ``use`` makes of its description."""
@@ -149,14 +149,14 @@ class RemoteGrid:
                 yield self._reply(sent, told)
                 failpoint("main.replied")
 
-    def _next(self) -> wire.Told:
+    def _next(self) -> mains.Told:
         while not self._came:
-            answers: wire.Answers = self._ask("read_answers", after=self._read)
+            answers: mains.Answers = self._ask("read_answers", after=self._read)
             self._came.extend(answers.answers)
         self._read += 1
         return self._came.popleft()
 
-    def _reply(self, sent: _Sent, told: wire.Told) -> Message:
+    def _reply(self, sent: _Sent, told: mains.Told) -> Message:
         metadata = _metadata(sent, told)
         if told.content is None:
             code = ErrorCode.UNKNOWN if told.error_code is None else told.error_code
@@ -174,7 +174,7 @@ class RemoteGrid:
         for number in numbers:
             del self._open[number]
         if numbers:
-            self._ask("give_up", wire.GivenUp(messages=numbers))
+            self._ask("give_up", mains.GivenUp(messages=numbers))
 
     def close(self) -> None:
         """Hear nothing more. What is open stays planned: whoever drives the run next is told of it."""
@@ -186,7 +186,7 @@ def _number(message: Message, call: int, slot: int) -> int:
     return message.metadata.message_id or (call << 32) + slot + 1
 
 
-def _metadata(sent: _Sent, told: wire.Told) -> Metadata:
+def _metadata(sent: _Sent, told: mains.Told) -> Metadata:
     """Return where a reply comes from, when it came, and what is left of its message's time to live."""
     asked = sent.message.metadata
     # Whether it came in time was decided when it came.

@@ -6,7 +6,7 @@ import msgspec
 
 from umbel import errors
 from umbel.errors import UmbelError
-from umbel.http import wire
+from umbel.http import mains, wire
 
 _KIB: Final = 1024
 
@@ -277,8 +277,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path=f"{_RUN}/nodes",
         text="A call of a main: which nodes there are; held until the run can begin, or for `poll` seconds.",
         who=USER,
-        request=wire.Wanted,
-        response=wire.Roster,
+        request=mains.Wanted,
+        response=mains.Roster,
         waits=True,
         errors=_CALL,
     ),
@@ -289,8 +289,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path=f"{_RUN}/asks",
         text="A call of a main: ask nodes. Repeating it changes nothing; the same call with other words is refused.",
         who=USER,
-        request=wire.Asking,
-        response=wire.Asked,
+        request=mains.Asking,
+        response=mains.Asked,
         limit=_LARGE,
         errors=(*_CALL, errors.BlobMissing, errors.Conflict),
     ),
@@ -302,7 +302,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         text="What became of a main's messages, after so many; held until there is more, or for `poll` seconds.",
         who=USER,
         query={"after": 0},
-        response=wire.Answers,
+        response=mains.Answers,
         waits=True,
         errors=(errors.NotFound, errors.WrongState),
     ),
@@ -313,7 +313,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path=f"{_RUN}/cancel",
         text="A main gives messages up.",
         who=USER,
-        request=wire.GivenUp,
+        request=mains.GivenUp,
         response=wire.Done,
         limit=_LARGE,
         errors=(errors.NotFound, errors.WrongState),
@@ -325,7 +325,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path=f"{_RUN}/end",
         text="A main has ended: the run is complete, or has failed.",
         who=USER,
-        request=wire.Ending,
+        request=mains.Ending,
         response=wire.Done,
         limit=_LARGE,
         errors=(errors.NotFound, errors.WrongState, errors.BlobMissing),

@@ -9,23 +9,17 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from umbel.envelope import Content
-from umbel.http._mains import Answers, Asked, Asking, Ending, GivenUp, Roster, Told, Wanted
 
 __all__ = [
     "VERSION",
     "Answer",
-    "Answers",
-    "Asked",
-    "Asking",
     "Assignment",
     "Audit",
     "AuditLine",
     "Done",
-    "Ending",
     "EventLine",
     "Events",
     "Fault",
-    "GivenUp",
     "Hello",
     "Join",
     "Joined",
@@ -36,7 +30,6 @@ __all__ = [
     "Question",
     "Replied",
     "Resume",
-    "Roster",
     "Rotate",
     "RunMade",
     "RunRow",
@@ -48,8 +41,6 @@ __all__ = [
     "TokenRequest",
     "TokenRow",
     "Tokens",
-    "Told",
-    "Wanted",
 ]
 
 #: The version of the protocol. The server names all that it speaks; the client takes the highest that both do.

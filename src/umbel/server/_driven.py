@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from umbel import _clock
 from umbel.errors import WrongState
 from umbel.failpoint import failpoint
-from umbel.http import wire
+from umbel.http import mains
 from umbel.server._exchange import Exchange, tasks_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
@@ -93,7 +93,7 @@ class Driven:
         task.add_done_callback(self._works.discard)
         return await asyncio.shield(task)
 
-    async def nodes(self, wanted: wire.Wanted, hold: float) -> wire.Roster:
+    async def nodes(self, wanted: mains.Wanted, hold: float) -> mains.Roster:
         """Answer a call for nodes: with those of then, with those of now, or with what is missing after a while."""
         self._require()
         require_type(wanted.message_type)
@@ -106,15 +106,15 @@ class Driven:
                 roster = tuple((node.name, node.node_id) for node in offer.roster)
                 made = await self._note(wanted, roster)
             elif time.monotonic() >= until:
-                return wire.Roster(names=[], nodes=[], missing=offer.missing)
+                return mains.Roster(names=[], nodes=[], missing=offer.missing)
             else:
                 await asyncio.sleep(_LOOK_AGAIN)
         require_same(wanted, made)
         roster = made.planned.roster
         self._previous = frozenset(number for _, number in roster)
-        return wire.Roster(names=[name for name, _ in roster], nodes=[number for _, number in roster])
+        return mains.Roster(names=[name for name, _ in roster], nodes=[number for _, number in roster])
 
-    async def _note(self, wanted: wire.Wanted, roster: tuple[tuple[str, int], ...]) -> calls.Call:
+    async def _note(self, wanted: mains.Wanted, roster: tuple[tuple[str, int], ...]) -> calls.Call:
         now = _clock.now()
         call = calls.Call(wanted.message_type, wanted.round, messages.Phase(roster, None, now, 0.0, None, ()))
 
@@ -124,11 +124,11 @@ class Driven:
 
         return await self._keeper.commit(note)
 
-    async def ask(self, asking: wire.Asking, names: Sequence[str]) -> wire.Asked:
+    async def ask(self, asking: mains.Asking, names: Sequence[str]) -> mains.Asked:
         """Plan what a call asks, and let the nodes have it; once, however often it is called."""
         return await self._in_turn(self._ask(asking, names))
 
-    async def _ask(self, asking: wire.Asking, names: Sequence[str]) -> wire.Asked:
+    async def _ask(self, asking: mains.Asking, names: Sequence[str]) -> mains.Asked:
         self._require()
         plan, now = plan_of(self._run, asking, names), _clock.now()
 
@@ -142,9 +142,9 @@ class Driven:
             failpoint("server.planned")
             self._exchange.open(tasks_of(self._commission, plan, now, asking.round))
             self._log.note("Asked", asking.call, type=asking.message_type, nodes=len(names))
-        return wire.Asked(at=made.planned.created_at)
+        return mains.Asked(at=made.planned.created_at)
 
-    async def answers(self, after: int, hold: float) -> wire.Answers:
+    async def answers(self, after: int, hold: float) -> mains.Answers:
         """Return what the main is told after so many answers, as soon as there is some; none after a while."""
         until = time.monotonic() + hold
         while True:
@@ -152,17 +152,17 @@ class Driven:
             self._news.clear()
             found = await self._after(after)
             if found or time.monotonic() >= until:
-                return wire.Answers(answers=found)
+                return mains.Answers(answers=found)
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     await self._news.wait()
             except TimeoutError:
-                return wire.Answers(answers=[])
+                return mains.Answers(answers=[])
 
-    async def _after(self, after: int) -> list[wire.Told]:
+    async def _after(self, after: int) -> list[mains.Told]:
         if after >= len(self._told) and self._untold:
             await self._in_turn(self._tell())
-        found: list[wire.Told] = []
+        found: list[mains.Told] = []
         room = _CARRIED
         for message in self._told[after : after + _MOST]:
             came = await self._keeper.look(partial(calls.what_came, run=self._run, message=message))
@@ -205,11 +205,11 @@ class Driven:
         self._close()
         self._exchange.close(await self._keeper.look(partial(calls.open_of, run=self._run)))
 
-    async def end(self, ending: wire.Ending) -> None:
+    async def end(self, ending: mains.Ending) -> None:
         """The main has ended: the run is complete, and nothing of its calls is needed any more; or it has failed."""
         await self._in_turn(self._end(ending))
 
-    async def _end(self, ending: wire.Ending) -> None:
+    async def _end(self, ending: mains.Ending) -> None:
         self._require()
         needed = await asyncio.to_thread(self._keeper.needed, self._run)
         keys = await self._keeper.commit(partial(end, run=self._run, ending=ending, present=self._keeper.present))

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from umbel.envelope import Content
 from umbel.errors import BadValue, MainDiffers, UsageError
-from umbel.http import wire
+from umbel.http import mains, wire
 from umbel.message import ErrorCode
 from umbel.store import calls, messages, runs
 from umbel.store.references import Present
@@ -39,7 +39,7 @@ def note_running(connection: sa.Connection, run: int) -> None:
         runs.set_status(connection, run, "running", now=time.time())
 
 
-def end(connection: sa.Connection, run: int, ending: wire.Ending, present: Present) -> list[messages.Key]:
+def end(connection: sa.Connection, run: int, ending: mains.Ending, present: Present) -> list[messages.Key]:
     """Write that a main has ended, and return what is open and wanted no more; if it has failed, what is open still."""
     now, keys = time.time(), calls.open_of(connection, run)
     if ending.reason:
@@ -60,7 +60,7 @@ def require_type(message_type: str) -> None:
         raise BadValue(f"expected a type of 1 to {_LONGEST} characters, got {len(message_type)}", at="message_type")
 
 
-def plan_of(run: int, asking: wire.Asking, names: Sequence[str]) -> messages.Plan:
+def plan_of(run: int, asking: mains.Asking, names: Sequence[str]) -> messages.Plan:
     """Return what a call asks; raises ``BadValue`` for what nobody can be asked."""
     require_type(asking.message_type)
     if not 0 < len(asking.messages) == len(asking.nodes) or not asking.ttl > 0:
@@ -85,7 +85,7 @@ def _described(content: Content | None) -> list[tuple[str, str]]:
 
 
 def require_same(
-    call: wire.Wanted | wire.Asking,
+    call: mains.Wanted | mains.Asking,
     made: calls.Call,
     plan: messages.Plan | None = None,
 ) -> None:
@@ -125,13 +125,13 @@ def failures(came: Sequence[calls.Told | None]) -> list[runs.Outcome]:
     return [runs.Outcome(each.message, "lost", each.error_reason or "") for each in given if each.content is None]
 
 
-def told_of(came: calls.Told) -> wire.Told:
+def told_of(came: calls.Told) -> mains.Told:
     """Return what became of a message as its main is told."""
     given = came.given
     if given is None:
         code, reason = int(ErrorCode.NODE_UNAVAILABLE), came.reason
-        return wire.Told(message=came.message, at=0.0, error_code=code, error_reason=reason)
-    return wire.Told(
+        return mains.Told(message=came.message, at=0.0, error_code=code, error_reason=reason)
+    return mains.Told(
         message=came.message,
         at=came.at,
         content=given.content,
@@ -140,7 +140,7 @@ def told_of(came: calls.Told) -> wire.Told:
     )
 
 
-def carried(told: wire.Told) -> int:
+def carried(told: mains.Told) -> int:
     """Return how many bytes travel inside."""
     content = told.content
     parts = () if content is None else (content.rest, *(named.part for named in content.records))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from umbel.errors import WrongState
-from umbel.http import Call, Handlers, wire
+from umbel.http import Call, Handlers, mains, wire
 from umbel.server._driven import Driven
 from umbel.server._exchange import Exchange
 from umbel.server._keeper import Keeper
@@ -69,11 +69,11 @@ class Mains:
             )
         return driven
 
-    async def nodes(self, call: Call) -> wire.Roster:
+    async def nodes(self, call: Call) -> mains.Roster:
         """Say which nodes there are."""
         return await (await self._drive(call)).nodes(call.body, self._hold)
 
-    async def answers(self, call: Call) -> wire.Answers:
+    async def answers(self, call: Call) -> mains.Answers:
         """Say what became of messages."""
         return await (await self._drive(call)).answers(call.params["after"], self._hold)
 
@@ -95,7 +95,7 @@ class Mains:
     def all(self, name: Callable[[int], str]) -> Handlers:
         """Return the handlers by endpoint; ``name`` is what people call a node, and raises ``NotFound``."""
 
-        async def ask(call: Call) -> wire.Asked:
+        async def ask(call: Call) -> mains.Asked:
             return await (await self._drive(call)).ask(call.body, [name(each) for each in call.body.nodes])
 
         return {
@@ -107,5 +107,5 @@ class Mains:
         }
 
 
-def _end_of(ending: wire.Ending) -> tuple[str, str, str]:
+def _end_of(ending: mains.Ending) -> tuple[str, str, str]:
     return ("failed", ending.reason, "") if ending.reason else ("completed", "", ending.digest)

@@ -1,8 +1,10 @@
-"""What the main of a run and its server say to each other; `umbel.http.wire` has all bodies."""
+"""What a main that drives a run and its server say to each other, as frozen values; `umbel.http.wire` has the rest."""
 
 import msgspec
 
 from umbel.envelope import Content
+
+__all__ = ["Answers", "Asked", "Asking", "Ending", "GivenUp", "Roster", "Told", "Wanted"]
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
