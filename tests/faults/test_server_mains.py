@@ -2,7 +2,7 @@
 
 import pytest
 
-from by_hand import content, serving
+from by_hand import Actor, content, serving
 from umbel import errors
 from umbel.envelope import pack
 from umbel.http import mains, wire
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def operator(folder):
-    with serving(folder, poll=0.5, patience=30.0) as made:
+    with serving(folder, poll=0.5, patience=30.0, mains=True) as made:
         yield made
 
 
@@ -156,6 +156,18 @@ def test_a_run_is_driven_by_its_owner_alone(operator, north):
         ada.call("ask_nodes", asking(1, [north]), run=run)
         operator.call("stop_run", run=run)
         assert ada.until(run, "stopped").row.reason == "stopped by request"
+
+
+def test_users_drive_runs_only_where_the_operator_lets_them(folder):
+    with serving(folder, mains=True) as operator, operator.newcomer("ada", "user") as ada:
+        run = submit(ada, 1)
+    with serving(folder) as operator, Actor(operator.url, ada.identity, ada.member) as ada:
+        for ask in (lambda: submit(ada, 1), lambda: answers(ada, run)):
+            with pytest.raises(errors.Forbidden, match="the operator alone may see; umbel server --mains"):
+                ask()
+        submit(operator, 1)
+        ada.submit(1)
+        assert [row.owner for row in operator.call("list_runs").runs] == ["ada", "operator", "ada"]
 
 
 def test_a_run_with_a_strategy_is_driven_by_the_server_alone(operator, north):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from umbel.errors import WrongState
+from umbel.errors import Forbidden, WrongState
 from umbel.http import Call, Handlers, mains, wire
 from umbel.server._driven import Driven
 from umbel.server._exchange import Exchange
@@ -13,16 +13,19 @@ from umbel.server._log import Log
 from umbel.server._plans import Commission
 from umbel.store import runs
 
+_OPERATOR: Final = "operator"
 _QUIET: Final = 120.0  # seconds without a word of a main, after which people are told so
 
 
 class Mains:
     """Runs that mains may drive at present; the event loop alone uses it."""
 
-    def __init__(self, keeper: Keeper, exchange: Exchange, hold: float) -> None:
+    def __init__(self, keeper: Keeper, exchange: Exchange, hold: float, *, for_users: bool) -> None:
         self._keeper = keeper
         self._exchange = exchange
-        self._hold = hold
+        #: How long, in seconds, an answer may wait for something to say.
+        self.hold = hold
+        self._for_users = for_users
         self._driven: dict[int, Driven] = {}
 
     def __contains__(self, run: int) -> bool:
@@ -32,6 +35,15 @@ class Mains:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self._driven)
+
+    def permit(self, kind: str) -> None:
+        """Raise ``Forbidden`` for whoever may not drive a run: it is told single updates, as the operator could be."""
+        if kind != _OPERATOR and not self._for_users:
+            raise Forbidden(
+                "expected a run with a strategy by name: the main of a run is told each single update, which at this "
+                "server the operator alone may see; umbel server --mains lets users as well",
+                at="strategy",
+            )
 
     async def start(self, run: runs.Run, commission: Commission, log: Log) -> None:
         """Let a main drive a run; one that the server was about to stop when it ended is stopped."""
@@ -59,6 +71,7 @@ class Mains:
 
     async def _drive(self, call: Call) -> Driven:
         """Return the run of a call; raises ``NotFound`` if it is not the caller's own, not even for the operator."""
+        self.permit(call.kind)
         number = call.params["run"]
         found = await self._keeper.look(lambda connection: runs.get(connection, number, call.member))
         driven = self._driven.get(number)
@@ -71,11 +84,11 @@ class Mains:
 
     async def nodes(self, call: Call) -> mains.Roster:
         """Say which nodes there are."""
-        return await (await self._drive(call)).nodes(call.body, self._hold)
+        return await (await self._drive(call)).nodes(call.body, self.hold)
 
     async def answers(self, call: Call) -> mains.Answers:
         """Say what became of messages."""
-        return await (await self._drive(call)).answers(call.params["after"], self._hold)
+        return await (await self._drive(call)).answers(call.params["after"], self.hold)
 
     async def give_up(self, call: Call) -> wire.Done:
         """Give messages up."""

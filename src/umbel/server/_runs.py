@@ -51,7 +51,7 @@ class Runs:
         folder: Path,
         *,
         keep: int | None,
-        hold: float,
+        mains: Mains,
         fatal: Callable[[StoreError], object],
     ) -> None:
         self._keeper = keeper
@@ -59,7 +59,6 @@ class Runs:
         self._metrics = metrics
         self._folder = folder
         self._keep = keep
-        self._hold = hold
         self._fatal = fatal
         self._again: set[asyncio.Task[None]] = set()
         self._halting = False
@@ -68,7 +67,7 @@ class Runs:
         self._journals: dict[int, Journal] = {}
         self._logs: dict[int, Log] = {}
         #: The runs that mains drive from elsewhere.
-        self.mains = Mains(keeper, exchange, hold)
+        self.mains = mains
         metrics.runs.set_function(lambda: len(self._drivers) + len(self.mains))
 
     async def take_up(self) -> None:
@@ -221,7 +220,7 @@ class Runs:
         try:
             lines = log.after(after)
             if not lines and not log.ended:
-                await _wait(news, self._hold)
+                await _wait(news, self.mains.hold)
                 lines = log.after(after)
         finally:
             stop()
