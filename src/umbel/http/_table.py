@@ -43,7 +43,8 @@ _BLOB: Final = "/v1/blobs/{digest}"
 _RUN: Final = "/v1/runs/{run}"
 _TOKENS: Final = (errors.TokenUnknown, errors.TokenUsed, errors.TokenExpired, errors.TokenRevoked)
 _LATE: Final = (errors.Fenced, errors.ReplyConflict, errors.BlobMissing, errors.NotFound, errors.BadValue)
-_CALL: Final = (errors.NotFound, errors.WrongState, errors.MainDiffers, errors.BadValue)
+_DRIVEN: Final = (errors.NotFound, errors.Forbidden, errors.WrongState)
+_CALL: Final = (*_DRIVEN, errors.MainDiffers, errors.BadValue)
 _LARGE: Final = 4 * _KIB * _KIB
 
 #: Every endpoint of a server, in the order of their numbers.
@@ -140,7 +141,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=wire.RunSpec,
         response=wire.RunMade,
         limit=_LARGE,
-        errors=(errors.StrategyError, errors.UsageError, errors.BlobMissing, errors.NotFound),
+        errors=(errors.StrategyError, errors.UsageError, errors.BlobMissing, errors.NotFound, errors.Forbidden),
     ),
     Endpoint(
         number=10,
@@ -304,7 +305,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         query={"after": 0},
         response=mains.Answers,
         waits=True,
-        errors=(errors.NotFound, errors.WrongState),
+        errors=_DRIVEN,
     ),
     Endpoint(
         number=26,
@@ -316,7 +317,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=mains.GivenUp,
         response=wire.Done,
         limit=_LARGE,
-        errors=(errors.NotFound, errors.WrongState),
+        errors=_DRIVEN,
     ),
     Endpoint(
         number=27,
@@ -328,7 +329,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=mains.Ending,
         response=wire.Done,
         limit=_LARGE,
-        errors=(errors.NotFound, errors.WrongState, errors.BlobMissing),
+        errors=(*_DRIVEN, errors.BlobMissing),
     ),
 )
 
