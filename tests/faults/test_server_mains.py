@@ -2,7 +2,7 @@
 
 import pytest
 
-from by_hand import Actor, content, serving
+from by_hand import Actor, blob, content, serving
 from umbel import errors
 from umbel.envelope import pack
 from umbel.http import mains, wire
@@ -231,6 +231,33 @@ def test_what_came_while_nobody_asked_is_told_after_a_restart(folder):
         north.reply(north.work(), 3.0)
     with serving(folder) as operator:
         assert [told.content for told in answers(operator, run)] == [content(3.0)]
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"])
+def test_an_answer_that_the_disk_has_lost_is_asked_for_again_and_keeps_its_place(folder, is_told):
+    said, blobs = blob(5.0)
+    ((digest, data),) = blobs.items()
+    with serving(folder) as operator, operator.newcomer("north") as north:
+        north.runner.run(north.client.put_blob(digest, data))
+        run = submit(operator, 1)
+        operator.call("ask_nodes", asking(1, [north]), run=run)
+        north.reply(north.work(), content=said)
+        if is_told:
+            assert [told.content for told in answers(operator, run)] == [said]
+    name = digest.removeprefix("blake3:")
+    (folder / "blobs" / name[:2] / name[2:]).write_bytes(bytes(len(data)))
+    (folder / "boot").write_text("another boot")
+    with (
+        serving(folder, poll=0.2, patience=30.0) as operator,
+        Actor(operator.url, north.identity, north.member) as north,
+    ):
+        assert answers(operator, run) == []
+        task = north.work()
+        assert (task.message, task.fence > 1) == (100, True)
+        north.runner.run(north.client.put_blob(digest, data))
+        north.reply(task, content=said)
+        assert [told.content for told in answers(operator, run)] == [said]
+        assert answers(operator, run, after=1) == []
 
 
 def test_a_message_that_is_given_up_is_forgotten_by_its_node_and_never_told(operator, north, south):

@@ -72,7 +72,8 @@ def _take_up(remote: Remote, spec: RunSpec, given: str) -> int:
         msg = f"run {run} was begun with {name} = {before[name]!r:.80}, got {now[name]!r:.80}: go on with what it has"
         raise UsageError(safe(msg), at="--resume")
     if view.row.status == _ENDED:
-        raise WrongState(f"run {run} is complete: there is nothing to go on with", at=remote.url)
+        msg = f"run {run} is complete: umbel runs watch {run} --save keeps its model here, if its main left one"
+        raise WrongState(msg, at=remote.url)
     if view.row.status in _RESUMABLE:
         remote.resume(run, None)
     return run

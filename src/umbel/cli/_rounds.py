@@ -19,6 +19,7 @@ _PHASES: Final = (
     *("queued", "downloading", "waiting", "training", "storing", "uploading"),  # of a node
     *("gate", "query", "train", "aggregate", "evaluate", "central"),  # of the server
 )
+_QUERY: Final = "query"
 _USABLE: Final = {"accepted", "replied"}
 _UNDER_WAY: Final = {"queued": "not yet fetched by the node", "sent": "at the node"}
 _ACTIVE: Final = ("waiting", "running", "stopping")
@@ -143,7 +144,8 @@ def _cells(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[s
 
 
 def _name(each: Round) -> str:
-    return str(each.number) if each.number else "statistics"
+    is_sum = not each.number and all(question.phase == _QUERY for question in each.questions)
+    return "statistics" if is_sum else str(each.number)
 
 
 def phases_of(seconds: Iterable[Iterable[str]]) -> list[str]:
@@ -159,7 +161,7 @@ def absences(rounds: Sequence[Round]) -> Iterator[str]:
     lines = []
     for what, pairs in groupby(found, key=lambda pair: _what(pair[0])):
         numbers = [number for _, number in pairs]
-        lines.append((numbers[0], f"{_spans(numbers)}: {_sentence(*what)}"))
+        lines.append((numbers[0], f"{_spans(numbers, what[1])}: {_sentence(*what)}"))
     yield from (line for _, line in sorted(lines))
 
 
@@ -181,7 +183,7 @@ def _set_in(reason: str) -> str:
     return "\n      ".join(map(safe, reason.split("\n")))
 
 
-def _spans(numbers: Sequence[int]) -> str:
+def _spans(numbers: Sequence[int], phase: str = _QUERY) -> str:
     """Return ``rounds 1 to 3, 7``."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -189,7 +191,7 @@ def _spans(numbers: Sequence[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    if spans == [[0, 0]]:
+    if spans == [[0, 0]] and phase == _QUERY:
         return "statistics"
     shown = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in spans)
     return f"{'round' if len(spans) == 1 and spans[0][0] == spans[0][1] else 'rounds'} {shown}"

@@ -15,7 +15,17 @@ from umbel.http import mains
 from umbel.server._exchange import Exchange, tasks_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
-from umbel.server._main_calls import carried, end, failures, note_running, plan_of, require_same, require_type, told_of
+from umbel.server._main_calls import (
+    blobs_in,
+    carried,
+    end,
+    failures,
+    note_running,
+    plan_of,
+    require_same,
+    require_type,
+    told_of,
+)
 from umbel.server._plans import Commission, Fate
 from umbel.store import calls, messages, runs
 
@@ -182,6 +192,8 @@ class Driven:
             runs.record(connection, self._run, failures(came))
 
         if numbers:
+            # A node may be unable to make them again by the time that the main is run again.
+            await asyncio.to_thread(self._keeper.flush, blobs_in(came))
             await self._keeper.commit(write)
             failpoint("server.told")
         self._told += numbers

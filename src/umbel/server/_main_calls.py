@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from umbel.envelope import Content
+from umbel.envelope import Content, blobs_of
 from umbel.errors import BadValue, MainDiffers, UsageError
 from umbel.http import mains, wire
 from umbel.message import ErrorCode
@@ -123,6 +123,12 @@ def failures(came: Sequence[calls.Told | None]) -> list[runs.Outcome]:
     """Return, for the story of a run, the messages whose answer is an error."""
     given = [each.given for each in came if each is not None and each.given is not None]
     return [runs.Outcome(each.message, "lost", each.error_reason or "") for each in given if each.content is None]
+
+
+def blobs_in(came: Sequence[calls.Told | None]) -> list[str]:
+    """Return the digests of what came and does not travel inside."""
+    given = [each.given for each in came if each is not None and each.given is not None]
+    return [digest for each in given if each.content is not None for digest in blobs_of(each.content)]
 
 
 def told_of(came: calls.Told) -> mains.Told:
