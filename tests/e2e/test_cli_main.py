@@ -170,6 +170,7 @@ def test_a_main_that_is_killed_and_run_again_is_told_the_same_and_goes_on(servin
     assert serving.umbel("runs", "show", "1", "--json").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_does_not_disturb_a_main(serving, expected, tmp_path):
     main = drive(serving, "--set", "pause=0.2")
     has_begun(serving, 1)
@@ -180,6 +181,7 @@ def test_a_server_that_is_killed_and_started_again_does_not_disturb_a_main(servi
     assert trained(tmp_path) == ONCE
 
 
+@pytest.mark.slow
 def test_both_are_killed(serving, expected, tmp_path):
     main = drive(serving, "--set", "pause=0.2")
     has_begun(serving, 1)
@@ -192,6 +194,7 @@ def test_both_are_killed(serving, expected, tmp_path):
     assert trained(tmp_path) == ONCE
 
 
+@pytest.mark.slow
 def test_a_main_that_asks_something_else_is_refused_by_name(serving, app, expected, tmp_path):
     main = drive(serving, "--set", "pause=0.2")
     has_begun(serving, 2)
@@ -214,6 +217,7 @@ def test_a_main_that_asks_something_else_is_refused_by_name(serving, app, expect
     assert trained(tmp_path) == ONCE
 
 
+@pytest.mark.slow
 def test_a_main_that_fails_can_be_mended_and_goes_on(serving, app, expected, tmp_path):
     code = (app / "app.py").read_text()
     (app / "app.py").write_text(code.replace("        came = {}\n", "        came = {}\n        1 / (number - 3)\n"))
@@ -227,6 +231,7 @@ def test_a_main_that_fails_can_be_mended_and_goes_on(serving, app, expected, tmp
     assert trained(tmp_path) == ONCE
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_ends_its_main_and_can_go_on(serving, expected, tmp_path):
     main = drive(serving, "--set", "pause=0.5")
     has_begun(serving, 1)

@@ -180,6 +180,9 @@ def test_a_run_with_a_strategy_is_driven_by_the_server_alone(operator, north):
     "changes",
     [
         {"strategy": {"main": "app:server", "name": "fedavg"}},
+        {"strategy": {"main": "server"}},
+        {"strategy": {"main": 7}},
+        {"strategy": {"main": ":" * 257}},
         {"rounds": 1},
         {"initial": content(0.0)},
         {"seed": -1},

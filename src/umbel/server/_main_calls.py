@@ -25,12 +25,15 @@ def is_driven(spec: wire.RunSpec) -> bool:
 
 def check_driven(spec: wire.RunSpec) -> None:
     """Raise ``UsageError`` for a run that no main can drive."""
+    main: object = spec.strategy[_MAIN]
     if set(spec.strategy) != {_MAIN} or spec.rounds or spec.initial.records or not 0 <= spec.seed < 2**63:
         raise UsageError(
             "expected a main alone as the strategy, no rounds, nothing to begin with, and a seed from 0 to 2**63 - 1: "
             "a main decides the rest itself",
             at="strategy",
         )
+    if not (isinstance(main, str) and ":" in main and len(main) <= _LONGEST):
+        raise UsageError(f"expected the main as 'module:name', got {main!r:.80}", at="strategy.main")
 
 
 def note_running(connection: sa.Connection, run: int) -> None:

@@ -101,8 +101,10 @@ class Mains:
         found = await self._keeper.look(lambda connection: runs.get(connection, number, call.member))
         if found.status in ("completed", "failed") and (found.status, found.reason, found.digest) == _end_of(call.body):
             return wire.Done()
-        await (await self._drive(call)).end(call.body)
-        self._driven.pop(number, None)
+        driven = await self._drive(call)
+        await driven.end(call.body)
+        if self._driven.get(number) is driven:  # it may have been resumed already
+            del self._driven[number]
         return wire.Done()
 
     def all(self, name: Callable[[int], str]) -> Handlers:

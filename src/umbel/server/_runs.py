@@ -119,6 +119,7 @@ class Runs:
         log.go_on()
         if is_driven(journal.spec):
             await self.mains.start(run, journal.commission, log)
+            self._trim_logs()
             return
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
         driver = Driver(
@@ -154,6 +155,9 @@ class Runs:
         del self._drivers[run], self._journals[run]
         if trouble is not None and not self._halting:
             self._mend(run, trouble)
+        self._trim_logs()
+
+    def _trim_logs(self) -> None:
         ended = [each for each in self._logs if each not in self._drivers and each not in self.mains]
         for each in ended[:-_LOGS]:
             del self._logs[each]
