@@ -246,3 +246,18 @@ def test_a_run_that_is_stopped_ends_its_main_and_can_go_on(serving, expected, tm
     assert digest_of(again) == expected
     counts = trained(tmp_path)
     assert counts.keys() == ONCE.keys()
+
+
+@pytest.mark.slow
+def test_a_user_runs_a_main_where_the_operator_lets_users(serving, expected, tmp_path):
+    eve = {"UMBEL_CONFIG_DIR": str(tmp_path / "eve")}
+    line = json.loads(serving.umbel("token", "--user", "--json").stdout)["address"]
+    refused = serving.umbel("run", "app", "--server", line, **eve)
+    assert refused.returncode == 77
+    assert "umbel server --mains lets users as well" in refused.stderr
+    assert json.loads(serving.umbel("runs", "list", "--json").stdout)["runs"] == []
+    serving.server.terminate()
+    serving.server.wait(60)
+    serving.serve("--mains")
+    assert digest_of(serving.umbel("run", "app", "--server", serving.url, **eve)) == expected
+    assert trained(tmp_path) == ONCE
