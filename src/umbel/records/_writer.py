@@ -10,7 +10,7 @@ from umbel.records._brief import brief
 from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, keys_of
 from umbel.records._meta import Arrays, Meta
 from umbel.records._names import escape, quote
-from umbel.records._parameters import ParametersRecord
+from umbel.records._parameters import ParametersRecord, solid_of
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
 
@@ -19,6 +19,22 @@ Placed = list[tuple[str, Array, Form]]
 
 def dumps(records: RecordSet) -> list[bytes | memoryview]:
     """Return the container as segments: the header, then the payloads as they are, not copied."""
+    return _known(records) or _composed(records)
+
+
+def _known(records: RecordSet) -> list[bytes | memoryview] | None:
+    """Return the container of one record that is solid as it was read, or made like one that was."""
+    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+        return None
+    ((name, record),) = records.parameters_records.items()
+    solid = solid_of(record)
+    if solid is None or solid.layout.record != name:
+        return None
+    header = solid.layout.header
+    return [len(header).to_bytes(8, "little") + header, solid.data]
+
+
+def _composed(records: RecordSet) -> list[bytes | memoryview]:
     forms = [_forms(name, record) for name, record in records.parameters_records.items()]
     said = [_said(*entry) for entry in zip(records.parameters_records.items(), forms, strict=True)]
     meta = Meta(said, dict(records.metrics_records), dict(records.configs_records))
