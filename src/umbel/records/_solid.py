@@ -40,13 +40,17 @@ class Layout:
     ``header`` is the container up to the payloads; layouts are equal when it is.
     """
 
-    __slots__ = ("dtypes", "header", "names", "record", "rows", "runs", "shapes", "size")
+    __slots__ = ("dtypes", "header", "names", "placed", "record", "rows", "runs", "shapes", "size", "sizes")
 
     def __init__(self, record: str, rows: Sequence[Row], header: bytes) -> None:
         self.record, self.rows, self.header = record, tuple(rows), header
         self.names, self.dtypes = [row.name for row in rows], [row.dtype for row in rows]
         self.shapes = [list(row.shape) for row in rows]
-        self.runs = list(_runs(rows))
+        self.sizes = [row.stop - row.start for row in rows]
+        placed = sorted(rows, key=lambda row: row.start)
+        #: The names in the order of the payloads.
+        self.placed = [row.name for row in placed]
+        self.runs = list(_runs(placed))
         self.size = max((row.stop for row in rows), default=0)
 
     def __eq__(self, other: object) -> bool:
@@ -69,9 +73,8 @@ class Layout:
         return next(row.name for row in self.rows if row.start <= place < row.stop)
 
 
-def _runs(rows: Sequence[Row]) -> Iterator[Run]:
-    filled = sorted((row for row in rows if row.stop > row.start), key=lambda row: row.start)
-    for dtype, group in groupby(filled, key=lambda row: row.dtype):
+def _runs(placed: Sequence[Row]) -> Iterator[Run]:
+    for dtype, group in groupby((row for row in placed if row.stop > row.start), key=lambda row: row.dtype):
         together = list(group)
         yield Run(dtype, together[0].start, together[-1].stop)
 

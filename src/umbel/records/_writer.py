@@ -13,6 +13,8 @@ from umbel.records._names import escape, quote
 from umbel.records._parameters import ParametersRecord, solid_of
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
+from umbel.records._solid import Layout, recalled_like
+from umbel.records._stypes import RAW
 
 Placed = list[tuple[str, Array, Form]]
 
@@ -28,10 +30,20 @@ def _known(records: RecordSet) -> list[bytes | memoryview] | None:
         return None
     ((name, record),) = records.parameters_records.items()
     solid = solid_of(record)
-    if solid is None or solid.layout.record != name:
+    layout = _layout_like(record) if solid is None else solid.layout
+    if layout is None or layout.record != name:
         return None
-    header = solid.layout.header
-    return [len(header).to_bytes(8, "little") + header, solid.data]
+    payloads = [record[each].data for each in layout.placed] if solid is None else [solid.data]
+    return [len(layout.header).to_bytes(8, "little") + layout.header, *payloads]
+
+
+def _layout_like(record: ParametersRecord) -> Layout | None:
+    """Return the layout of a record that is not solid, but made like a model that was read lately."""
+    arrays = list(record.values())
+    layout = recalled_like(list(record), [array.dtype for array in arrays], [array.shape for array in arrays])
+    if layout is None or {array.stype for array in arrays} != {RAW}:
+        return None
+    return layout if [len(array.data) for array in arrays] == layout.sizes else None
 
 
 def _composed(records: RecordSet) -> list[bytes | memoryview]:

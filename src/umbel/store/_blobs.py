@@ -12,7 +12,7 @@ from umbel.envelope import Part
 from umbel.errors import DigestMismatch, NotFound
 from umbel.failpoint import failpoint
 from umbel.records._files import flush, map_file, sync_folder, write
-from umbel.records._gather import gather
+from umbel.records._gather import gather, gathered
 from umbel.store._disk import PREFIX, disk, hex_of, make_folder
 
 Segments: TypeAlias = Iterable[bytes | memoryview]
@@ -90,7 +90,7 @@ class DirectoryBlobs:
 
     def put(self, segments: Segments) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
-        pieces = list(segments)
+        pieces = gathered(list(segments))
         part = part_of(pieces)
         path = self._path(part.digest)
         if not _is_flushed(path):
