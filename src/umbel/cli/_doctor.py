@@ -15,7 +15,7 @@ from umbel.cli._start import is_node, started
 from umbel.cli._text import safe
 from umbel.errors import UsageError
 from umbel.http import Identity, read_address, read_join_line
-from umbel.node._membership import read_membership
+from umbel.node import read_membership
 
 _FAILED: Final = 1
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}

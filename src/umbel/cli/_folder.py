@@ -13,8 +13,7 @@ from umbel.cli._settings import Settings
 from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
 from umbel.history import History
-from umbel.records import save
-from umbel.records._files import write
+from umbel.records import save, write
 
 RUNS = "runs"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without 0/o and 1/i/l, which are misread

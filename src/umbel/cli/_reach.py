@@ -15,8 +15,7 @@ from cryptography import x509
 from umbel.cli._checks import Check
 from umbel.cli._text import duration, safe
 from umbel.errors import ServerUnreachable, UmbelError
-from umbel.http import WARNING_DAYS, Client, Identity
-from umbel.http._certificate import fingerprint_of
+from umbel.http import WARNING_DAYS, Client, Identity, fingerprint_of
 from umbel.http.wire import VERSION, Hello
 
 _WAIT: Final = 10.0
