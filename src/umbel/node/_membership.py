@@ -74,6 +74,7 @@ async def take_place(
 
     Raises ``UsageError`` when the folder belongs to a node of another server: runs would be mixed up.
     """
+    board.turn("starting", f"{'joins' if known is None else 'calls'} {settings.url}")
     line = Line(client, board)
     server = await line.hello()
     if known is not None:
@@ -97,4 +98,5 @@ async def take_place(
     place = Membership(server, settings.url, settings.fingerprint, joined.member, joined.name)
     _sealed.write(settings.folder / _FILE, place, durable=True)
     client.member = joined.member
+    board.turn("connected")
     return place
