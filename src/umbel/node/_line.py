@@ -25,6 +25,7 @@ from umbel.records._files import map_file
 
 _T = TypeVar("_T")
 _NAMELESS: Final = 10.0  # seconds for which a host without an address is tried, where nobody has answered yet
+_NOTHING: Final = "blake3:" + "0" * 64  # a digest that no blob has
 _FATAL = (AuthError, MemberRevoked, NodeSuperseded, TlsError, VersionMismatch)
 
 
@@ -60,7 +61,11 @@ class Line:
 
     async def hello(self) -> str:
         """Return the id of the server; raises ``ServerUnreachable`` for a host that never had an address."""
-        return (await self._patiently(self._client.hello)).server
+        return (await self._patiently(self._client.hello, proves=False)).server
+
+    async def recognised(self) -> None:
+        """Return once the server has recognised this node; raises ``AuthError`` if it does not."""
+        await self._patiently(lambda: self._client.stat_blob(_NOTHING))
 
     async def call(self, name: str, body: Any) -> Any:
         """Ask an endpoint; raises what the server answers, if waiting does not help."""
@@ -88,7 +93,8 @@ class Line:
         else:
             self._board.note(str(error))
 
-    async def _patiently(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+    async def _patiently(self, operation: Callable[[], Awaitable[_T]], *, proves: bool = True) -> _T:
+        """Return what an operation returns, once it can be done; ``proves`` if only a member of the server could."""
         waits, since = backoff(), time.monotonic()
         while True:
             try:
@@ -103,7 +109,7 @@ class Line:
                 self._say(error)
                 await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))
             else:
-                if self._client.member:  # before it has joined, the server may still refuse its token
+                if proves:
                     self._board.turn("connected")
                 return result
 

@@ -81,6 +81,7 @@ async def take_place(
         if server != known.server:
             message = f"expected the server {known.server}, which this node joined, got {server}: use another folder"
             raise UsageError(message, at=f"{settings.folder}, {settings.url}")
+        await line.recognised()
         return known
     identity = client.identity
     if identity is None:
@@ -98,5 +99,4 @@ async def take_place(
     place = Membership(server, settings.url, settings.fingerprint, joined.member, joined.name)
     _sealed.write(settings.folder / _FILE, place, durable=True)
     client.member = joined.member
-    board.turn("connected")
     return place
