@@ -99,7 +99,7 @@ class _Accumulator:
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
         if self.layout is not None:
-            return record_over(self.layout, memoryview(self.whole).toreadonly())  # type: ignore[arg-type]  # an array has a buffer
+            return record_over(self.layout, memoryview(self.whole).toreadonly(), lasting=True)  # type: ignore[arg-type]  # an array has a buffer
         return to_record(self.slots, [out.view(slot.kind) for slot, out in zip(self.slots, self.outs, strict=True)])
 
 

@@ -137,7 +137,8 @@ class ParametersRecord(TypedMapping[Array]):
             drain(arrays)
         if buffer is not None:
             record = record_of(_snapshot(taken, places, buffer), cls)
-            record._solid = None if layout is None else Solid(layout, buffer.data.toreadonly())  # noqa: SLF001 - made here
+            if layout is not None:
+                record._solid = Solid(layout, buffer.data.toreadonly(), lasting=arena is None)  # noqa: SLF001 - made here
             return record
         record = record_of({name: array_from_numpy(taken.pop(name), stype) for name, _, _ in places}, cls)
         if not certain and not keep_input:
@@ -239,10 +240,10 @@ def _view(name: object, value: object) -> Array:
     return unchecked(dtype, list(array.shape), RAW, data)
 
 
-def record_over(layout: Layout, payload: memoryview) -> ParametersRecord:
+def record_over(layout: Layout, payload: memoryview, *, lasting: bool = False) -> ParametersRecord:
     """Return the solid record whose payloads are in ``payload``, read-only and of the size that the layout has."""
     record: ParametersRecord = record_of(layout.over(payload))
-    record._solid = Solid(layout, payload)  # noqa: SLF001 - made here
+    record._solid = Solid(layout, payload, lasting=lasting)  # noqa: SLF001 - made here
     return record
 
 

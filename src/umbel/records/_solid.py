@@ -79,11 +79,17 @@ def _runs(placed: Sequence[Row]) -> Iterator[Run]:
         yield Run(dtype, together[0].start, together[-1].stop)
 
 
-class Solid(NamedTuple):
-    """What is known of a record that is solid: its layout, and the buffer with all payloads."""
+class Solid:
+    """What is known of a record that is solid: its layout, and the buffer with all payloads.
 
-    layout: Layout
-    data: memoryview
+    Of ``lasting`` ones, whose buffer nobody changes any more, the digest is computed once.
+    """
+
+    __slots__ = ("data", "digest", "lasting", "layout")
+
+    def __init__(self, layout: Layout, data: memoryview, *, lasting: bool) -> None:
+        self.layout, self.data, self.lasting = layout, data, lasting
+        self.digest: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be nothing in a copy, whose arrays have buffers of their own."""

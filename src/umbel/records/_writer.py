@@ -13,7 +13,7 @@ from umbel.records._names import escape, quote
 from umbel.records._parameters import ParametersRecord, solid_of
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
-from umbel.records._solid import Layout, recalled_like
+from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW
 
 Placed = list[tuple[str, Array, Form]]
@@ -24,17 +24,31 @@ def dumps(records: RecordSet) -> list[bytes | memoryview]:
     return _known(records) or _composed(records)
 
 
-def _known(records: RecordSet) -> list[bytes | memoryview] | None:
-    """Return the container of one record that is solid as it was read, or made like one that was."""
+def solid_alone(records: RecordSet) -> Solid | None:
+    """Return what is known of the one record of ``records`` if that is all, and its container is what it came in."""
     if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
         return None
     ((name, record),) = records.parameters_records.items()
     solid = solid_of(record)
-    layout = _layout_like(record) if solid is None else solid.layout
+    return solid if solid is not None and solid.layout.record == name else None
+
+
+def _known(records: RecordSet) -> list[bytes | memoryview] | None:
+    """Return the container of one record that is like one that was read lately."""
+    solid = solid_alone(records)
+    if solid is not None:
+        return [_prefixed(solid.layout.header), solid.data]
+    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+        return None
+    ((name, record),) = records.parameters_records.items()
+    layout = _layout_like(record)
     if layout is None or layout.record != name:
         return None
-    payloads = [record[each].data for each in layout.placed] if solid is None else [solid.data]
-    return [len(layout.header).to_bytes(8, "little") + layout.header, *payloads]
+    return [_prefixed(layout.header), *(record[each].data for each in layout.placed)]
+
+
+def _prefixed(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
 
 
 def _layout_like(record: ParametersRecord) -> Layout | None:
@@ -92,7 +106,7 @@ def _header(meta: bytes, placed: Placed) -> bytes:
     if len(text) > MAX_HEADER - DATA_ALIGNMENT:
         raise HeaderTooLarge(f"expected a header of at most {MAX_HEADER} bytes, got {len(text)}; use shorter names")
     padded = text + b" " * (-(8 + len(text)) % DATA_ALIGNMENT)
-    return len(padded).to_bytes(8, "little") + padded
+    return _prefixed(padded)
 
 
 @lru_cache(maxsize=4096)

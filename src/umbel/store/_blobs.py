@@ -38,10 +38,11 @@ class Blobs(Protocol):
         """Return the bytes of a blob, read-only, best as mapped memory; raises ``NotFound``."""
         ...
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable.
 
-        A blob that is there already is left as it is: nothing is written anew.
+        A blob that is there already is left as it is: nothing is written anew. Whoever has computed the ``digest``
+        already may say so.
         """
         ...
 
@@ -88,10 +89,10 @@ class DirectoryBlobs:
         except FileNotFoundError:
             raise NotFound("no such blob is in the store: upload it, or fetch it again", at=digest) from None
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
         pieces = gathered(list(segments))
-        part = part_of(pieces)
+        part = part_of(pieces, digest)
         path = self._path(part.digest)
         if not _is_flushed(path):
             make_folder(path.parent)
@@ -153,8 +154,10 @@ def _is_flushed(path: Path) -> bool:
     return True
 
 
-def part_of(segments: Segments) -> Part:
-    """Return the digest and the size of bytes given in pieces."""
+def part_of(segments: Segments, digest: str | None = None) -> Part:
+    """Return the digest, which is computed unless it is given, and the size of bytes given in pieces."""
+    if digest is not None:
+        return Part(digest, sum(map(len, segments)))
     hasher, size = blake3(), 0
     for piece in gather(segments):
         hasher.update(piece)

@@ -70,13 +70,13 @@ class ObjectBlobs:
             self._fetch(digest)
         return self._copies.get(digest)
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
         pieces = list(segments)
-        part = part_of(pieces)
+        part = part_of(pieces, digest)
         if self.has(part.digest) is None:
             self._send(part, lambda: pieces)
-        return self._copies.put(pieces)
+        return self._copies.put(pieces, part.digest)
 
     def adopt(self, path: Path, part: Part, *, durable: bool) -> None:
         """Take a whole file under the name of its digest; ``path`` is gone afterwards."""
