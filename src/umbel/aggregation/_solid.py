@@ -74,7 +74,8 @@ def _put_together(layout: Layout, slots: Sequence[Slot], update: Update) -> memo
 
 
 def add_solid(solids: Solids, share: Share) -> None:
-    """Add solid updates, the pieces of one share."""
+    """Add solid updates, the pieces of one share: all of them, so that every sum is there if one of them is wrong."""
+    wrong = None
     with np.errstate(all="ignore"):
         for piece in share.pieces:
             kind, part = piece.group.kind, piece.part
@@ -82,8 +83,10 @@ def add_solid(solids: Solids, share: Share) -> None:
             problem = fold(
                 piece.place, arrays if part is None else [array[part] for array in arrays], solids.batches[kind.total]
             )
-            if problem:
-                raise AggregationError(problem, at=f"array {solids.layout.name_at(_place_of_fault(piece))!r}")
+            if problem and wrong is None:
+                wrong = AggregationError(problem, at=f"array {solids.layout.name_at(_place_of_fault(piece))!r}")
+    if wrong is not None:
+        raise wrong
 
 
 def _place_of_fault(piece: Piece) -> int:
