@@ -242,6 +242,14 @@ def test_an_update_of_another_serialisation_is_put_together():
         assert in_batches(weighted_mean().reduce, cohort([solid(right[0]), npy]), *sizes) == expected
 
 
+def test_updates_may_be_any_mapping_of_arrays(updates, mean):
+    loose = [each._replace(record=dict(each.record)) for each in updates]
+    mixed = [loose[0], updates[1]._replace(record=solid(updates[1].record)), *loose[2:]]
+    first_is_solid = [updates[0]._replace(record=solid(updates[0].record)), *loose[1:]]
+    for each, sizes in ((loose, ()), (mixed, ()), (first_is_solid, (1, 1))):
+        assert content(in_batches(weighted_mean().reduce, each, *sizes)) == mean
+
+
 def test_the_shape_of_an_array_that_was_changed_is_seen():
     record = ParametersRecord.from_numpy({"w": np.ones((2, 3), np.float32)})
     parts = cohort([solid(record), solid(record)])
