@@ -42,7 +42,7 @@ def finite(kind, size, rng):
 # Containers.
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(some.record_sets)
 @example(RecordSet({"": ParametersRecord()}))
 @example(RecordSet({"r": ParametersRecord({"__metadata__": Array("int8", [], "raw", b"x")})}))
@@ -68,7 +68,7 @@ def test_a_record_set_is_written_and_read_as_if_none_had_been_before(records):
         assert content(again.parameters_records[name]) == content(first.parameters_records[name]) == content(record)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(models(), seeds, st.sampled_from(["model", "", "a/b", "__metadata__"]), st.booleans())
 def test_a_model_made_like_one_that_was_read_is_the_same_model(model, seed, name, big):
     forget()
@@ -89,7 +89,7 @@ def test_a_model_made_like_one_that_was_read_is_the_same_model(model, seed, name
         assert np.frombuffer(array.data, np.uint8).ctypes.data % np.dtype(array.dtype).alignment == 0
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
     models(most=3, largest=3),
     seeds,
@@ -124,7 +124,7 @@ def outcome(act):
         return type(error), str(error)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(models(), seeds, st.data())
 def test_what_is_changed_after_reading_is_what_is_written(model, seed, chooser):
     rng = np.random.default_rng(seed)
@@ -218,25 +218,25 @@ cut = st.lists(st.integers(0, 100), max_size=4)
 some_of_them = st.one_of(st.just(2**5 - 1), st.integers(0, 2**5 - 1))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cohorts(make=finite), some_of_them, cut)
 def test_the_mean_is_the_same_to_the_bit(updates, which, cuts):
     check_sums(weighted_mean().reduce, updates, which, cuts)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cohorts(), some_of_them, cut)
 def test_so_is_what_is_wrong_with_a_mean(updates, which, cuts):
     check_sums(weighted_mean().reduce, updates, which, cuts)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(cohorts(), some_of_them, cut)
 def test_so_is_a_mean_that_may_have_elements_that_are_not_finite(updates, which, cuts):
     check_sums(weighted_mean(finite=False).reduce, updates, which, cuts)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cohorts([kind for kind in NATIVES if kind.kind != "b"]), some_of_them, cut, st.booleans())
 def test_so_are_sums_and_what_is_wrong_with_them(updates, which, cuts, finite):
     check_sums(total(finite=finite).reduce, updates, which, cuts)
@@ -255,7 +255,7 @@ def test_so_are_sums_of_integers_in_their_range(updates, which, cuts):
 # Verdicts.
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cohorts(most=4), st.booleans(), st.sampled_from([None, 1.0, 1e30]), st.integers(0, 3))
 def test_verdicts_are_the_same(updates, finite, bound, bad):
     gate = Gate(finite=finite, max_norm=bound)
