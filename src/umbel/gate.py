@@ -1,6 +1,6 @@
 """The gate: what an update must be to count. One that is not is refused with the reason, and the round goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from math import inf, isfinite, prod, sqrt
@@ -77,10 +77,14 @@ class Gate:
 
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
         """Return ``check`` for one template: what is known from the template alone is found out once."""
-        slots = cache(partial(_slots, template, self.any_length, finite=self.finite))
-        if solid_of(template) is None:
-            slots()  # of a solid one nothing can be wrong, and it is seldom asked array by array
-        return partial(self._check, template, slots)
+        solid = solid_of(template)
+        if solid is not None:  # nothing can be wrong with it, and it is seldom asked array by array
+            return partial(
+                self._check, template, cache(partial(_slots, solid.layout.rows, self.any_length, finite=self.finite))
+            )
+        declared = [(name, array.dtype, array.shape) for name, array in template.items()]
+        slots = _slots(declared, self.any_length, finite=self.finite)
+        return partial(self._check, template, lambda: slots)
 
     def _check(self, template: ParametersRecord, slots: "Callable[[], list[_Slot]]", update: Update) -> Verdict:
         try:
@@ -113,12 +117,13 @@ class Gate:
 _Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
 
 
-def _slots(template: ParametersRecord, any_length: tuple[str, ...], *, finite: bool) -> list[_Slot]:
+def _slots(declared: Iterable[tuple[Any, ...]], any_length: tuple[str, ...], *, finite: bool) -> list[_Slot]:
+    """Return what is declared, by name, dtype and shape, with what is checked of it."""
     slots = []
-    for name, array in template.items():
-        kind = dtype_of(array.dtype)
-        size = _ANY if name in any_length and array.shape else prod(array.shape) * kind.itemsize
-        slots.append((name, array.dtype, list(array.shape), size, kind, _check_of(kind, finite)))
+    for name, dtype, shape, *_ in declared:
+        kind = dtype_of(dtype)
+        size = _ANY if name in any_length and shape else prod(shape) * kind.itemsize
+        slots.append((name, dtype, list(shape), size, kind, _check_of(kind, finite)))
     return slots
 
 

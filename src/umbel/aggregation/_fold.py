@@ -14,7 +14,7 @@ from umbel.aggregation._layout import Slot, slots, to_record, view
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import Batch, add_up, batch, fold, store
 from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
-from umbel.aggregation._solid import add_solid, groups_in, layout_of, solids_of
+from umbel.aggregation._solid import Solids, add_solid, fault_in, groups_in, layout_of, solids_of
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
@@ -60,12 +60,12 @@ class Fold(Protocol):
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("kinds", "last", "layout", "outs", "scale", "shares", "slots", "spent", "totals", "whole")
+    __slots__ = ("kinds", "last", "layout", "rooms", "scale", "shares", "slots", "spent", "totals", "whole")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
         self.totals = {kind.total for kind in kinds}
-        self.outs: list[NDArray[Any]] = []
+        self.rooms: list[Room] = []
         self.layout: Layout | None = None
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
@@ -88,19 +88,18 @@ class _Accumulator:
             outs = [np.ndarray(group.size, group.kind.view, self.whole, group.start) for group in groups]
         wanted = [(group.kind.total, group.size) for group in groups if not group.kind.in_place] if kept else []
         totals = iter(allocate(wanted))
-        rooms = [
+        self.rooms = [
             Room(group, out, None if group.kind.in_place else next(totals, None))
             for group, out in zip(groups, outs, strict=True)
         ]
-        self.shares = shares_of(rooms, threads)
-        found = {member.at: room.out[member.part] for room in rooms for member in room.group.members}
-        self.outs = [found[at] for at in range(len(self.slots))] if layout is None else []
+        self.shares = shares_of(self.rooms, threads)
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
         if self.layout is not None:
             return record_over(self.layout, memoryview(self.whole).toreadonly(), lasting=True)  # type: ignore[arg-type]  # an array has a buffer
-        return to_record(self.slots, [out.view(slot.kind) for slot, out in zip(self.slots, self.outs, strict=True)])
+        found = {member.at: room.out[member.part] for room in self.rooms for member in room.group.members}
+        return to_record(self.slots, [found[at].view(slot.kind) for at, slot in enumerate(self.slots)])
 
 
 @dataclass(frozen=True)
@@ -171,28 +170,28 @@ class LinearFold:
             acc.open(self.memory, threads, layout_of(acc.slots, updates), kept=not last)
         divisor = scale.divisor if last else None
         batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
-        work = _work(acc, updates, batches, one_by_one=not fresh and not last)
-        if len(acc.shares) == 1:
-            work(acc.shares[0])
+        if acc.layout is not None:
+            _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
-            side_by_side([partial(work, share) for share in acc.shares])
+            add = _add_one if len(updates) == 1 and not fresh and not last else _add_all
+            side_by_side([partial(add, share, updates, batches) for share in acc.shares])
         acc.scale, acc.spent = scale, False
 
 
 _Batches: TypeAlias = Mapping[np.dtype[Any], Batch]
 
 
-def _work(
-    acc: _Accumulator, updates: Sequence[Update], batches: _Batches, *, one_by_one: bool
-) -> Callable[[Share], None]:
-    """Return what adds updates to a share of the result."""
-    if acc.layout is not None:
-        return partial(add_solid, acc.layout, solids_of(acc.layout, acc.slots, updates), batches)
-    add = _add_one if one_by_one and len(updates) == 1 else _add_all
-    return partial(add, updates, batches)
+def _run_solid(acc: _Accumulator, solids: Solids) -> None:
+    try:
+        side_by_side([partial(add_solid, solids, share) for share in acc.shares])
+    except AggregationError:
+        found = fault_in(solids, groups_of(acc.slots, acc.kinds), acc.rooms)
+        if found is None:
+            raise
+        raise found from None
 
 
-def _add_all(updates: Sequence[Update], batches: _Batches, share: Share) -> None:
+def _add_all(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
     tables = [dict(update.record.items()) for update in updates]
     with np.errstate(all="ignore"):
         for piece in share.pieces:
@@ -239,7 +238,7 @@ def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> N
     return view(slot, kind, update)
 
 
-def _add_one(updates: Sequence[Update], batches: _Batches, share: Share) -> None:
+def _add_one(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
     multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
     (update,) = updates

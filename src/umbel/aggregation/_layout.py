@@ -42,7 +42,7 @@ def slots(template: ParametersRecord) -> tuple[Slot, ...]:
     return tuple(_slot(name, array.dtype, array.shape) for name, array in template.items())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _slots_in(layout: Layout) -> tuple[Slot, ...]:
     return tuple(map(_slot, layout.names, layout.dtypes, layout.shapes))
 

@@ -4,25 +4,34 @@ Blocks of a run end where they end, in the middle of arrays too. That changes no
 one another.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, view
-from umbel.aggregation._passes import Batch, fold
-from umbel.aggregation._shares import Group, Piece, Share
+from umbel.aggregation._passes import Batch, Place, fold
+from umbel.aggregation._shares import Group, Piece, Room, Share
 from umbel.aggregation._update import Update
 from umbel.errors import AggregationError
 from umbel.records._arena import allocate
 from umbel.records._parameters import solid_of
-from umbel.records._solid import Layout, Run
+from umbel.records._solid import Layout, Row, Run
 
 _BYTE: Final = np.dtype(np.uint8)
 # A run of up to so many bytes goes in blocks an eighth as large: fresh scratch costs more there than long reads gain.
 _SHORT: Final = 2**23
+
+
+class Solids(NamedTuple):
+    """One pass: the payloads of updates that have one layout, and what is done with them, by the dtype of the sums."""
+
+    layout: Layout
+    payloads: Sequence[memoryview]
+    batches: Mapping[np.dtype[Any], Batch]
 
 
 def layout_of(slots: Sequence[Slot], updates: Sequence[Update]) -> Layout | None:
@@ -64,19 +73,20 @@ def _put_together(layout: Layout, slots: Sequence[Slot], update: Update) -> memo
     return memoryview(room)  # type: ignore[arg-type]  # an array has a buffer
 
 
-def add_solid(
-    layout: Layout, payloads: Sequence[memoryview], batches: Mapping[np.dtype[Any], Batch], share: Share
-) -> None:
-    """Add solid updates, the pieces of one share."""
+def add_solid(solids: Solids, share: Share) -> None:
+    """Add solid updates, the pieces of one share: all of them, so that every sum is there if one of them is wrong."""
+    wrong = None
     with np.errstate(all="ignore"):
         for piece in share.pieces:
             kind, part = piece.group.kind, piece.part
-            arrays = [np.frombuffer(data, kind.view, piece.group.size, piece.group.start) for data in payloads]
+            arrays = [np.frombuffer(data, kind.view, piece.group.size, piece.group.start) for data in solids.payloads]
             problem = fold(
-                piece.place, arrays if part is None else [array[part] for array in arrays], batches[kind.total]
+                piece.place, arrays if part is None else [array[part] for array in arrays], solids.batches[kind.total]
             )
-            if problem:
-                raise AggregationError(problem, at=f"array {layout.name_at(_place_of_fault(piece))!r}")
+            if problem and wrong is None:
+                wrong = AggregationError(problem, at=f"array {solids.layout.name_at(_place_of_fault(piece))!r}")
+    if wrong is not None:
+        raise wrong
 
 
 def _place_of_fault(piece: Piece) -> int:
@@ -85,3 +95,33 @@ def _place_of_fault(piece: Piece) -> int:
     first = int(bad[0]) if bad.size else 0
     before = 0 if piece.part is None else piece.part.start
     return piece.group.start + (before + first) * piece.group.kind.view.itemsize
+
+
+def fault_in(solids: Solids, groups: Iterable[Group], rooms: Sequence[Room]) -> AggregationError | None:
+    """Return what is said of the first array that is wrong when updates go array by array, in these ``groups``.
+
+    A run knows neither whose elements are wrong, if they are integers, nor how many of them one array has. None if it
+    cannot be found out: what overflowed when it was divided, where results may be infinite, looks like what was so.
+    """
+    starts = [room.group.start for room in rooms]
+    with np.errstate(all="ignore"):
+        for group in groups:
+            for member in group.members:
+                row = solids.layout.rows[member.at]
+                room = rooms[bisect(starts, row.start) - 1] if row.stop > row.start else None
+                problem = "" if room is None else _fold_again(solids, row, group.kind, room)
+                if problem:
+                    return AggregationError(problem, at=f"array {row.name!r}")
+    return None
+
+
+def _fold_again(solids: Solids, row: Row, kind: Kind, room: Room) -> str:
+    """Fold one array by itself: the updates, if the pass is the first; else what has become of the sums."""
+    start, size = (row.start - room.group.start) // kind.view.itemsize, (row.stop - row.start) // kind.view.itemsize
+    out, batch = room.out[start : start + size], solids.batches[kind.total]
+    kept = None if room.total is None else room.total[start : start + size]
+    work, product = np.empty((2, min(size, kind.block)), kind.total)
+    place = Place(kind, out, out if kind.in_place else kept, work, product)
+    if not batch.fresh:
+        return fold(place, [], batch._replace(steps=[], divisor=1.0))
+    return fold(place, [np.frombuffer(data, kind.view, size, row.start) for data in solids.payloads], batch)

@@ -11,9 +11,11 @@ from typing import Any, Final, NamedTuple
 from umbel.records._array import Array, unchecked
 from umbel.records._stypes import RAW
 
-# How many layouts are remembered, and up to which size of a header: a federation trains a model or two at a time.
+# How many layouts are remembered, up to which size of a header, and of how many bytes of headers together: a federation
+# trains a model or two at a time. What is kept of a header are a few times its bytes.
 _REMEMBERED: Final = 8
 _LONGEST: Final = 2**20
+_MOST: Final = 2 * _LONGEST
 
 
 class Row(NamedTuple):
@@ -112,8 +114,13 @@ class _Recent:
         return next((each for each in self._layouts if (each.names, each.dtypes, each.shapes) == wanted), None)
 
     def keep(self, layout: Layout) -> None:
-        """Remember one; the one that was kept first goes."""
-        self._layouts = (layout, *self._layouts[: _REMEMBERED - 1])
+        """Remember one; those that were kept first go."""
+        kept, size = [layout], len(layout.header)
+        for each in self._layouts:
+            if len(kept) < _REMEMBERED and size + len(each.header) <= _MOST and each != layout:
+                kept.append(each)
+                size += len(each.header)
+        self._layouts = tuple(kept)
 
 
 _recent: Final = _Recent()
