@@ -181,6 +181,7 @@ class Exchange:
         """Give messages up, durably, and tell the nodes that have them."""
         keys = [(run, message) for message in message_ids]
         self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
+        failpoint("server.given-up")
         self._loop.call_soon_threadsafe(self._close, keys)
 
     def _close(self, keys: Iterable[Key]) -> None:

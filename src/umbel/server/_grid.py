@@ -18,7 +18,7 @@ from umbel.store.messages import Ask, Plan
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
-_GIVEN_UP: Final = "the loop gave it up"
+_GIVEN_UP: Final = "the round went on without it"
 
 
 class Halted(Exception):
@@ -115,9 +115,11 @@ class NetworkGrid:
                 if fate.stored:
                     fate = self._exchange.answer(self._commission.run, fate)
                 begun = time.perf_counter()
-                yield self._reply(message, fate)
-                self._note(fate, time.perf_counter() - begun)
-                failpoint("server.aggregating")
+                try:
+                    yield self._reply(message, fate)
+                finally:  # the loop may have had enough, and ask for no more
+                    self._note(fate, time.perf_counter() - begun)
+                    failpoint("server.aggregating")
         failpoint("server.quorum")
 
     def _note(self, fate: Fate, gate: float) -> None:
