@@ -1,76 +1,16 @@
 """Rounds that do not wait for everyone, over a server: who is given up, who is told, and the same bytes again."""
 
-import json
-
-import numpy as np
 import pytest
 
-import umbel
 from by_hand import content, serving
 from federation import Federation, wait_for
+from retelling import APP, NODES, SEED, arrivals, model, outcomes, retold
 from umbel.cli._rounds import absences, rounds_of
-from umbel.engines import replaying
-from umbel.history import RoundReport
 from umbel.http import wire
-from umbel.strategy import named
 
-APP = '''
-import os
-import time
-import numpy as np
-from umbel.app import ClientApp
-from umbel.records import MetricsRecord, ParametersRecord, RecordSet
-
-app = ClientApp()
-
-
-@app.train()
-def train(message, context):
-    """Train, but wait for a file first if there is one that says so."""
-    config = context.run_config
-    with open(config["log"], "a") as log:
-        log.write(f"{context.node_name} {message.metadata.group_id}\\n")
-    while context.node_name == config["slow"] and os.path.exists(config["gate"]):
-        time.sleep(0.01)
-    noise = np.random.default_rng(context.seed)
-    model = message.content.parameters_records["model"].to_numpy()
-    made = {name: (array * 0.5 + noise.random(array.shape)).astype(array.dtype) for name, array in model.items()}
-    metrics = {"metrics": MetricsRecord({"num-examples": int(noise.integers(1, 9))})}
-    return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy(made)}, metrics))
-'''
-NODES, SEED, ROUNDS, SIZE = ("east", "north", "south"), 7, 3, 60_000
+ROUNDS = 3
 QUICK = {"poll": 0.3, "patience": 60.0}  # empty polls end soon, and nobody is silent
 QUORUM = {"name": "fedadam", "evaluate_fraction": 0.0, "quorum": 0.6}  # two of three
-
-
-def strategy_of(told):
-    return named(told["name"], {name: value for name, value in told.items() if name != "name"})
-
-
-def retold(view, log):
-    """The digest to which the arrivals that the reports list lead in one process."""
-    space: dict = {}
-    exec(compile(APP, "site_app", "exec"), space)
-    reports = [RoundReport.from_json(json.dumps(report)) for report in view.reports]
-    told = {"nodes": NODES, "rounds": len(reports), "seed": SEED, "engine": replaying(reports)}
-    config = {"log": str(log), "slow": "", "gate": ""}
-    return umbel.simulate(space["app"], strategy_of(view.spec.strategy), model(), run_config=config, **told).digest
-
-
-def model():
-    return {"w": np.zeros(SIZE, np.float32)}
-
-
-def outcomes(view, number):
-    return {asked.node: (asked.outcome, asked.reason) for asked in view.questions if asked.round == number}
-
-
-def arrivals(view):
-    return [
-        dict(zip(("node", "message", "at", "seconds"), each, strict=False))
-        for report in view.reports
-        for each in report["arrivals"]
-    ]
 
 
 class TestByHand:
@@ -109,7 +49,7 @@ class TestByHand:
             "north": ("late", "enough others had answered"),
             "south": ("accepted", ""),
         }
-        assert [each["node"] for each in arrivals(view)] == ["south", "east"]
+        assert [each.node for each in arrivals(view)] == ["south", "east"]
         assert list(absences(rounds_of(view))) == ["round 1: north late: enough others had answered"]
 
     def test_refused_updates_are_not_enough(self, operator, nodes):
@@ -146,7 +86,7 @@ class TestByHand:
         for name, value in (("east", 1.0), ("north", 2.0), ("south", 3.0)):
             nodes[name].reply(nodes[name].work(), value)
         wait_for(lambda: operator.view(run).row.completed == 1, "the first round is over")
-        taken = sorted(each["seconds"] for each in arrivals(operator.view(run)))
+        taken = sorted(each.seconds for each in arrivals(operator.view(run)))
         for name in ("east", "north"):
             nodes[name].tasks.clear()
         task = nodes["south"].work()
@@ -192,7 +132,7 @@ class TestByHand:
             wait_for(lambda: operator.view(run).row.completed == 1, "the round is over")
             view = operator.view(run)
             assert view.digest == content(2.0).records[0].part.digest
-            assert [each["node"] for each in arrivals(view)] == ["south", "north"]
+            assert [each.node for each in arrivals(view)] == ["south", "north"]
             assert again["east"].poll().cancelled == [wire.Assignment(run=run, message=tasks["east"].message, fence=1)]
             for node in again.values():
                 node.__exit__()
@@ -262,6 +202,6 @@ def assert_told_again(federation, folder, failpoint):
         assert found["north"][1] in ("enough others had answered", "the round went on without it")
         assert [lines.count(f"{name} {number}") for name in ("east", "south")] == [1, 1]
     assert [report["accepted"] for report in view.reports] == [2] * ROUNDS
-    assert len({each["message"] for each in arrivals(view)}) == 2 * ROUNDS
+    assert len({each.message_id for each in arrivals(view)}) == 2 * ROUNDS
     # The straggler was told each time: it works on nothing that nobody wants, and its next answer is to the next run.
     wait_for(lambda: (status := federation.status("north")) and status.running is None, "the straggler lets go")
