@@ -153,7 +153,7 @@ class Driver:
         if message is not None:
             behind = event.round - self._grid.notes[message].round
             if behind and not reason:
-                reason = f"it counted in round {event.round}, from a model {behind} behind"
+                reason = f"it counted in round {event.round}, when its model was {behind} rounds old"
             self._verdicts[message] = Outcome(message, status, reason, received=received)
 
     def _close(self, report: RoundReport, state: RecordSet) -> None:

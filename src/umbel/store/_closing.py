@@ -9,6 +9,7 @@ from umbel.store import _tables as tables
 from umbel.store import references
 
 _WENT_ON: Final = "the run went on without it"
+_COMPLETE: Final = "the run was complete without it"
 _UNDECIDED: Final = ("planned", "replied")
 
 
@@ -21,13 +22,13 @@ def drop(connection: sa.Connection, run: int, number: int, flying: Collection[in
     if flying is None:
         _close(connection, run, number, now)
         return
-    keep = frozenset(flying)
+    keep, why = frozenset(flying), _WENT_ON if flying else _COMPLETE
     for each in connection.execute(_UNCLOSED, {"run": run, "number": number}).scalars().all():
         rows = connection.execute(_ROWS, {"run": run, "number": each}).all()
         settled = [row for row in rows if row.message not in keep]
         lost = [row.message for row in settled if row.status in _UNDECIDED]
         if lost:
-            connection.execute(_LOSE, [{"its_run": run, "which": message, "why": _WENT_ON} for message in lost])
+            connection.execute(_LOSE, [{"its_run": run, "which": message, "why": why} for message in lost])
         if len(settled) == len(rows):
             _close(connection, run, each, now)
         else:
