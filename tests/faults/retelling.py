@@ -1,4 +1,4 @@
-"""What the tests of rounds that go by arrivals share: an app, a run of it, and the same run told again by its arrivals."""
+"""What the tests of rounds that go by arrivals share: an app, and a run told again by its arrivals."""
 
 import json
 
@@ -69,7 +69,9 @@ def retold(view, log, nodes=NODES, rosters=None):
     exec(compile(APP, "site_app", "exec"), space)
     told = {"nodes": nodes, "rounds": len(view.reports), "seed": SEED}
     config = {"log": str(log), "slow": "", "gate": ""}
-    grid = "local" if rosters is None else lambda *parts, **options: _Rosters(engine("local")(*parts, **options), rosters)
+    grid = (
+        "local" if rosters is None else lambda *parts, **options: _Rosters(engine("local")(*parts, **options), rosters)
+    )
     again = replaying(reports_of(view), grid)
     whole = strategy_of(view.spec.strategy)
     return umbel.simulate(space["app"], whole, model(), engine=again, run_config=config, **told).digest

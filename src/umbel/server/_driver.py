@@ -153,7 +153,8 @@ class Driver:
         if message is not None:
             behind = event.round - self._grid.notes[message].round
             if behind and not reason:
-                reason = f"it counted in round {event.round}, when its model was {behind} rounds old"
+                age = "one round" if behind == 1 else f"{behind} rounds"
+                reason = f"it counted in round {event.round}, when its model was {age} old"
             self._verdicts[message] = Outcome(message, status, reason, received=received)
 
     def _close(self, report: RoundReport, state: RecordSet) -> None:
