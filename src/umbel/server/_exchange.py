@@ -175,7 +175,7 @@ class Exchange:
             self._desk.close(key)
             self._desk.open(ask.node, task)
 
-        self.on_loop(move)
+        self._loop.call_soon_threadsafe(move)
         return fence
 
     def reopen(
@@ -218,7 +218,9 @@ class Exchange:
     def keep(self, run: int, flying: Collection[int]) -> None:
         """Tell nodes to forget all messages of a run but some: the ledger has closed them."""
         wanted = frozenset(flying)
-        self.on_loop(lambda: self._close([key for key in self._desk.of_run(run) if key[1] not in wanted]))
+        self._loop.call_soon_threadsafe(
+            lambda: self._close([key for key in self._desk.of_run(run) if key[1] not in wanted])
+        )
 
     def cancel_run(self, run: int, reason: str) -> None:
         """Give up all open messages of a run."""
