@@ -175,6 +175,28 @@ def test_a_run_that_is_stopped_goes_on_with_what_was_in_flight(stage):
     assert len(counted) == len(set(counted)) == 4
 
 
+def test_a_run_that_failed_in_flight_asks_again_whose_answer_did_not_count(stage):
+    run, slow = one_in_flight(stage)
+    failed = set()
+    while stage.operator.view(run).row.status == "running":
+        for _, name in stage.open(run) - failed:
+            task = stage.nodes[name].work()
+            assert stage.nodes[name].reply(task, content=None, error_code=2, error_reason="not today").counted
+            failed.add((task.round, name))
+    assert "not today" in stage.operator.until(run, "failed").row.reason
+    assert failed == {(1, slow), *((2, name) for name in NODES)}
+    stage.operator.call("resume_run", run=run)
+    stage.answer(run, slow, 1.0)
+    while stage.operator.view(run).row.completed < 2:
+        for _, name in stage.open(run):
+            if name != slow:
+                stage.nodes[name].reply(stage.nodes[name].work(), 5.0)
+    view = stage.operator.view(run)
+    assert value(view) == pytest.approx((5.0 + 3.0 + 1 / np.sqrt(2)) / 2, rel=1e-15)
+    counted = [arrival for report in view.reports for arrival in report["arrivals"]]
+    assert len({arrival[1] for arrival in counted}) == len(counted) == 4
+
+
 def test_who_is_shut_out_in_flight_is_lost_and_another_asked(stage):
     run, slow = one_in_flight(stage)
     other, _ = stage.asked(run, slow)

@@ -10,7 +10,7 @@ from federation import Federation, wait_for
 from retelling import APP, NODES, SEED, arrivals, model, outcomes, reports_of, retold
 from umbel.errors import ServerUnreachable
 
-ROUNDS = 6
+ROUNDS = 8
 FEDBUFF = {"name": "fedbuff", "concurrency": 2, "buffer": 2}  # who has answered makes room within the round
 FEDASYNC = {"name": "fedasync", "concurrency": 2}
 SPEEDS = {"seconds-east": 0.02, "seconds-north": 0.1, "seconds-south": 0.25}
