@@ -333,26 +333,6 @@ class TestReplay:
         assert b"".join(dumps(again[-1].state)) == b"".join(dumps(events[-1].state))
         assert events_of(whole, LocalGrid(app(), Population(NODES), seed=5), rounds=6)[-1].digest != events[-1].digest
 
-    @pytest.mark.parametrize("name", ["fedbuff", "fedasync"])
-    def test_whoever_was_lost_is_lost_again_where_another_was_asked_in_its_place(self, name):
-        whole, made = POLICIES[name], ClientApp()
-
-        @made.train()
-        def handle(message, context):
-            if context.seed % 3 == 0:
-                raise ValueError("not today")
-            model = message.content.parameters_records["model"].to_numpy()
-            trained = {"w": model["w"] * 0.5 + np.random.default_rng(context.seed).standard_normal(5), "n": model["n"]}
-            metrics = {"metrics": MetricsRecord({"num-examples": context.node_id})}
-            return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy(trained)}, metrics))
-
-        events = events_of(whole, ArrivalGrid(made, NODES, self.jittered, seed=5), rounds=8)
-        saved = reports(events)
-        assert any(arrival.lost for report in saved for arrival in report.arrivals)
-        again = events_of(whole, Replay(LocalGrid(made, Population(NODES), seed=5), saved), rounds=8)
-        assert again[-1].digest == events[-1].digest
-        assert [report.arrivals for report in reports(again)] == [report.arrivals for report in saved]
-
     def test_a_trace_of_another_run_is_refused(self):
         events, _ = play(POLICIES["fedbuff"], self.jittered)
         replay = Replay(LocalGrid(app(), Population(NODES), seed=5), reports(events))

@@ -11,7 +11,7 @@ from umbel.envelope import Content
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http.wire import Task
-from umbel.message import ErrorCode
+from umbel.message import Error, ErrorCode
 from umbel.records import RecordSet
 from umbel.server._desk import Desk, Key, key_of
 from umbel.server._keeper import Keeper
@@ -237,7 +237,8 @@ def fate_of(reply: replies.Reply, at: float) -> Fate:
 
 def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None, at: float) -> Fate:
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    return Fate(given.message, given.content, code, given.error_reason or "", seconds, at=at)
+    error = Error(code, given.error_reason or "") if given.content is None else None
+    return Fate(given.message, given.content, error, seconds, at=at)
 
 
 def _ended(row: messages.Row, came: Mapping[int, float]) -> Fate | None:
@@ -250,7 +251,7 @@ def _ended(row: messages.Row, came: Mapping[int, float]) -> Fate | None:
 
 def lost(message: int, reason: str) -> Fate:
     """Return the fate of a message whose answer will not come."""
-    return Fate(message, None, ErrorCode.NODE_UNAVAILABLE, reason)
+    return Fate(message, error=Error(ErrorCode.NODE_UNAVAILABLE, reason))
 
 
 def task_of(commission: Commission, row: messages.Open, name: str, content: Content) -> Task:

@@ -152,7 +152,7 @@ class NetworkGrid:
     def _reply(self, asked: Asked, fate: Fate) -> Message:
         metadata = _metadata(asked, fate)
         if fate.content is None:
-            return Message(metadata, error=Error(fate.error_code, fate.reason))
+            return Message(metadata, error=fate.error)
         get = self._exchange.whole if fate.message in self._earlier else self._exchange.blob
         try:
             return Message(metadata, unpack(fate.content, get))

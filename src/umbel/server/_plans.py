@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from umbel.envelope import Content
 from umbel.grid import Node
-from umbel.message import Message
+from umbel.message import Error, Message
 
 Config: TypeAlias = dict[str, bool | int | float | str]
 
@@ -30,8 +30,7 @@ class Fate(NamedTuple):
 
     message: int
     content: Content | None = None
-    error_code: int = 0
-    reason: str = ""
+    error: Error | None = None
     seconds: Mapping[str, float] | None = None
     stored: bool = False
     at: float = 0.0
