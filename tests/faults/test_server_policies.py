@@ -1,5 +1,7 @@
 """Rounds that do not wait for everyone, over a server: who is given up, who is told, and the same bytes again."""
 
+import time
+
 import pytest
 
 from by_hand import content, serving
@@ -122,6 +124,7 @@ class TestByHand:
             members = {name: (node.identity, node.member) for name, node in nodes.items()}
             for node in nodes.values():
                 node.__exit__()
+        begun = time.monotonic()
         with serving(tmp_path / "server", **QUICK) as operator:
             again = {name: type(operator)(operator.url, *member) for name, member in members.items()}
             for name, node in again.items():
@@ -133,6 +136,8 @@ class TestByHand:
             view = operator.view(run)
             assert view.digest == content(2.0).records[0].part.digest
             assert [each.node for each in arrivals(view)] == ["south", "north"]
+            # A deadline that is learned from it is not that of a server that was not there.
+            assert 0 < arrivals(view)[1].seconds < time.monotonic() - begun
             assert again["east"].poll().cancelled == [wire.Assignment(run=run, message=tasks["east"].message, fence=1)]
             for node in again.values():
                 node.__exit__()

@@ -113,7 +113,7 @@ class Exchange:
         came = self._keeper.read(lambda connection: replies.times(connection, run, number, message_type))
         roster = tuple(Node(name, number) for name, number in found.roster)
         planned = {row.message: Planned(row.node, _ended(row, came)) for row in found.messages}
-        return Phase(roster, found.created_at, found.content, planned)
+        return Phase(roster, found.created_at, found.ttl, found.content, planned)
 
     def answer(self, run: int, fate: Fate) -> Fate:
         """Return a fate with what the ledger has as its answer."""
@@ -139,7 +139,7 @@ class Exchange:
 
         plan = self._keeper.store(content, write)
         self._hand_over(commission, plan, now)
-        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.content)
+        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.ttl, plan.content)
 
     def extend(self, commission: Commission, plan: messages.Plan) -> float:
         """Ask further nodes in a phase that is planned, in one transaction; return when that was."""

@@ -189,9 +189,11 @@ class NetworkGrid:
 
 def _metadata(asked: Asked, fate: Fate) -> Metadata:
     """Return where a reply comes from, when it came, and what is left of its message's time to live."""
-    question = asked.message.metadata
-    # Whether it came in time was decided when it came.
-    taken = min(max(0.0, fate.at - asked.at), question.ttl * _NEARLY_ALL) if fate.at else 0.0
+    question, taken = asked.message.metadata, 0.0
+    if fate.at:
+        passed = max(0.0, fate.at - asked.at)
+        passed -= asked.gone if passed > asked.gone else 0.0  # it came after the server was there again
+        taken = min(passed, question.ttl * _NEARLY_ALL)  # whether it came in time was decided when it came
     return Metadata(
         run_id=question.run_id,
         message_id=0,

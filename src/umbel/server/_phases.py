@@ -81,9 +81,13 @@ class Phases:
 
     def _taken_up(self, key: PhaseKey, message: Message, known: Planned | None, at: float) -> tuple[Asked, Fate | None]:
         phase, node = self._phases[key], message.metadata.dst_node_id
-        asked = Asked(message, self._names[key][node], phase.at if known is not None else at, phase.sent)
-        if known is None or known.node == node:
-            return asked, None if known is None else known.fate
+        if known is None:
+            return Asked(message, self._names[key][node], at, phase.sent), None
+        # What its time to live was prolonged by, when a server was there again.
+        gone = max(0.0, phase.ttl - message.metadata.ttl)
+        asked = Asked(message, self._names[key][node], phase.at, phase.sent, gone)
+        if known.node == node:
+            return asked, known.fate
         plan = self._planning(key, [message])(content=self._content(key))
         self._fences[_number(message)] = self._exchange.reassign(self._commission, plan)
         return asked, None

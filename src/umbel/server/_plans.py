@@ -45,13 +45,14 @@ class Planned(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """A phase that is planned: the nodes there were, when it was planned, and what each was sent.
+    """A phase that is planned: the nodes there were, when it was planned, for how long, and what each was sent.
 
     ``content`` is None once its round is closed. ``messages`` are those that were planned before.
     """
 
     roster: Sequence[Node]
     at: float
+    ttl: float
     content: Content | None
     messages: Mapping[int, Planned] = MappingProxyType({})
 
@@ -62,12 +63,16 @@ class Phase(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A message that waits for its reply: what the loop asked, of whom, when, and how many bytes that took."""
+    """A message that waits for its reply: what the loop asked, of whom, when, and how many bytes that took.
+
+    ``gone`` are seconds that had passed when a server took it up again: they are not the node's.
+    """
 
     message: Message
     name: str
     at: float
     sent: int
+    gone: float = 0.0
 
 
 class Note(NamedTuple):
