@@ -63,13 +63,14 @@ def test_nodes_train_while_the_model_moves_on(federation, strategy):
     federation.serve()
     for name in NODES:
         federation.node(name)
-    view = check(federation, submit(federation, strategy))
+    view = check(federation, submit(federation, strategy, **{"seconds-south": 1.0}))
     assert set(handled(federation).values()) == {1}
     stale = [asked for asked in view.questions if "when its model was" in asked.reason]
     assert stale, "some node was slow enough to be overtaken"
     assert {asked.outcome for asked in stale} == {"accepted"}
     left = [asked for asked in view.questions if asked.outcome != "accepted"]
-    assert {(asked.outcome, asked.reason) for asked in left} == {("lost", "the run was complete without it")}
+    assert {asked.reason for asked in left} == {"the run was complete without it"}
+    assert {asked.outcome for asked in left} <= {"lost", "late"}
 
 
 #: Where the server is killed, and for the how manieth time that the place is passed.

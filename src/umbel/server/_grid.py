@@ -13,7 +13,7 @@ from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.server._exchange import Exchange
-from umbel.server._phases import Phases, key_of
+from umbel.server._phases import Phases
 from umbel.server._plans import Asked, Commission, Fate, Note
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
@@ -85,8 +85,7 @@ class NetworkGrid:
         More of a phase, or of another, may be sent while some are open.
         """
         self._require_running()
-        under_way = {key_of(asked.message) for asked in self._open.values()}
-        for asked, fate in self._phases.ask(list(messages), under_way):
+        for asked, fate in self._phases.ask(list(messages)):
             self._open[asked.message.metadata.message_id] = asked
             if fate is not None:
                 self._earlier.add(fate.message)

@@ -1,6 +1,6 @@
 """The phases that a run is in: what the ledger has of them, and what is planned further."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -66,17 +66,14 @@ class Phases:
         """Say whether a fate is one of a message from before it went to another node."""
         return 0 < fate.fence < self._fences.get(fate.message, 0)
 
-    def ask(self, messages: Sequence[Message], under_way: Collection[PhaseKey]) -> list[tuple[Asked, Fate | None]]:
-        """Ask in one phase, and return each message with what is known to have become of it.
-
-        ``under_way`` are the phases of messages that are open; whatever is known of others is forgotten.
-        """
+    def ask(self, messages: Sequence[Message]) -> list[tuple[Asked, Fate | None]]:
+        """Ask in one phase, and return each message with what is known to have become of it."""
         if not messages:
             return []
         key = key_of(messages[0])
         known = {each: self._planned.pop(each, None) for each in map(_number, messages)}
         fresh = [message for message in messages if known[_number(message)] is None]
-        at = self._plan(key, fresh, {key, *under_way}) if fresh else 0.0
+        at = self._plan(key, fresh) if fresh else 0.0
         return [self._taken_up(key, message, known[_number(message)], at) for message in messages]
 
     def _taken_up(self, key: PhaseKey, message: Message, known: Planned | None, at: float) -> tuple[Asked, Fate | None]:
@@ -92,17 +89,21 @@ class Phases:
         self._fences[_number(message)] = self._exchange.reassign(self._commission, plan)
         return asked, None
 
-    def _plan(self, key: PhaseKey, fresh: Sequence[Message], keep: Collection[PhaseKey]) -> float:
+    def _plan(self, key: PhaseKey, fresh: Sequence[Message]) -> float:
         """Plan messages, with their phase or in one that is planned; return when that was."""
         make = self._planning(key, fresh)
         if key in self._phases:
             return self._exchange.extend(self._commission, make(content=self._content(key)))
-        for kept in (self._phases, self._rosters, self._names):
-            for each in kept.keys() - keep:
-                del kept[each]
+        self._forget_all_but(key)
         planned = self._exchange.plan(self._commission, fresh[0].content, lambda content: make(content=content))
         self._phases[key] = planned
         return planned.at
+
+    def _forget_all_but(self, key: PhaseKey) -> None:
+        """Nothing more is asked in the phases before, though messages of them may be open."""
+        for kept in (self._phases, self._rosters, self._names):
+            for each in kept.keys() - {key}:
+                del kept[each]
 
     def _planning(self, key: PhaseKey, messages: Sequence[Message]) -> "partial[Plan]":
         return partial(
