@@ -73,7 +73,7 @@ def test_a_user_is_no_operator_and_a_node_no_user(operator, node):
         ({"strategy": {"name": "fedadm"}}, errors.StrategyError, "no strategy 'fedadm'"),
         ({"strategy": {"name": "fedavg", "fraction": 2}}, errors.StrategyError, "fraction"),
         ({"strategy": {}}, errors.StrategyError, "no strategy ''"),
-        ({"strategy": {"name": "fedbuff", "concurrency": 2, "buffer": 2}}, errors.StrategyError, "while others train"),
+        ({"strategy": {"name": "fedbuff", "buffer": 2}}, errors.StrategyError, "needs concurrency"),
         ({"nodes": 0}, errors.UsageError, "nodes"),
         ({"nodes": []}, errors.UsageError, "nodes"),
         ({"nodes": ["a", "a"]}, errors.UsageError, "different names"),

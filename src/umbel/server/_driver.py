@@ -6,6 +6,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
+import msgspec
+
 from umbel.errors import StoreError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.history import RoundReport
@@ -58,7 +60,7 @@ class Driver:
         self._metrics = metrics
         self._folder = folder
         self._ended = ended
-        self._verdicts: dict[tuple[str, str], tuple[str, str, int]] = {}
+        self._verdicts: dict[int, Outcome] = {}
         self._thread = Thread(target=self._drive, name=f"run {journal.run}", daemon=True)
 
     def start(self) -> None:
@@ -131,11 +133,11 @@ class Driver:
                     "started", f"goes, {event.completed} of {event.rounds} rounds complete", completed=event.completed
                 )
             case UpdateAccepted():
-                self._verdicts[event.phase, event.node] = "accepted", "", event.received
+                self._judge(event, "accepted", "", event.received)
             case UpdateRefused():
-                self._verdicts[event.phase, event.node] = "refused", event.reason, event.received
+                self._judge(event, "refused", event.reason, event.received)
             case NodeLost():
-                self._verdicts[event.phase, event.node] = "lost", event.reason, 0
+                self._judge(event, "lost", event.reason, 0)
             case EvaluationStarted():
                 failpoint("server.evaluating")
             case StatisticsCollected() | RoundCompleted():
@@ -145,11 +147,21 @@ class Driver:
                 failpoint("server.run-finished")
                 self._say("completed", f"is complete, its model is {event.digest}", digest=event.digest)
 
+    def _judge(self, event: UpdateAccepted | UpdateRefused | NodeLost, status: str, reason: str, received: int) -> None:
+        """Take note of what the loop made of the message that a node answered last."""
+        message = self._grid.landed.get((event.phase, event.node))
+        if message is not None:
+            behind = event.round - self._grid.notes[message].round
+            if behind and not reason:
+                age = "one round" if behind == 1 else f"{behind} rounds"
+                reason = f"it counted in round {event.round}, when its model was {age} old"
+            self._verdicts[message] = Outcome(message, status, reason, received=received)
+
     def _close(self, report: RoundReport, state: RecordSet) -> None:
         outcomes = list(self._outcomes())
-        self._journal.close_round(report, state, outcomes)
+        self._journal.close_round(report, state, outcomes, self._grid.flying)
         self._verdicts.clear()
-        self._grid.notes.clear()
+        self._grid.closed()
         self._metrics.rounds.inc()
         done = f"{report.accepted} of {report.cohort} nodes"
         self._say("round", f"round {report.round}: {done}", round=report.round, accepted=report.accepted)
@@ -158,14 +170,6 @@ class Driver:
 
     def _outcomes(self) -> Iterator[Outcome]:
         """Yield what the loop made of the messages of the round so far."""
-        for key, (status, reason, received) in self._verdicts.items():
-            note = self._grid.notes.get(key)
-            if note is not None:
-                yield Outcome(
-                    message=note.message,
-                    status=status,
-                    reason=reason,
-                    sent=note.sent,
-                    received=received,
-                    seconds=note.seconds,
-                )
+        for message, verdict in self._verdicts.items():
+            note = self._grid.notes[message]
+            yield msgspec.structs.replace(verdict, sent=note.sent, seconds=note.seconds)

@@ -11,11 +11,11 @@ from umbel.envelope import Content
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http.wire import Task
-from umbel.message import ErrorCode
+from umbel.message import Error, ErrorCode
 from umbel.records import RecordSet
 from umbel.server._desk import Desk, Key, key_of
 from umbel.server._keeper import Keeper
-from umbel.server._plans import Commission, Fate, Offer, Phase
+from umbel.server._plans import Commission, Fate, Offer, Phase, Planned
 from umbel.server._presence import Presence
 from umbel.server._registry import Registry
 from umbel.store import messages, replies
@@ -106,17 +106,14 @@ class Exchange:
         return self.on_loop(lambda: any(message_type in self._registry.get(each.node_id).types for each in roster))
 
     def phase(self, run: int, number: int, message_type: str) -> Phase | None:
-        """Return a phase if it is planned, with the fates that are known by now."""
+        """Return a phase if it is planned, with its messages, and what became of them by now."""
         found = self._keeper.read(lambda connection: messages.phase(connection, run, number, message_type))
         if found is None:
             return None
         came = self._keeper.read(lambda connection: replies.times(connection, run, number, message_type))
-        gone = [lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP]
-        answered = {row.message for row in found.messages if row.status not in (_OPEN, *_GIVEN_UP)}
-        there = [Fate(message, stored=True, at=at) for message, at in came.items() if message in answered]
         roster = tuple(Node(name, number) for name, number in found.roster)
-        sent = 0 if found.content is None else found.content.size
-        return Phase(roster, found.created_at, sent, (*gone, *there))
+        planned = {row.message: Planned(row.node, _ended(row, came)) for row in found.messages}
+        return Phase(roster, found.created_at, found.ttl, found.content, planned)
 
     def answer(self, run: int, fate: Fate) -> Fate:
         """Return a fate with what the ledger has as its answer."""
@@ -141,6 +138,18 @@ class Exchange:
             return plan
 
         plan = self._keeper.store(content, write)
+        self._hand_over(commission, plan, now)
+        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.ttl, plan.content)
+
+    def extend(self, commission: Commission, plan: messages.Plan) -> float:
+        """Ask further nodes in a phase that is planned, in one transaction; return when that was."""
+        now = _clock.now()
+        self._keeper.write(lambda connection: messages.extend(connection, plan, now=now))
+        self._hand_over(commission, plan, now)
+        return now
+
+    def _hand_over(self, commission: Commission, plan: messages.Plan, now: float) -> None:
+        """Let nodes have messages that are durable."""
         failpoint("server.planned")
         names = {number: name for name, number in plan.roster}
         rows = [
@@ -149,7 +158,25 @@ class Exchange:
         ]
         tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
         self._loop.call_soon_threadsafe(self._open, tasks)
-        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.content.size)
+
+    def reassign(self, commission: Commission, plan: messages.Plan) -> int:
+        """Ask another node for the one message of a plan, durably; who had it is told, and its reply is none any more.
+
+        Return the number under which a reply counts.
+        """
+        now, (ask,) = _clock.now(), plan.asks
+        key = (plan.run, ask.message)
+        fence = self._keeper.write(lambda connection: messages.reassign(connection, key, node=ask.node))
+        names = {number: name for name, number in plan.roster}
+        row = messages.Open(plan.run, ask.message, ask.node, fence, plan.round, plan.phase, now, plan.ttl)
+        task = task_of(commission, row, names[ask.node], plan.content)
+
+        def move() -> None:
+            self._desk.close(key)
+            self._desk.open(ask.node, task)
+
+        self._loop.call_soon_threadsafe(move)
+        return fence
 
     def reopen(
         self,
@@ -181,11 +208,19 @@ class Exchange:
         """Give messages up, durably, and tell the nodes that have them."""
         keys = [(run, message) for message in message_ids]
         self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
+        failpoint("server.given-up")
         self._loop.call_soon_threadsafe(self._close, keys)
 
     def _close(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._desk.close(key)
+
+    def keep(self, run: int, flying: Collection[int]) -> None:
+        """Tell nodes to forget all messages of a run but some: the ledger has closed them."""
+        wanted = frozenset(flying)
+        self._loop.call_soon_threadsafe(
+            lambda: self._close([key for key in self._desk.of_run(run) if key[1] not in wanted])
+        )
 
     def cancel_run(self, run: int, reason: str) -> None:
         """Give up all open messages of a run."""
@@ -196,18 +231,27 @@ def fate_of(reply: replies.Reply, at: float) -> Fate:
     """Return the fate of a message that was answered at a time; an answer that carries much waits in the ledger."""
     parts = () if reply.content is None else (reply.content.rest, *(named.part for named in reply.content.records))
     if sum(len(part.data or b"") for part in parts) > _CARRIED:
-        return Fate(reply.message, seconds=reply.seconds, stored=True, at=at)
-    return _fate(reply, reply.seconds, at)
+        return Fate(reply.message, seconds=reply.seconds, stored=True, at=at, fence=reply.fence)
+    return _fate(reply, reply.seconds, at)._replace(fence=reply.fence)
 
 
 def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None, at: float) -> Fate:
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    return Fate(given.message, given.content, code, given.error_reason or "", seconds, at=at)
+    error = Error(code, given.error_reason or "") if given.content is None else None
+    return Fate(given.message, given.content, error, seconds, at=at)
+
+
+def _ended(row: messages.Row, came: Mapping[int, float]) -> Fate | None:
+    """Return what became of a message that the ledger has, None if it is open."""
+    if row.status in _GIVEN_UP:
+        return lost(row.message, row.reason)
+    answered = row.status != _OPEN and row.message in came
+    return Fate(row.message, stored=True, at=came[row.message]) if answered else None
 
 
 def lost(message: int, reason: str) -> Fate:
     """Return the fate of a message whose answer will not come."""
-    return Fate(message, None, ErrorCode.NODE_UNAVAILABLE, reason)
+    return Fate(message, error=Error(ErrorCode.NODE_UNAVAILABLE, reason))
 
 
 def task_of(commission: Commission, row: messages.Open, name: str, content: Content) -> Task:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from umbel.errors import LedgerInUse, StoreError
 from umbel.store import DirectoryBlobs, Ledger, Pins, audit, collect, members, references
 from umbel.testing._expect import equal, refused, true
+from umbel.testing._flight import FlightTests
 from umbel.testing._members import AuditTests, MemberTests, OpenLedger
 from umbel.testing._messages import MessageTests
 from umbel.testing._runs import RunTests
@@ -126,7 +127,7 @@ class GarbageTests:
             true(pinned.digest not in pins and gone.digest not in pins, "nothing is pinned any more")
 
 
-class LedgerTests(WriterTests, GarbageTests, MemberTests, AuditTests, RunTests, MessageTests):
+class LedgerTests(WriterTests, GarbageTests, MemberTests, AuditTests, RunTests, MessageTests, FlightTests):
     """Tests for a ledger in a database of your own. Inherit, and give a fixture ``open_ledger``.
 
     It returns a function that opens a ledger, each time the same, which is empty at first.
