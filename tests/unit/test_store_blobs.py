@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from umbel.errors import (
     StoreUnavailable,
     UsageError,
 )
+from umbel.records._files import map_file
 from umbel.store import DirectoryBlobs, ObjectBlobs, Pins, Uploads, verify
 from umbel.store._blobs import part_of
 from umbel.store._disk import disk
@@ -109,6 +111,44 @@ def test_an_upload_that_goes_on_in_the_same_process_is_not_hashed_again(blobs, t
         upload.append(DATA[4:])
         upload.finish()
     assert blobs.has(PART.digest) == PART.size
+
+
+def test_an_upload_that_is_hashed_again_keeps_no_other_waiting(blobs, tmp_path, monkeypatch):
+    with Uploads(tmp_path / "staging", blobs).begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[:4])
+    reading, go_on, other = threading.Event(), threading.Event(), part_of([b"others"])
+
+    def slowly(path):
+        reading.set()
+        go_on.wait(20)
+        return map_file(path)
+
+    monkeypatch.setattr("umbel.store._uploads.map_file", slowly)
+    uploads = Uploads(tmp_path / "staging", blobs)  # as after a restart
+    with ThreadPoolExecutor(2) as pool:
+        resumed = pool.submit(uploads.begin, PART.digest, PART.size)
+        assert reading.wait(20)
+        try:
+            pool.submit(uploads.begin, other.digest, other.size).result(10).close()
+        finally:
+            go_on.set()
+        with resumed.result(20) as upload:
+            assert upload.offset == 4
+            upload.append(DATA[4:])
+            assert upload.finish() == PART
+
+
+def test_an_upload_that_cannot_be_hashed_again_leaves_room_for_others(blobs, tmp_path, monkeypatch):
+    with Uploads(tmp_path / "staging", blobs).begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[:4])
+    uploads = Uploads(tmp_path / "staging", blobs)
+    with monkeypatch.context() as broken:
+        broken.setattr("umbel.store._uploads.map_file", None)
+        with pytest.raises(TypeError):
+            uploads.begin(PART.digest, PART.size)
+    with uploads.begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[4:])
+        assert upload.finish() == PART
 
 
 def test_a_staging_file_that_was_spoilt_is_found(blobs, tmp_path):

@@ -113,6 +113,10 @@ class DirectoryBlobs:
             if durable:
                 sync_folder(target.parent)
 
+    def flush(self, digest: str) -> None:
+        """Make a blob durable that is there."""
+        _is_flushed(self._path(digest))
+
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
         with disk(self.folder):
