@@ -21,7 +21,7 @@ from umbel.errors import (
     UsageError,
 )
 from umbel.records._files import map_file
-from umbel.store import DirectoryBlobs, ObjectBlobs, Pins, Uploads, verify
+from umbel.store import DirectoryBlobs, ObjectBlobs, Uploads, verify
 from umbel.store._blobs import part_of
 from umbel.store._disk import disk
 
@@ -332,13 +332,3 @@ def test_without_obstore_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingExtra, match=r"umbel\[s3\]"):
         ObjectBlobs("s3://umbel/x", tmp_path)
-
-
-def test_pins_are_counted():
-    pins = Pins()
-    with pins.hold(["a", "b"]):
-        with pins.hold(["a"]):
-            assert "a" in pins
-        assert "a" in pins
-        assert "c" not in pins
-    assert "a" not in pins

@@ -24,7 +24,7 @@ _HOLD: Final = os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Blobs(Protocol):
-    """Where blobs are kept: five verbs, each safe to call from any thread.
+    """Where blobs are kept: six verbs, each safe to call from any thread.
 
     A digest is ``blake3:`` and 64 hexadecimal digits in lower case; for anything else each verb raises ``BadValue``.
     All raise ``StoreError`` for what the disk refuses, ``StorageFull`` when it is full.
@@ -32,6 +32,13 @@ class Blobs(Protocol):
 
     def has(self, digest: str) -> int | None:
         """Return the size of a blob in bytes, or None if it is not there."""
+        ...
+
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``, at once: where that needs a network, None for a blob of which this process does not know yet.
+
+        After ``has``, ``get`` and ``put`` it does. This is for whoever has others wait meanwhile.
+        """
         ...
 
     def get(self, digest: str) -> memoryview:
@@ -50,7 +57,7 @@ class Blobs(Protocol):
         ...
 
     def delete(self, digest: str) -> bool:
-        """Remove a blob; return whether it was there. Who has it mapped keeps what it has."""
+        """Remove a blob, at once; return whether it was ``known``. Who has it mapped keeps what it has."""
         ...
 
 
@@ -75,6 +82,10 @@ class DirectoryBlobs:
                 return self._path(digest).stat().st_size
             except FileNotFoundError:
                 return None
+
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``: a look into the folder is at once."""
+        return self.has(digest)
 
     def get(self, digest: str) -> memoryview:
         """Return the bytes of a blob as mapped memory; raises ``NotFound``.

@@ -85,18 +85,20 @@ class Uploads:
         path = self._path(digest, owner)
         if not 0 <= size <= self._largest:
             raise QuotaExceeded(f"expected a blob of at most {self._largest} bytes, got one of {size}", at=digest)
+        # What there is is hashed when our gate is free again: that takes a second for each GiB, and others go on.
+        return self._place(path, Part(digest, size), durable=durable).resume()
+
+    def _place(self, path: Path, part: Part, *, durable: bool) -> "Upload":
         while True:
             with self._gate:
                 former = self._active.get(path)
                 if former is None:
-                    self._reserve(path, size, digest)
-                    upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None), durable=durable)
+                    self._reserve(path, part.size, part.digest)
+                    upload = Upload(self, path, part, self._paused.pop(path, None), durable=durable)
                     self._active[path] = upload
-                    break
+                    return upload
             # Not under our gate: a step of it that is under way has its own, and wants ours at its end.
             former.close()
-        # Nor is what there is hashed under it: that takes a second for each GiB, and others do not wait for it.
-        return upload.resume()
 
     def sweep(self) -> int:
         """Remove staging files that nobody has added to since the last sweep; return how many bytes they had."""
