@@ -9,6 +9,7 @@ import pytest
 from by_hand import blob, content, serving
 from umbel import errors
 from umbel.http import wire
+from umbel.store import Ledger, audit
 
 
 @pytest.fixture
@@ -180,6 +181,14 @@ def test_who_is_shut_out_loses_its_messages_at_once(operator, node):
     assert row.status == "revoked"
     actions = [line.action for line in operator.call("read_audit").entries]
     assert actions == ["token.make", "member.join", "run.submit", "member.revoke"]
+
+
+def test_what_was_read_of_the_audit_log_shows_later_whether_it_was_edited(tmp_path):
+    with serving(tmp_path / "server") as operator, operator.newcomer("north"):
+        *_, last = operator.call("read_audit").entries
+    known = audit.Head(last.number, bytes.fromhex(last.digest.removeprefix("blake3:")))
+    with Ledger.open(f"sqlite:///{tmp_path}/server/ledger.db") as ledger:
+        assert ledger.read(lambda connection: audit.verify(connection, known)) == last.number
 
 
 def test_a_silent_node_is_lost_and_the_round_goes_on(tmp_path):

@@ -15,7 +15,6 @@ SPEC = (Path(__file__).parents[2] / "docs" / "spec" / "api.md").read_text()
 ALWAYS = (
     errors.MethodNotAllowed,
     errors.NotFound,
-    errors.WrongHost,
     errors.ServerFailed,
     errors.ServerStopping,
     *errors.AuthError.__subclasses__(),

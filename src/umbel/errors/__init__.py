@@ -57,7 +57,6 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── LengthRequired            a body that does not say how long it is
 │   ├── MethodNotAllowed          a path that is there, asked by a method that is not
 │   ├── BadRange                  a range that a blob does not have, or more than one range
-│   ├── WrongHost                 a request for a host name that this server does not answer to
 │   ├── VersionMismatch           no version of the protocol that both sides speak
 │   └── TooManyRequests           more at once than a quota allows
 ├── AuthError                     a request whose sender is not known, or not allowed what it asks
@@ -113,7 +112,6 @@ from umbel.errors._network import (
     VersionMismatch,
     WrongAudience,
     WrongFingerprint,
-    WrongHost,
     WrongMediaType,
     WrongName,
 )
@@ -255,7 +253,6 @@ __all__ = [
     "VersionMismatch",
     "WrongAudience",
     "WrongFingerprint",
-    "WrongHost",
     "WrongMediaType",
     "WrongName",
     "WrongOffset",

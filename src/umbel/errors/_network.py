@@ -46,13 +46,6 @@ class BadRange(HttpError):
     http_status = 416
 
 
-class WrongHost(HttpError):
-    """A request for a host name that this server does not answer to."""
-
-    code = "http.host"
-    http_status = 421
-
-
 class VersionMismatch(HttpError):
     """No version of the protocol that both sides speak."""
 

@@ -26,8 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a server listens.
 
-    ``port`` 0 lets the system choose. Without a ``certificate`` it is plain HTTP. ``hosts`` are the only names that
-    requests may be for; empty lets any name pass. ``stall`` and ``skew`` are in seconds, see ``docs/spec/api.md``.
+    ``port`` 0 lets the system choose. Without a ``certificate`` it is plain HTTP. ``stall`` and ``skew`` are in
+    seconds, see ``docs/spec/api.md``.
     """
 
     name: str = "umbel"
@@ -35,7 +35,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8443
     certificate: Certificate | None = None
-    hosts: frozenset[str] = frozenset()
     stall: float = 10.0
     skew: float = 60.0
     limits: Limits = Limits()
