@@ -13,16 +13,12 @@ from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.server._exchange import Exchange
-from umbel.server._plans import Commission, Fate, Note, Phase
+from umbel.server._plans import Commission, Fate, Halted, Note, Phase
 from umbel.store.messages import Ask, Plan
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 _GIVEN_UP: Final = "the loop gave it up"
-
-
-class Halted(Exception):
-    """The loop is left at a point from which it can go on."""
 
 
 class NetworkGrid:
