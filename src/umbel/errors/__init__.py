@@ -56,6 +56,7 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── WrongMediaType            a body in another form than the endpoint takes
 │   ├── LengthRequired            a body that does not say how long it is
 │   ├── MethodNotAllowed          a path that is there, asked by a method that is not
+│   ├── BadAnswer                 an answer that says yes, and then what cannot be read
 │   ├── BadRange                  a range that a blob does not have, or more than one range
 │   ├── VersionMismatch           no version of the protocol that both sides speak
 │   └── TooManyRequests           more at once than a quota allows
@@ -90,6 +91,7 @@ A message says what was expected, what came, where, and what to do next.
 from umbel.errors._base import UmbelError
 from umbel.errors._network import (
     AuthError,
+    BadAnswer,
     BadRange,
     BadSignature,
     BodyTooLarge,
@@ -184,6 +186,7 @@ __all__ = [
     "BadLength",
     "BadName",
     "BadOffsets",
+    "BadAnswer",
     "BadRange",
     "BadShape",
     "BadSignature",

@@ -39,6 +39,13 @@ class MethodNotAllowed(HttpError):
     http_status = 405
 
 
+class BadAnswer(HttpError):
+    """An answer that says yes, and then what cannot be read: a fault of the server, or of what stands before it."""
+
+    code = "http.answer"
+    http_status = 502
+
+
 class BadRange(HttpError):
     """A range that a blob does not have, or more than one range."""
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from umbel.errors import (
     AuthError,
+    BadAnswer,
     MemberRevoked,
     NodeSuperseded,
     ServerUnreachable,
@@ -29,19 +30,25 @@ def is_fatal(error: UmbelError) -> bool:
     return isinstance(error, _FATAL)
 
 
-def _passes(error: UmbelError) -> bool:
+def _passes(error: UmbelError, *, is_known: bool) -> bool:
     """Say whether trying again may help; an upload that went on elsewhere asks where it stands, and goes on there."""
+    if isinstance(error, BadAnswer):
+        return is_known
     if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
         return True
     return not is_fatal(error) and error.http_status >= 500  # noqa: PLR2004 - faults of the server
 
 
 class Line:
-    """A client that waits for a server that is away, for ever, and says so on the board."""
+    """A client that waits for a server that is away, for ever, and says so on the board.
 
-    def __init__(self, client: Client, board: Board) -> None:
+    One that ``is_known`` to be there is waited for also if something else answers in its place.
+    """
+
+    def __init__(self, client: Client, board: Board, *, is_known: bool = True) -> None:
         self._client = client
         self._board = board
+        self._is_known = is_known
 
     async def hello(self) -> str:
         """Return the id of the server."""
@@ -79,7 +86,7 @@ class Line:
             try:
                 result = await operation()
             except UmbelError as error:
-                if not _passes(error):
+                if not _passes(error, is_known=self._is_known):
                     raise
                 self._say(error)
                 await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))

@@ -74,7 +74,7 @@ async def take_place(
 
     Raises ``UsageError`` when the folder belongs to a node of another server: runs would be mixed up.
     """
-    line = Line(client, board)
+    line = Line(client, board, is_known=known is not None)
     server = await line.hello()
     if known is not None:
         if server != known.server:
