@@ -10,8 +10,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     ``member_rate`` and ``address_rate`` are requests a second, of a member and, without or with a bad signature, of an
     address; ``burst`` is how many seconds of them may come at once. ``pending``, ``uploads`` and ``connections`` are
-    how many requests and uploads of a member, and connections of an address, may be open at once. ``buffered`` bounds
-    the bytes of all JSON bodies that are being read.
+    how many requests and uploads of a member, and connections of an address, may be open at once; of the connections,
+    ``handshakes`` at once may be in their TLS handshake, and the others wait. ``buffered`` bounds the bytes of all JSON
+    bodies that are being read.
     """
 
     member_rate: float = 200.0
@@ -20,6 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 64
     uploads: int = 8
     connections: int = 4096
+    handshakes: int = 128
     buffered: int = 64 * 2**20
 
 
