@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from by_hand import serving
 from umbel.errors import BlobMissing, StoreUnavailable
 from umbel.server._keeper import Keeper
 from umbel.server._metrics import Metrics
@@ -35,7 +36,7 @@ def mute(tmp_path):
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         place = f"http://127.0.0.1:{listening.getsockname()[1]}"
         config = {"endpoint": place, "region": "x", "access_key_id": "a", "secret_access_key": "b"}
-        yield ObjectBlobs("s3://umbel/x", tmp_path / "copies", config=config, options={"allow_http": True})
+        yield ObjectBlobs("s3://umbel/x", tmp_path / "copies", config=config)
 
 
 @pytest.fixture
@@ -115,13 +116,28 @@ def test_a_copy_says_that_the_object_is_there_whoever_puts_and_deletes_at_once(o
     assert all(objects("later").has(digest) for digest in copies)
 
 
+def test_silent_nodes_are_found_while_the_object_store_says_nothing(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "x")
+        with (
+            serving(tmp_path / "server", blobs="s3://umbel/x", poll=0.3, patience=1.5) as operator,
+            operator.newcomer("north") as north,
+        ):
+            run = operator.submit(1)
+            north.work()
+            assert "'north' was silent" in operator.until(run, "failed").row.reason
+            listening.close()
+
+
 def test_objects_that_go_are_listed_no_more(s3, tmp_path):
     url = f"s3://umbel/{uuid.uuid4()}"
-    blobs = ObjectBlobs(url, tmp_path / "copies", config=s3, options={"allow_http": True})
+    blobs = ObjectBlobs(url, tmp_path / "copies", config=s3)
     digests = [blobs.put([b"%d" % number]).digest for number in range(20)]
     for digest in digests[:19]:
         assert blobs.delete(digest)
     assert list(blobs.list()) == digests[19:]
     blobs._removals.wait(digests[18], 60)
-    again = ObjectBlobs(url, tmp_path / "later", config=s3, options={"allow_http": True})
+    again = ObjectBlobs(url, tmp_path / "later", config=s3)
     assert list(again.list()) == digests[19:]

@@ -290,6 +290,25 @@ def test_an_object_of_other_bytes_is_not_taken(objects, tmp_path):
     assert not copy.exists()
 
 
+def test_a_copy_that_was_damaged_is_fetched_again(objects, tmp_path):
+    objects.put([DATA])
+    (copy,) = (tmp_path / "copies").glob("??/*")
+    copy.write_bytes(b"same bytes")
+    assert verify(objects, PART.digest) == PART.size
+    assert bytes(objects.get(PART.digest)) == DATA
+
+
+def test_an_object_that_was_damaged_is_removed(objects, tmp_path):
+    objects.put([DATA])
+    for path in tmp_path.glob("*/??/*"):
+        path.write_bytes(b"same bytes")
+    with pytest.raises(DigestMismatch, match="removed"):
+        verify(objects, PART.digest)
+    assert objects.has(PART.digest) is None
+    objects.put([DATA])
+    assert verify(objects, PART.digest) == PART.size
+
+
 def test_a_fetch_goes_on_where_it_ended(objects, tmp_path):
     objects.put([DATA])
     (copy,) = (tmp_path / "copies").glob("??/*")

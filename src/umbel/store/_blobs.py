@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from blake3 import blake3
 
@@ -177,14 +178,26 @@ def part_of(segments: Segments) -> Part:
     return Part(f"{PREFIX}{hasher.hexdigest()}", size)
 
 
+@runtime_checkable
+class _Copied(Protocol):
+    """Blobs of which what is mapped are copies."""
+
+    def drop(self, digest: str) -> None: ...
+
+
 def verify(blobs: Blobs, digest: str) -> int:
     """Hash a blob again, and return its size.
 
-    A blob that is not what its name says is removed, so that it can be uploaded or fetched again.
+    A copy that is not what its name says is fetched anew; a blob that is not is removed, so that it can be uploaded or
+    fetched again.
 
     Raises ``DigestMismatch`` then, and ``NotFound`` for one that is not there.
     """
     found = part_of([blobs.get(digest)])
+    if found.digest != digest and isinstance(blobs, _Copied):
+        blobs.drop(digest)
+        with suppress(DigestMismatch):
+            found = part_of([blobs.get(digest)])
     if found.digest != digest:
         blobs.delete(digest)
         raise DigestMismatch(

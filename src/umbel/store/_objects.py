@@ -23,9 +23,12 @@ from umbel.store._uploads import Uploads
 _ONE_REQUEST: Final = 8 * 2**20
 _NETWORK: Final = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
 _RETRY: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_RETRY_ONCE: Final = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
+# Whoever gives an endpoint with http:// means it; obstore wants that said twice, and takes it from no environment.
+_CLIENT: Final = {"connect_timeout": "10 s", "allow_http": True}
 # No clock runs over a transfer: obstore gives one up after 30 s unless it is told otherwise. A question is no transfer.
-_PATIENT: Final = {"timeout": "30 days", "connect_timeout": "10 s"}
-_SHORT: Final = {"timeout": "10 s", "connect_timeout": "10 s"}
+_PATIENT: Final = {**_CLIENT, "timeout": "30 days"}
+_SHORT: Final = {**_CLIENT, "timeout": "10 s"}
 _LEAVING: Final = 20.0  # seconds that one who brings an object waits until its predecessor is removed
 _REMEMBERED: Final = 65_536  # objects without a copy of which it is known that they are there
 _NAME: Final = re.compile(r"([0-9a-f]{2})/([0-9a-f]{62})", re.ASCII)
@@ -36,8 +39,8 @@ class ObjectBlobs:
 
     What is put goes to the object store first, then into ``folder``; what is got is fetched there once, checked
     against its digest, and mapped. The folder belongs to one process, and may be emptied while none uses it.
-    ``config`` are settings of ``obstore`` for this kind of URL, such as ``{"region": "eu-central-1"}``; ``options`` are
-    those of its HTTP client, such as ``{"allow_http": True}``.
+    ``config`` are settings of ``obstore`` for this kind of URL, such as ``{"region": "eu-central-1"}``; what is not
+    among them is taken from the environment. ``options`` are those of its HTTP client.
     """
 
     def __init__(
@@ -51,8 +54,8 @@ class ObjectBlobs:
         self._obstore = _obstore()
         self._place = url
         config, options = dict(config or {}), dict(options or {})
-        self._store = self._reach(url, config, _PATIENT | options)
-        self._brief = self._reach(url, config, _SHORT | options)
+        self._store = self._reach(url, config, _PATIENT | options, _RETRY)
+        self._brief = self._reach(url, config, _SHORT | options, _RETRY_ONCE)
         self._sizes: dict[str, int] = {}
         self._removals = Removals(self._remove)
         self._copies = DirectoryBlobs(folder)
@@ -113,11 +116,15 @@ class ObjectBlobs:
     def flush(self, digest: str) -> None:
         """Do nothing: what is here is in the object store."""
 
+    def drop(self, digest: str) -> None:
+        """Forget the copy of a blob, which is fetched anew when it is wanted."""
+        self._copies.delete(digest)
+
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
         gone = self._removals.all()
         with self._errors(self._place):
-            for page in self._obstore.list(self._store):
+            for page in self._obstore.list(self._brief):
                 gone |= self._removals.all()
                 names = (_NAME.fullmatch(each["path"]) for each in page)
                 digests = (f"{PREFIX}{name[1]}{name[2]}" for name in names if name)
@@ -176,9 +183,9 @@ class ObjectBlobs:
                 rest = {"range": {"offset": offset}} if offset else None
                 yield from self._obstore.get(self._store, _name(digest), options=rest).stream()
 
-    def _reach(self, url: str, config: dict[str, Any], options: dict[str, Any]) -> Any:
+    def _reach(self, url: str, config: dict[str, Any], options: dict[str, Any], retry: dict[str, Any]) -> Any:
         is_far = url.partition(":")[0] in _NETWORK
-        settings = {"client_options": options, "retry_config": _RETRY} if is_far else {}
+        settings = {"client_options": options, "retry_config": retry} if is_far else {}
         try:
             return self._obstore.store.from_url(url, config=config or None, **settings)
         except (ValueError, TypeError, self._obstore.exceptions.BaseError) as error:
