@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import socket
+import ssl
 
 import pytest
+import uvloop
 
 from http_stand import digest_of, run, signed, talk, until
-from umbel.http import Call, Member
+from umbel.http import Call, Certificate, Member, Settings
 from umbel.http._table import BY_NAME
 from umbel.server._transfers import Transfers
 from umbel.store import DirectoryBlobs, Uploads
@@ -109,25 +112,37 @@ def slowly(transfers):
 
 
 async def cut(stand):
-    """Send half of a blob on a connection, and close it at once."""
-    _, writer = await asyncio.open_connection("127.0.0.1", stand.service.port)
+    """Send half of a blob on a connection, as a process does that is killed then: the system still delivers it all."""
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(DATA))}
-    writer.write(signed(stand, "PUT", TARGET, headers=headers, digest=DIGEST) + DATA[:HALF])
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
+    request = signed(stand, "PUT", TARGET, headers=headers, digest=DIGEST) + DATA[:HALF]
+
+    def send():
+        with socket.create_connection(("127.0.0.1", stand.service.port)) as sock:
+            if stand.settings.certificate is None:
+                sock.sendall(request)
+                return
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            with context.wrap_socket(sock) as secret:
+                secret.sendall(request)
+
+    await asyncio.to_thread(send)
 
 
-def test_what_a_cut_connection_has_left_on_its_way_is_not_sent_again(transfers):
+@pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_what_a_cut_connection_has_left_on_its_way_is_not_sent_again(transfers, tmp_path, tls, loop):
+    certificate = Certificate.keep(tmp_path, ["127.0.0.1"]) if tls else None
+
     async def main(stand):
         stand.handlers |= {"stat_blob": transfers.stat, "put_blob": slowly(transfers)}
         await cut(stand)
-        async with stand.client() as client:
+        async with stand.client(fingerprint=certificate.fingerprint if certificate else "") as client:
             await client.put_blob(DIGEST, DATA)
             assert client.bytes_sent <= len(DATA) - HALF + BUFFER
         assert stand.moved <= len(DATA) + BUFFER
 
-    run(main)
+    run(main, Settings(port=0, certificate=certificate), loop=loop)
 
 
 def test_whoever_does_not_ask_is_told_where_the_cut_connection_has_ended(transfers):
