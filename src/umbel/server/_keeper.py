@@ -69,8 +69,8 @@ class Keeper:
         """
         for _ in range(_ATTEMPTS):
             with suppress(BlobMissing):
-                return use(pack(content, self.blobs.put))
-        return use(pack(content, self.blobs.put))
+                return use(pack(content, self.blobs.put, self.blobs.put))
+        return use(pack(content, self.blobs.put, self.blobs.put))
 
     def needed(self, run: int) -> dict[str, int]:
         """Return the digests that a run needs, with their sizes."""

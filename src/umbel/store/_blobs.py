@@ -13,7 +13,7 @@ from umbel.envelope import Part
 from umbel.errors import DigestMismatch, NotFound
 from umbel.failpoint import failpoint
 from umbel.records._files import flush, map_file, sync_folder, write
-from umbel.records._gather import gather
+from umbel.records._gather import gather, gathered
 from umbel.store._disk import PREFIX, disk, hex_of, make_folder
 
 Segments: TypeAlias = Iterable[bytes | memoryview]
@@ -46,10 +46,11 @@ class Blobs(Protocol):
         """Return the bytes of a blob, read-only, best as mapped memory; raises ``NotFound``."""
         ...
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable.
 
-        A blob that is there already is left as it is: nothing is written anew.
+        A blob that is there already is left as it is: nothing is written anew. Whoever has computed the ``digest``
+        already may say so.
         """
         ...
 
@@ -100,10 +101,10 @@ class DirectoryBlobs:
         except FileNotFoundError:
             raise NotFound("no such blob is in the store: upload it, or fetch it again", at=digest) from None
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
-        pieces = list(segments)
-        part = part_of(pieces)
+        pieces = gathered(list(segments))
+        part = part_of(pieces, digest)
         path = self._path(part.digest)
         if not _is_flushed(path):
             make_folder(path.parent)
@@ -169,8 +170,10 @@ def _is_flushed(path: Path) -> bool:
     return True
 
 
-def part_of(segments: Segments) -> Part:
-    """Return the digest and the size of bytes given in pieces."""
+def part_of(segments: Segments, digest: str | None = None) -> Part:
+    """Return the digest, which is computed unless it is given, and the size of bytes given in pieces."""
+    if digest is not None:
+        return Part(digest, sum(map(len, segments)))
     hasher, size = blake3(), 0
     for piece in gather(segments):
         hasher.update(piece)

@@ -95,14 +95,14 @@ class ObjectBlobs:
             self._fetch(digest)
         return self._copies.get(digest)
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
         pieces = list(segments)
-        part = part_of(pieces)
+        part = part_of(pieces, digest)
         with self._removals.watch(part.digest) as watch:
             if self.has(part.digest) is None:
                 self._send(part, lambda: pieces)
-            self._copies.put(pieces)
+            self._copies.put(pieces, part.digest)
             self._settle(part, watch)
         return part
 
