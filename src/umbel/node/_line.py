@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from umbel.errors import (
     AuthError,
+    BadAnswer,
     MemberRevoked,
     NodeSuperseded,
     ServerUnreachable,
@@ -34,8 +35,10 @@ def is_fatal(error: UmbelError) -> bool:
     return isinstance(error, _FATAL)
 
 
-def _passes(error: UmbelError) -> bool:
+def _passes(error: UmbelError, *, is_known: bool) -> bool:
     """Say whether trying again may help; an upload that went on elsewhere asks where it stands, and goes on there."""
+    if isinstance(error, BadAnswer):
+        return is_known
     if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
         return True
     return not is_fatal(error) and error.http_status >= 500  # noqa: PLR2004 - faults of the server
@@ -52,7 +55,7 @@ class Line:
     """A client that waits for a server that is away, for ever, and says so on the board.
 
     A node that has not joined yet waits for ever too, since its server may start later; but not for a host that has no
-    address, whose name is then misspelt.
+    address, whose name is then misspelt, nor for what answers in its place.
     """
 
     def __init__(self, client: Client, board: Board) -> None:
@@ -100,7 +103,7 @@ class Line:
             try:
                 result = await operation()
             except UmbelError as error:
-                if not _passes(error):
+                if not _passes(error, is_known=self._client.member != 0):
                     raise
                 if not self._client.member and _has_no_address(error):
                     error = self._nameless(error)

@@ -1,7 +1,7 @@
 """One thread for each run: the loop, what it leaves behind, and how it ends."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -26,10 +26,11 @@ from umbel.rounds import (
     train,
 )
 from umbel.server._diary import note
-from umbel.server._grid import Halted, NetworkGrid
+from umbel.server._grid import NetworkGrid
 from umbel.server._journal import Journal
 from umbel.server._log import Log
 from umbel.server._metrics import Metrics
+from umbel.server._plans import Halted
 from umbel.store.runs import Outcome
 from umbel.strategy import Strategy
 
@@ -79,7 +80,9 @@ class Driver:
     def _drive(self) -> None:
         trouble: StoreError | None = None
         try:
-            self._attempt()
+            # The server may have ended before all was said: then the run is taken up by its next start.
+            with suppress(Halted):
+                self._attempt()
         except StoreError as error:
             trouble = error
         finally:

@@ -1,9 +1,10 @@
 """Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Final, TypeVar
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final, TypeVar
 
 from umbel import _clock
 from umbel.context import derive_seed
@@ -15,7 +16,7 @@ from umbel.message import Error, ErrorCode
 from umbel.records import RecordSet
 from umbel.server._desk import Desk, Key, key_of
 from umbel.server._keeper import Keeper
-from umbel.server._plans import Commission, Fate, Offer, Phase, Planned
+from umbel.server._plans import Commission, Fate, Halted, Offer, Phase, Planned
 from umbel.server._presence import Presence
 from umbel.server._registry import Registry
 from umbel.store import messages, replies
@@ -40,6 +41,9 @@ class Exchange:
         self._presence = presence
         self._registry = registry
         self._loop = asyncio.get_running_loop()
+        self._gate = threading.Lock()
+        self._asked: set[Future[Any]] = set()
+        self._is_over = False
         self._tell: dict[int, Tell] = {}
         self.waiting: dict[int, str] = {}
 
@@ -56,6 +60,13 @@ class Exchange:
         """Say whether a message was handed out since the start."""
         return self._desk.handed(key) is not None
 
+    def close(self) -> None:
+        """End every wait of a driver with ``Halted``, those to come too: the loop ends, and nobody would end them."""
+        with self._gate:
+            self._is_over, asked = True, list(self._asked)
+        for future in asked:
+            future.cancel()
+
     # What drivers call
 
     def attach(self, run: int, tell: Tell) -> None:
@@ -68,17 +79,28 @@ class Exchange:
         self.waiting.pop(run, None)
 
     def on_loop(self, function: Callable[[], _T]) -> _T:
-        """Run a short function on the event loop and return what it returns."""
+        """Run a short function on the event loop and return what it returns; raises ``Halted`` once that has ended."""
         future: Future[_T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - goes to the thread that asked
                 future.set_exception(error)
 
-        self._loop.call_soon_threadsafe(run)
-        return future.result()
+        with self._gate:
+            if self._is_over:
+                raise Halted
+            self._asked.add(future)
+        try:
+            self._loop.call_soon_threadsafe(run)
+            return future.result()
+        except CancelledError:
+            raise Halted from None
+        finally:
+            self._asked.discard(future)
 
     def offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
         """Return the nodes for a phase that is not planned yet, and what there is to wait for."""

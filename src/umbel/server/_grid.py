@@ -14,15 +14,11 @@ from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.server._exchange import Exchange
 from umbel.server._phases import Phases
-from umbel.server._plans import Asked, Commission, Fate, Note
+from umbel.server._plans import Asked, Commission, Fate, Halted, Note
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 _GIVEN_UP: Final = "the round went on without it"
-
-
-class Halted(Exception):
-    """The loop is left at a point from which it can go on."""
 
 
 class NetworkGrid:

@@ -11,6 +11,10 @@ from umbel.message import Error, Message
 Config: TypeAlias = dict[str, bool | int | float | str]
 
 
+class Halted(Exception):
+    """The loop of a run is left at a point from which it can go on."""
+
+
 class Commission(NamedTuple):
     """A run, as its grid needs it. ``wanted`` is how many nodes, or the names of the only ones, that it is for."""
 

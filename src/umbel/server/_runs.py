@@ -119,7 +119,7 @@ class Runs:
             folder=self._folder,
             ended=lambda trouble: self._ended(run.id, journal, trouble),
         )
-        self._journals[run.id], self._drivers[run.id] = journal, driver
+        self._journals[run.id], self._drivers[run.id], self._logs[run.id] = journal, driver, log
         self._metrics.runs.set(len(self._drivers))
         if journal.stopping:
             driver.halt()
@@ -146,6 +146,10 @@ class Runs:
         if trouble is not None and not self._halting:
             self._mend(run, trouble)
         self._metrics.runs.set(len(self._drivers))
+        self._drop_logs()
+
+    def _drop_logs(self) -> None:
+        """Keep the logs of a few runs that have ended, those that were asked for last."""
         ended = [each for each in self._logs if each not in self._drivers]
         for each in ended[:-_LOGS]:
             del self._logs[each]
@@ -175,7 +179,9 @@ class Runs:
             log = Log(RoundReport.from_json(text) for text in texts)
             log.ended = run not in self._drivers
             self._logs.setdefault(run, log)
-        return self._logs[run]
+        self._logs[run] = log = self._logs.pop(run)
+        self._drop_logs()
+        return log
 
     async def get(self, run: int, owner: int | None) -> runs.Run:
         """Return a run; raises ``NotFound`` if there is none, or it is somebody else's."""

@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from blake3 import blake3
 
@@ -24,7 +25,7 @@ _HOLD: Final = os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Blobs(Protocol):
-    """Where blobs are kept: five verbs, each safe to call from any thread.
+    """Where blobs are kept: six verbs, each safe to call from any thread.
 
     A digest is ``blake3:`` and 64 hexadecimal digits in lower case; for anything else each verb raises ``BadValue``.
     All raise ``StoreError`` for what the disk refuses, ``StorageFull`` when it is full.
@@ -32,6 +33,13 @@ class Blobs(Protocol):
 
     def has(self, digest: str) -> int | None:
         """Return the size of a blob in bytes, or None if it is not there."""
+        ...
+
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``, at once: where that needs a network, None for a blob of which this process does not know yet.
+
+        After ``has``, ``get`` and ``put`` it does. This is for whoever has others wait meanwhile.
+        """
         ...
 
     def get(self, digest: str) -> memoryview:
@@ -51,7 +59,7 @@ class Blobs(Protocol):
         ...
 
     def delete(self, digest: str) -> bool:
-        """Remove a blob; return whether it was there. Who has it mapped keeps what it has."""
+        """Remove a blob, at once; return whether it was ``known``. Who has it mapped keeps what it has."""
         ...
 
 
@@ -76,6 +84,10 @@ class DirectoryBlobs:
                 return self._path(digest).stat().st_size
             except FileNotFoundError:
                 return None
+
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``: a look into the folder is at once."""
+        return self.has(digest)
 
     def get(self, digest: str) -> memoryview:
         """Return the bytes of a blob as mapped memory; raises ``NotFound``.
@@ -113,6 +125,10 @@ class DirectoryBlobs:
             path.replace(target)
             if durable:
                 sync_folder(target.parent)
+
+    def flush(self, digest: str) -> None:
+        """Make a blob durable that is there."""
+        _is_flushed(self._path(digest))
 
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
@@ -165,14 +181,26 @@ def part_of(segments: Segments, digest: str | None = None) -> Part:
     return Part(f"{PREFIX}{hasher.hexdigest()}", size)
 
 
+@runtime_checkable
+class _Copied(Protocol):
+    """Blobs of which what is mapped are copies."""
+
+    def drop(self, digest: str) -> None: ...
+
+
 def verify(blobs: Blobs, digest: str) -> int:
     """Hash a blob again, and return its size.
 
-    A blob that is not what its name says is removed, so that it can be uploaded or fetched again.
+    A copy that is not what its name says is fetched anew; a blob that is not is removed, so that it can be uploaded or
+    fetched again.
 
     Raises ``DigestMismatch`` then, and ``NotFound`` for one that is not there.
     """
     found = part_of([blobs.get(digest)])
+    if found.digest != digest and isinstance(blobs, _Copied):
+        blobs.drop(digest)
+        with suppress(DigestMismatch):
+            found = part_of([blobs.get(digest)])
     if found.digest != digest:
         blobs.delete(digest)
         raise DigestMismatch(
