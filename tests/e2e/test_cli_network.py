@@ -5,11 +5,8 @@ import signal
 
 import pytest
 
-import umbel
-from umbel.engines import replaying
 from umbel.history import History
 from umbel.records import load
-from umbel.strategy import named as strategies
 
 REPORT = [("seed = 3", 'seed = 3\nreport = "app:report"')]
 LARGE = [("np.zeros(3)", "np.zeros(9_000)"), ("0.01, 3)", "0.01, 9_000)")]  # too large to travel inside a message
@@ -169,27 +166,3 @@ def test_what_cannot_be_is_refused_in_a_line(shared, args, status, expected):
     assert expected in result.stderr
     assert result.returncode == status
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "numbers"),
-    [
-        ("fedbuff", {"concurrency": 3, "buffer": 2}),
-        ("fedasync", {"concurrency": 2}),
-        ("fedavg", {"quorum": 0.5, "evaluate_fraction": 0.0}),
-    ],
-)
-def test_a_run_that_does_not_wait_is_the_one_of_its_arrivals(shared, app_of, name, numbers):
-    said = ", ".join(f"{key} = {number}" for key, number in numbers.items())
-    folder = app_of(shared.folder / name, [("seed = 3", f'seed = 3\nstrategy = {{ name = "{name}", {said} }}')], LARGE)
-    result = shared.umbel("run", name, "--server", shared.url, "--runs", f"{name}-runs")
-    digest = digest_of(result)
-    (kept,) = (shared.folder / f"{name}-runs").iterdir()
-    history = History.from_json((kept / "history.json").read_text())
-    space = {}
-    exec(compile((folder / "app.py").read_text(), "app", "exec"), space)
-    told = {"nodes": space["nodes"]({}), "rounds": 4, "seed": 3, "run_config": {"rate": 0.5}}
-    again = umbel.simulate(
-        space["app"], strategies(name, numbers), space["initial"]({}), engine=replaying(history), **told
-    )
-    assert again.digest == history.digest == digest
