@@ -161,6 +161,10 @@ SLOW_STEPS = [
 ]
 
 
+#: With a deadline that is learned, which is so late that it changes nothing.
+LEARNING = {**QUORUM, "deadline_quantile": 1.0, "deadline_factor": 100.0}
+
+
 class TestProcesses:
     """A server that is killed in the middle of rounds whose slowest node never answers."""
 
@@ -191,7 +195,7 @@ def assert_told_again(federation, folder, failpoint):
     for name in NODES:
         federation.node(name)
     config = {"log": str(log), "slow": "north", "gate": str(folder / "gate")}
-    run = federation.submit(model(), nodes=list(NODES), rounds=ROUNDS, seed=SEED, strategy=QUORUM, **config)
+    run = federation.submit(model(), nodes=list(NODES), rounds=ROUNDS, seed=SEED, strategy=LEARNING, **config)
     assert server.wait() == -9, failpoint
     federation.serve()
     view = federation.completed(run)
