@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from _deploy_figures import Figure, at_most
 from _deploy_rounds import HERE, Cluster, federation, model, wait_ended, wait_online
+from _figures import Figure, at_most
 from _processes import anonymous, cpu_seconds
 
 from umbel.http import wire
