@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from _deploy_figures import Figure, at_most
 from _deploy_rounds import HERE, Cluster, federation, model, wait_ended, wait_online
+from _figures import Figure, at_most
 from _processes import anonymous, cpu_seconds
 
 from umbel.http import wire
 
 
 @contextmanager
-def crowd(cluster: Cluster, count: int, *, answer: bool) -> Iterator[int]:
+def crowd(cluster: Cluster, count: int, then: str) -> Iterator[int]:
     """Start so many nodes in one process of their own, and yield that process."""
     here, about = cluster.here, cluster.here.about
     secret = here.call("make_token", wire.TokenRequest(uses=count)).secret.hex()
-    told = {"url": about.url, "fingerprint": about.fingerprint, "secret": secret, "count": count, "answer": answer}
+    told = {"url": about.url, "fingerprint": about.fingerprint, "secret": secret, "count": count, "then": then}
     command = [sys.executable, str(HERE / "_many_nodes.py"), json.dumps(told)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
@@ -39,7 +39,7 @@ def many(count: int, rounds: int, *, seconds: float) -> list[Figure]:
     figures = []
     with federation(0, tls=True) as cluster:
         server, before = cluster.server, anonymous(cluster.server)
-        with crowd(cluster, count, answer=True):
+        with crowd(cluster, count, "answer"):
             held = anonymous(server) - before
             figures += [at_most(f"{count:,} idle nodes, TLS: server memory each", held / 1024 / count, "KiB", 64)]
             begun = cpu_seconds([server])
@@ -58,14 +58,20 @@ def many(count: int, rounds: int, *, seconds: float) -> list[Figure]:
                 "CPU ms",
             ),
         ]
-    return figures + handing_out(count)
+    return [*figures, *handing_out(count)]
 
 
-def handing_out(count: int) -> list[Figure]:
-    """Nodes that keep what they get: planning, the answer to the poll that waits, and the poll after it."""
-    with federation(0, tls=True) as cluster, crowd(cluster, count, answer=False):
+def handing_out(count: int) -> Iterator[Figure]:
+    """To plan a message and to answer the poll that waits for it; and the same with the poll that follows."""
+    label = f"{count:,} nodes, TLS: server, to hand out a message"
+    yield at_most(label, 1e3 * handed_out(count, "rest"), "CPU ms", 0.2)
+    yield Figure(f"{label}, and to take the next poll", 1e3 * handed_out(count, "poll"), "CPU ms")
+
+
+def handed_out(count: int, then: str) -> float:
+    """Return the CPU seconds of the server for each message, with nodes that keep what they get."""
+    with federation(0, tls=True) as cluster, crowd(cluster, count, then):
         begun = cpu_seconds([cluster.server])
         cluster.here.submit(model(36, 1), nodes=count, rounds=1)
-        time.sleep(3 + count / 200)  # until all have it and poll again
-        spent = cpu_seconds([cluster.server]) - begun
-    return [at_most(f"{count:,} nodes, TLS: server, to hand out a message", 1e3 * spent / count, "CPU ms", 0.2)]
+        time.sleep(3 + count / 200)  # until all have it
+        return (cpu_seconds([cluster.server]) - begun) / count

@@ -1,9 +1,9 @@
 """Many nodes in one process, as small as they can be: they speak the protocol over connections of their own.
 
-    python _many_nodes.py '{"url": ..., "fingerprint": ..., "secret": hex, "count": 1000, "answer": true}'
+    python _many_nodes.py '{"url": ..., "fingerprint": ..., "secret": hex, "count": 1000, "then": "answer"}'
 
-Prints "ready" when all have joined. Each polls, and answers every message with the model it was sent plus a constant,
-or, without ``answer``, keeps what it is given.
+Prints "ready" when all have joined. Each polls, and does with a message what ``then`` says: "answer" with the model
+that it was sent plus a constant, "poll" again and keep the message, or "rest", and say no more.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import secrets
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -30,14 +30,14 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     fingerprint: str
     secret: str
     count: int
-    answer: bool
+    then: Literal["answer", "poll", "rest"]
 
 
 async def main(settings: Settings, folder: Path) -> None:
     gate = asyncio.Semaphore(JOINING)
     clients = await asyncio.gather(*(join(settings, folder, number, gate) for number in range(settings.count)))
     print("ready", flush=True)
-    await asyncio.gather(*(live(client, answer=settings.answer) for client in clients))
+    await asyncio.gather(*(live(client, settings.then) for client in clients))
 
 
 async def join(settings: Settings, folder: Path, number: int, gate: asyncio.Semaphore) -> Client:
@@ -65,18 +65,19 @@ async def patiently(client: Client, name: str, body: object) -> Any:
             await asyncio.sleep(1)
 
 
-async def live(client: Client, *, answer: bool) -> None:
+async def live(client: Client, then: str) -> None:
     instance, holding = secrets.token_hex(8), []
-    while True:
+    while then != "rest" or not holding:
         poll = wire.Poll(
             instance=instance, holding=holding, room=1, app="deployed_app:app", types=["train"], release=""
         )
         polled: wire.Polled = await patiently(client, "poll", poll)
         for task in polled.tasks:
-            if answer:
+            if then == "answer":
                 await patiently(client, "reply", reply_to(task))
             else:
                 holding = [*holding, wire.Assignment(run=task.run, message=task.message, fence=task.fence)]
+    await asyncio.Event().wait()  # a connection that is closed would cost the server something
 
 
 def reply_to(task: wire.Task) -> wire.Answer:

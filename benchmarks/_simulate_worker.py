@@ -5,8 +5,7 @@
 Clients do nothing: they return the model plus a constant, 1 MB of float32 in 10 arrays, and a number of examples by
 which the server weights it. The ways are ``loop`` (the bare NumPy loop: receive, add a constant, weighted mean),
 ``umbel``, ``umbel-copy`` (the client's reply is a snapshot, which is the default, instead of a view), ``population``
-(100 of NODES virtual nodes a round), and ``flower``, run by the Python of that peer. ``flute``, ``flute-loop`` and
-``flute-flower`` are another benchmark, see ``_flute.py``; NODES is then what it says.
+(100 of NODES virtual nodes a round), and ``flower``, run by the Python of that peer.
 """
 
 # ruff: noqa: PLC0415 - each way imports what its environment has
@@ -18,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import _flute
 import numpy as np
 
 ARRAYS = 10
@@ -74,64 +72,14 @@ def umbel(nodes: int, rounds: int, *, population: int | None = None, copy: bool 
     simulate(app, strategy(select=fixed(nodes)), new_model(), nodes=population or nodes, rounds=rounds)
 
 
-def flute(_: int, rounds: int) -> None:
-    from _engine_apps import flute as app
-
-    from umbel import simulate
-    from umbel.strategy import fixed, strategy
-
-    plan = strategy(select=fixed(_flute.SAMPLED))
-    simulate(app, plan, _flute.new_model(), nodes=_flute.CLIENTS, rounds=rounds)
-
-
 def flower(nodes: int, rounds: int) -> float:
     """Return the seconds of the rounds after the first, which waits for nodes to join and for Ray to start."""
+    import _flower_simulated
 
-    def train_one(arrays: list[Any], _: int, __: int) -> list[Any]:
-        return [array + STEP for array in arrays]
+    def train_one(arrays: list[Any], client: int, _: int) -> tuple[list[Any], int]:
+        return [array + STEP for array in arrays], 1 + client % 1000
 
-    return flower_run(train_one, new_model(), nodes, nodes, rounds)
-
-
-def flute_flower(_: int, rounds: int) -> float:
-    names = list(_flute.new_model())
-
-    def train_one(arrays: list[Any], client: int, number: int) -> list[Any]:
-        model = dict(zip(names, arrays, strict=True))
-        return list(_flute.train(model, client % _flute.CLIENTS, number).values())
-
-    return flower_run(train_one, _flute.new_model(), _flute.CLIENTS, _flute.SAMPLED, rounds)
-
-
-def flower_run(train_one: Callable[..., list[Any]], model: Model, nodes: int, sampled: int, rounds: int) -> float:
-    import flwr.app as fa
-    from flwr.clientapp import ClientApp
-    from flwr.serverapp import ServerApp
-    from flwr.serverapp.strategy import FedAvg
-    from flwr.simulation import run_simulation
-
-    client, server, marks = ClientApp(), ServerApp(), {}
-
-    @client.train()
-    def handle(message: Any, context: Any) -> Any:
-        number = message.content["config"]["server-round"]
-        arrays = train_one(message.content["arrays"].to_numpy_ndarrays(), context.node_config["partition-id"], number)
-        metrics = fa.MetricRecord({"num-examples": 1 + context.node_id % 1000})
-        return fa.Message(fa.RecordDict({"arrays": fa.ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
-
-    @server.main()
-    def main(grid: Any, context: Any) -> None:
-        del context
-        cohort = {"min_train_nodes": sampled, "min_available_nodes": nodes}
-        FedAvg(fraction_train=sampled / nodes, fraction_evaluate=0.0, **cohort).start(
-            grid=grid,
-            initial_arrays=fa.ArrayRecord(list(model.values())),
-            num_rounds=rounds + 1,
-            evaluate_fn=lambda number, _: marks.__setitem__(number, time.perf_counter()),
-        )
-
-    run_simulation(server, client, nodes)
-    return marks[rounds + 1] - marks[1]
+    return _flower_simulated.run(train_one, list(new_model().values()), nodes, nodes, rounds).seconds
 
 
 def peak_mebibytes() -> float:
@@ -145,17 +93,12 @@ WAYS: dict[str, Callable[[int, int], float | None]] = {
     "umbel-copy": lambda nodes, rounds: umbel(nodes, rounds, copy=True),
     "population": lambda nodes, rounds: umbel(SAMPLED, rounds, population=nodes),
     "flower": flower,
-    "flute": flute,
-    "flute-loop": lambda _, rounds: _flute.loop(rounds),
-    "flute-flower": flute_flower,
 }
 
 
 def main(way: str, nodes: int, rounds: int) -> None:
     run = WAYS[way]
-    if way.startswith("flute") and way != "flute-flower":
-        _flute.load()
-    if "flower" not in way:  # which starts its own processes, and whose first round is left out instead
+    if way != "flower":  # which starts its own processes, and whose first round is left out instead
         run(SAMPLED, 1)
     wall, cpu = time.perf_counter(), time.process_time()
     seconds = run(nodes, rounds)

@@ -15,9 +15,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from _aggregate_worker import SIMULATED, K
+from _figures import Figure, leave, show
 from _peers import PeerUnavailable, peer_python
 
 HERE = Path(__file__).resolve().parent
@@ -48,14 +49,6 @@ NEEDS = {
     ("bfloat16", "flwr-1.41.0"): 4,
 }
 PEER_WAYS = {"flwr-1.13.1": "aggregate", "flwr-1.41.0": "aggregate_arrayrecords"}
-
-
-class Figure(NamedTuple):
-    name: str
-    value: float
-    unit: str
-    target: str | None = None
-    met: bool | None = None
 
 
 def worker(side: str, workload: str, rounds: int | str, *count: int) -> dict[str, Any]:
@@ -186,22 +179,12 @@ def run(rounds: dict[str, int]) -> list[Figure]:
     return [*figures, *memory(), *many()]
 
 
-def show(figures: list[Figure]) -> None:
-    width = max(len(figure.name) for figure in figures)
-    for name, value, unit, target, met in figures:
-        mark = {True: "met", False: "MISSED", None: ""}[met]
-        print(f"{name:<{width}}  {value:>9.3g} {unit:<22} {target or '':>9}  {mark}")
-
-
 def main(arguments: list[str]) -> int:
     quick = "--quick" in arguments
     figures = [] if "--files" in arguments else run({name: 2 if quick else rounds for name, rounds in ROUNDS.items()})
     figures += files({("resnet", 10): 3} if quick else FILES)
     show(figures)
-    result = HERE / "results" / "aggregate.json"
-    result.parent.mkdir(exist_ok=True)
-    result.write_text(json.dumps({"name": "aggregate", "figures": [f._asdict() for f in figures]}, indent=1) + "\n")
-    return int(any(figure.met is False for figure in figures))
+    return leave("aggregate", figures)
 
 
 if __name__ == "__main__":

@@ -6,27 +6,16 @@ Figures are means over three seeds, of the last five rounds. A margin of 0 or le
 documentation says so too. Every run is the same to the bit whenever and wherever it is run.
 """
 
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from _attacks import ATTACKS, RULES, accuracy_under, mean_under
+from _figures import Figure, leave
 from _peers import PeerUnavailable
 from _regimes import REGIMES, SEEDS
 
-HERE = Path(__file__).resolve().parent
 HURT = 2.0  # per cent: a rule is to beat the mean where the mean loses more than this
-
-
-class Figure(NamedTuple):
-    name: str
-    value: float
-    unit: str
-    target: str | None = None
-    met: bool | None = None
 
 
 def regimes(seeds: tuple[int, ...], chosen: list[str]) -> Iterator[Figure]:
@@ -63,10 +52,7 @@ def main(arguments: list[str]) -> int:
     seeds = SEEDS[:1] if "--quick" in arguments else SEEDS
     chosen = [each for each in arguments if not each.startswith("--")]
     figures = [*regimes(seeds, chosen), *attacks(seeds, chosen)]
-    result = HERE / "results" / "convergence.json"
-    result.parent.mkdir(exist_ok=True)
-    result.write_text(json.dumps({"name": "convergence", "figures": [f._asdict() for f in figures]}, indent=1) + "\n")
-    return int(any(figure.met is False for figure in figures))
+    return leave("convergence", figures)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from statistics import median, quantiles
 from typing import NamedTuple
 
-from _deploy_figures import MB, Figure, at_least, at_most, show
 from _deploy_many import many
 from _deploy_rounds import HERE, Taken, federation, idle, measure, model
+from _figures import MB, Figure, at_least, at_most, show
 from _flower_deployed import rounds as flower_rounds
 from _peers import PeerUnavailable
 

@@ -7,7 +7,6 @@ workers start, is left out. Ray lives in an environment of its own, see ``_peers
 takes few turns. Scaling needs two cores that nobody else uses: the load of the machine is printed beside it.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -15,13 +14,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from _figures import Figure, at_least, at_most, leave, show
 from _peers import PeerUnavailable, peer_python
-from bench_simulate import Figure, Taken, at_least, at_most, middle, ratio, show
+from _turns import ENVIRONMENT, HERE, Command, Taken, measure, middle, ratio, turns
 
-HERE = Path(__file__).resolve().parent
-WORKER = HERE / "_engines_worker.py"
 COHORTS = (100, 1_000)
 ROUNDS = 5
 TURNS = 5
@@ -38,34 +35,21 @@ umbel.simulate(sleeping, strategy(), _flute.new_model(), nodes=4, rounds=1, engi
 """
 
 
-def measure(way: Way) -> Taken:
+def command(way: Way) -> Command:
     work, engine, workers, rounds = way
     python = peer_python("ray") if engine == "ray" else Path(sys.executable)
-    command = [str(python), str(WORKER), work, engine, str(workers), str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2_000:]}")
-    taken: Taken = json.loads(done.stdout.splitlines()[-1])
-    return taken
+    return [str(python), str(HERE / "_engines_worker.py"), work, engine, str(workers), str(rounds)]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(HERE.parent / "src")}
-
-
-def turns(ways: dict[str, Way], count: int) -> dict[str, list[Taken]]:
-    found: dict[str, list[Taken]] = {name: [] for name in ways}
-    for _ in range(count):
-        for name, way in ways.items():
-            found[name].append(measure(way))
-    return found
+def taken_in_turns(ways: dict[str, Way], count: int) -> dict[str, list[Taken]]:
+    return turns({name: command(way) for name, way in ways.items()}, count)
 
 
 def dispatch(nodes: int, engines: tuple[str, ...], count: int) -> list[Figure]:
     """The cost of a client that does nothing, with a model of 1 MB."""
     ways: dict[str, Way] = {"local": (f"adding-{nodes}", "local", 1, ROUNDS)}
     ways |= {engine: (f"adding-{nodes}", engine, 2, ROUNDS) for engine in engines}
-    found, figures = turns(ways, count), []
+    found, figures = taken_in_turns(ways, count), []
     for name, taken in found.items():
         label, tasks = f"{nodes:,} nodes a round, {name}", nodes * ROUNDS
         figures += [
@@ -80,7 +64,7 @@ def scaling(engine: str, count: int) -> list[Figure]:
     """Two workers beside one, at a convolutional network on digits, 100 nodes."""
     ways: dict[str, Way] = {name: ("digits", engine, workers, 3) for name, workers in (("one", 1), ("two", 2))}
     load = os.getloadavg()[0]
-    found = turns(ways, count)
+    found = taken_in_turns(ways, count)
     label = f"digits, {engine}, two workers / one"
     return [
         at_least(f"{label} (load before: {load:.1f})", ratio(found["one"], found["two"], "seconds"), "x", 1.7),
@@ -90,7 +74,7 @@ def scaling(engine: str, count: int) -> list[Figure]:
 
 def year(count: int) -> list[Figure]:
     """A year of 100,000 phones that take part when they are there, on the virtual clock."""
-    taken = [measure(("year", "virtual", 1, 1)) for _ in range(count)]
+    taken = [measure(command(("year", "virtual", 1, 1))) for _ in range(count)]
     label = "a year of 100,000 devices with FedBuff"
     return [
         at_most(label, middle(taken, "cpu"), "CPU s", 60),
@@ -107,7 +91,7 @@ def stopping(engine: str) -> list[Figure]:
         script = Path(folder, "stopped.py")
         script.write_text(STOPPED.format(folder=str(HERE), engine=engine))
         process = subprocess.Popen(
-            [str(python), str(script)], cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.DEVNULL
+            [str(python), str(script)], cwd=folder, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
         )
         while len(list(Path(folder).glob("asleep-*"))) < 2:
             time.sleep(0.01)
@@ -142,11 +126,7 @@ def run(*, quick: bool) -> list[Figure]:
 def main(arguments: list[str]) -> int:
     figures = run(quick="--quick" in arguments)
     show(figures)
-    result = HERE / "results" / "engines.json"
-    result.parent.mkdir(exist_ok=True)
-    values: list[dict[str, Any]] = [figure._asdict() for figure in figures]
-    result.write_text(json.dumps({"name": "engines", "figures": values}, indent=1) + "\n")
-    return int(any(figure.met is False for figure in figures))
+    return leave("engines", figures)
 
 
 if __name__ == "__main__":

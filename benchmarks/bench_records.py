@@ -17,8 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
+from _figures import Figure, leave, show
 from _peers import PeerUnavailable, peer_python
 from _workloads import WORKLOADS
 
@@ -35,14 +36,6 @@ RETURNING = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 Way = tuple[str, str]
 Times = dict[Way, dict[str, float]]
-
-
-class Figure(NamedTuple):
-    name: str
-    value: float
-    unit: str
-    target: str | None = None
-    met: bool | None = None
 
 
 class Worker:
@@ -231,13 +224,6 @@ def _worker(side: str) -> Worker | None:
         return None
 
 
-def show(figures: list[Figure]) -> None:
-    width = max(len(figure.name) for figure in figures)
-    for name, value, unit, target, met in figures:
-        mark = {True: "met", False: "MISSED", None: ""}[met]
-        print(f"{name:<{width}}  {value:>9.3g} {unit:<12} {target or '':>9}  {mark}")
-
-
 def main(arguments: list[str]) -> int:
     shutil.rmtree(FILES, ignore_errors=True)
     FILES.mkdir(parents=True)
@@ -245,10 +231,7 @@ def main(arguments: list[str]) -> int:
     figures = run({workload: 3 if quick else rounds for workload, rounds in ROUNDS.items()})
     shutil.rmtree(FILES)
     show(figures)
-    result = HERE / "results" / "records.json"
-    result.parent.mkdir(exist_ok=True)
-    result.write_text(json.dumps({"name": "records", "figures": [f._asdict() for f in figures]}, indent=1) + "\n")
-    return int(any(figure.met is False for figure in figures))
+    return leave("records", figures)
 
 
 if __name__ == "__main__":

@@ -6,34 +6,24 @@ Rules by element are judged by `np.partition` of the same blocks; rules by dista
 the matrix products themselves. Updates are in memory; ratios are of medians, interleaved with what they are judged by.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
+from _figures import Figure, leave, show
 from numpy.typing import NDArray
 
 from umbel.aggregation import Aggregator, Update, aggregate, bulyan, geometric_median, krum, median, trimmed_mean
 from umbel.records import ParametersRecord
 
-HERE = Path(__file__).resolve().parent
 SIZE = 2**22  # elements of float32
 COLUMNS, RUN = 2**11, 512
 COHORTS = {10: 2, 50: 10}
-
-
-class Figure(NamedTuple):
-    name: str
-    value: float
-    unit: str
-    target: str | None = None
-    met: bool | None = None
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -96,12 +86,8 @@ def measured(count: int, byzantine: int, rounds: int) -> Iterator[Figure]:
 def main(arguments: list[str]) -> int:
     rounds = 1 if "--quick" in arguments else 5
     figures = [figure for count, byzantine in COHORTS.items() for figure in measured(count, byzantine, rounds)]
-    for name, value, unit, target, met in figures:
-        print(f"{name:<24} {value:7.2f} {unit:<24} {target or '':>6}  {'met' if met else 'MISSED'}")
-    result = HERE / "results" / "robust.json"
-    result.parent.mkdir(exist_ok=True)
-    result.write_text(json.dumps({"name": "robust", "figures": [f._asdict() for f in figures]}, indent=1) + "\n")
-    return int(any(figure.met is False for figure in figures))
+    show(figures)
+    return leave("robust", figures)
 
 
 if __name__ == "__main__":

@@ -94,12 +94,40 @@ MEAN: tuple[Row, ...] = (
         for size in ("46.8 MB", "105 MB of bfloat16")
     ),
 )
+TWO, FLOWER = "2 nodes, TLS", "Flower 1.41"
+DEPLOYED: tuple[Row, ...] = (
+    ("two nodes on one machine, a round, nobody trains", "Umbel, with TLS", FLOWER, "NVFlare"),
+    (
+        "a model of 9 numbers",
+        Figure(f"9 floats, {TWO}: a round, median", unit=" ms"),
+        Figure(f"{FLOWER}, 9 floats, 2 nodes: a round", unit=" s"),
+        "2.5 s",
+    ),
+    (
+        "a model of 100 MB",
+        Figure(f"100 MB, {TWO}: a round", unit=" s"),
+        Figure(f"{FLOWER}, 100 MB, 2 nodes: a round", unit=" s"),
+        "5 to 6 s",
+    ),
+    (
+        "the same, CPU seconds of all processes",
+        Figure(f"100 MB, {TWO}: a round, all processes"),
+        Figure(f"{FLOWER}, 100 MB, 2 nodes: a round, all processes"),
+        "9",
+    ),
+    (
+        "the same, memory above idle",
+        Figure(f"100 MB, {TWO}: server above idle", unit=" MB (server)"),
+        Figure(f"{FLOWER}, 100 MB, 2 nodes: all processes, peak", unit=" MB (all processes)"),
+        "13 models (server)",
+    ),
+)
 INSTALL: tuple[Row, ...] = (
     ("", "Umbel", "Flower 1.41", "NVFlare"),
     ("base installation", "164 MB, 31 packages", "215 MB, 53 packages", "160 MB, 44 packages"),
     ("modules that the first import loads", "195 (NumPy alone: 173)", "1,206", "-"),
 )
-TABLES = (RECORDS, SIMULATION, MEAN, INSTALL)
+TABLES = (RECORDS, SIMULATION, MEAN, DEPLOYED, INSTALL)
 
 
 def figures() -> Known:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,22 @@ def ledger_url(request, tmp_path):
     if request.param == "postgres":
         return request.getfixturevalue("postgres").create()
     return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The settings with which the server is reached, and a bucket called umbel."""
+    server = pytest.importorskip("moto.server", reason="moto is not installed")
+    pytest.importorskip("obstore", reason="the extra s3 is not installed")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/umbel", method="PUT"), timeout=30).close()
+    yield {
+        "endpoint": f"http://{host}:{port}",
+        "region": "us-east-1",
+        "access_key_id": "test",
+        "secret_access_key": "test",
+        "virtual_hosted_style_request": "false",
+    }
+    running.stop()

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from umbel.errors import BadValue, Mismatch
 from umbel.records import ParametersRecord, RecordSet, dumps, loads
+from umbel.records._container import known_digest
 from umbel.records._names import check_names
 
 __all__ = ["INLINE_LIMIT", "Content", "NamedPart", "Part", "blobs_of", "pack", "unpack"]
@@ -51,13 +52,22 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.rest.size + sum(named.part.size for named in self.records)
 
 
-def pack(content: RecordSet, put: Callable[[_Segments], Part]) -> Content:
+def pack(
+    content: RecordSet, put: Callable[[_Segments], Part], known: Callable[[_Segments, str], Part] | None = None
+) -> Content:
     """Take ``content`` apart. ``put`` stores the segments of a part that is too large to travel inside.
+
+    ``known``, if it is given, does so where the digest of a part was computed before, and is not computed again.
 
     Raises ``RecordError`` for what no container can hold.
     """
     check_names(list(content.parameters_records), "parameters_records")
-    named = [NamedPart(name, _part(dumps(record), put)) for name, record in content.parameters_records.items()]
+
+    def store(record: ParametersRecord) -> Part:
+        digest = None if known is None else known_digest(record)
+        return _part(dumps(record), put if known is None or digest is None else lambda parts: known(parts, digest))
+
+    named = [NamedPart(name, store(record)) for name, record in content.parameters_records.items()]
     rest = RecordSet(metrics_records=dict(content.metrics_records), configs_records=dict(content.configs_records))
     return Content(tuple(named), _part(dumps(rest), put))
 

@@ -17,13 +17,15 @@ _FORM: Final = 1
 class Arrival(NamedTuple):
     """A reply that came in a round: whose it was, to which message, when, and how long after that was sent.
 
-    ``at`` is a time on the grid's clock, in seconds since 1970 on most; ``seconds`` is a duration on it.
+    ``at`` is a time on the grid's clock, in seconds since 1970 on most; ``seconds`` is a duration on it. Where rounds
+    overlap, an error is an arrival as well, which is ``lost``: another node is asked in its place.
     """
 
     node: str
     message_id: int
     at: float
     seconds: float
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class RoundReport:
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
     was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
     the replies to train messages in the order in which they came, if the result depends on that order; one that was an
-    error is not among them.
+    error is among them only where rounds overlap.
     """
 
     round: int

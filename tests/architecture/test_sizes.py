@@ -16,6 +16,7 @@ PARAMETERS = 7
 WIDE = {
     "umbel.http._table.Endpoint": "one row of the table of endpoints; made in the table alone, by name",
     "umbel.http._settings.Settings": "how a server listens; each field has a default and is read by name",
+    "umbel.http._settings.Limits": "one field a quota; each has a default and is read by name",
     "umbel.message.Metadata": "the nine fields of the kept API, all of them needed to route a message",
     "umbel.strategy._strategy.Strategy": "the parts of the product; made by `strategy(...)`, where each has a default",
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",

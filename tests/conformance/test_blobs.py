@@ -25,4 +25,4 @@ class TestLocalObjects(BlobStoreTests):
 class TestS3(BlobStoreTests):
     @pytest.fixture
     def blobs(self, s3, tmp_path):
-        return ObjectBlobs(f"s3://umbel/{uuid.uuid4()}", tmp_path / "copies", config=s3, options={"allow_http": True})
+        return ObjectBlobs(f"s3://umbel/{uuid.uuid4()}", tmp_path / "copies", config=s3)

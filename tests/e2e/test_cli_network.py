@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from umbel.history import History
+from umbel.http import Token
 from umbel.records import load
 
 REPORT = [("seed = 3", 'seed = 3\nreport = "app:report"')]
@@ -150,8 +151,10 @@ def test_a_node_says_how_it_is(shared):
         (["run", "app", "--server", "URL", "--resume", "x"], 2, "umbel runs resume"),
         (["run", "app", "--detach"], 2, "--server URL"),
         (["run", "app", "--nodes", "a,b"], 2, "expected a number of nodes"),
-        (["run", "app", "--server", "nonsense"], 2, "https://host:8443#TOKEN"),
-        (["run", "app", "--server", "http://example.org"], 2, "expected https"),
+        (["run", "app", "--server", "nonsense"], 2, "you have not joined https://nonsense:8443"),
+        (["run", "app", "--server", "ftp://host"], 2, "such as https://host:8443"),
+        (["run", "app", "--server", "http://example.org"], 2, "try https://example.org"),
+        (["run", "app", "--server", "http://127.0.0.1:9#TOKEN"], 2, "since the token is for a server with TLS"),
         (["run", "app", "--server", "https://127.0.0.1:9"], 2, "you have not joined"),
         (["run", "app", "--server", "URL#AAAA"], 2, "copy the whole line"),
         (["runs", "show", "99"], 66, "99"),
@@ -162,7 +165,47 @@ def test_a_node_says_how_it_is(shared):
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(shared, args, status, expected):
-    result = shared.umbel(*(arg.replace("URL", shared.url) for arg in args))
+    token = str(Token(b"s" * 20, "0" * 64))
+    result = shared.umbel(*(arg.replace("URL", shared.url).replace("TOKEN", token) for arg in args))
     assert expected in result.stderr
     assert result.returncode == status
     assert "Traceback" not in result.stderr
+    assert token not in result.stderr
+
+
+def test_a_server_may_be_named_without_https(shared):
+    assert shared.umbel("nodes", "--server", shared.url.removeprefix("https://")).returncode == 0
+
+
+def test_a_run_that_is_complete_says_what_can_be_done_with_it(shared):
+    result = shared.umbel("run", "app", "--server", shared.url, "--runs", "eight", "--json")
+    number = events_of(result)[0]["run"]
+    for args in (["stop", number], ["resume", number], ["resume", number, "--rounds", 9]):
+        refused = shared.umbel("runs", *args)
+        assert refused.returncode == 1
+        assert "it is completed, 4 of 4 rounds complete" in refused.stderr
+        assert f"umbel runs watch {number} --save" in refused.stderr
+        assert "initial" in refused.stderr
+    below = shared.umbel("runs", "show", "99").stderr
+    assert "umbel runs list" in below
+    assert "at:" not in below
+
+
+def test_one_trains_on_from_the_model_of_a_run(shared, app_of):
+    first = events_of(shared.umbel("run", "app", "--server", shared.url, "--runs", "nine", "--json"))
+    model = next(event["model"] for event in first if event["event"] == "run-saved")
+    app_of(shared.folder / "longer", [*REPORT, ('"app:initial"', f'"{shared.folder / model}"')], LARGE)
+    more = events_of(shared.umbel("run", "longer", "--server", shared.url, "--runs", "nine", "--json"))
+    gaps = [event["metrics"]["train.gap"] for event in (*first, *more) if event["event"] == "round-completed"]
+    assert len(gaps) == 8
+    assert gaps[4] == pytest.approx(gaps[3], rel=0.1)
+
+
+def test_what_is_saved_has_the_name_of_the_run(shared):
+    shared.umbel("run", "app", "--server", shared.url, "--runs", "ten")
+    (folder,) = (shared.folder / "ten").iterdir()
+    row = json.loads(shared.umbel("runs", "list", "--json").stdout)["runs"][0]
+    assert folder.name == row["name"]
+    again = shared.umbel("runs", "watch", row["run"], "--save", "--runs", "ten")
+    assert again.returncode == 0
+    assert len(list((shared.folder / "ten").iterdir())) == 2

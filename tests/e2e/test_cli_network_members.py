@@ -48,7 +48,7 @@ def test_a_token_is_a_line_to_copy_and_is_listed_without_its_secret(shared):
     listed = shared.umbel("token", "--list").stdout
     assert made[0].split("#")[1].split()[0] not in listed
     number = made[1].split()[1].strip(",")
-    assert [number, "node", "3"] in [line.split()[:3] for line in listed.splitlines()]
+    assert [number, "node", "open", "3"] in [line.split()[:4] for line in listed.splitlines()]
     assert shared.umbel("token", "--revoke", number).returncode == 0
     row = next(line for line in shared.umbel("token", "--list").stdout.splitlines() if line.split()[0] == number)
     assert "revoked" in row
@@ -75,6 +75,20 @@ def test_a_user_joins_with_a_line_and_sees_only_what_is_theirs(shared):
     assert {row["run"] for row in mine} < {row["run"] for row in everything}
 
 
+def test_a_token_that_opens_nothing_any_more_is_listed_as_such(shared, wait_until):
+    def made(*args):
+        return json.loads(shared.umbel("token", "--user", "--json", *args).stdout)
+
+    def states():
+        listed = json.loads(shared.umbel("token", "--list", "--json").stdout)["tokens"]
+        return {row["token"]: row["state"] for row in listed}
+
+    tokens = made(), made(), made("--valid", "100ms")
+    assert shared.umbel("runs", "list", "--server", tokens[1]["address"], **other(shared, "late")).returncode == 0
+    wait_until(lambda: states()[tokens[2]["token"]] != "open", shared.folder / "server.err")
+    assert [states()[each["token"]] for each in tokens] == ["open", "used up", "expired"]
+
+
 def test_a_token_opens_once(shared):
     line = address(shared.umbel("token", "--user", "--json"))
     assert shared.umbel("runs", "list", "--server", line, **other(shared, "first")).returncode == 0
@@ -90,17 +104,19 @@ def test_a_token_opens_once(shared):
         ([], 2, "the first start needs a line of umbel token"),
         (["--join", "LINE"], 2, "the app that this node runs"),
         (["--join", "https://host:8443", "--app", "app"], 2, "no token behind #"),
+        (["--join", "PLAIN", "--app", "app"], 2, "expected https, since the token is for a server with TLS"),
         (["--join", "LINE", "--app", "app", "--name", "elsewhere"], 2, "known: site-0, site-1"),
         (["--join", "LINE", "--app", "nothing", "--name", "x"], 64, "no folder or module"),
         (["--join", "LINE", "--app", "nothing:app", "--name", "x"], 64, "nothing"),
         (["--join", "LINE", "--app", "app", "--name", "site-1", "--set", "target"], 2, "--set key=value"),
         (["--join", "LINE", "--app", "app", "--name", "site-1", "--set", "target=x"], 2, "expected float"),
-        (["--join", "LINE", "--app", "app", "--name", "site-1", "--policy", "gone.toml"], 2, "gone.toml"),
+        (["--join", "LINE", "--app", "app", "--name", "site-1", "--policy", "gone.toml"], 2, "an empty file allows"),
         (["--join", "LINE", "--app", "app", "--name", "site-1", "--memory-limit", "much"], 2, "expected a size"),
     ],
 )
 def test_what_a_node_cannot_be_started_with(shared, args, status, expected):
-    given = [arg.replace("LINE", shared.joins[0]) for arg in args]
+    plain = shared.joins[0].replace("https", "http")
+    given = [arg.replace("LINE", shared.joins[0]).replace("PLAIN", plain) for arg in args]
     result = shared.umbel("node", *given, "--data", "not-there")
     assert expected in result.stderr
     assert result.returncode == status
@@ -161,6 +177,14 @@ def test_the_doctor_names_what_is_wrong_and_its_mend(shared, tmp_path):
     assert refused.returncode == 1
     assert "fail reachable" in refused.stdout
     assert "mend: start the server there" in refused.stdout
+    for address, expected in [
+        ("http://example.org", "try https://example.org"),
+        (shared.url.replace("https", "http"), f"mend: say {shared.url}"),
+        (f"{shared.url}#AAAA", "copy the whole line again"),
+    ]:
+        wrong = shared.umbel("doctor", address)
+        assert (wrong.returncode, wrong.stdout.count("\nfail "), wrong.stdout.count("mend:")) == (1, 1, 1)
+        assert expected in wrong.stdout
     nothing = shared.umbel("doctor", "--data", tmp_path / "gone")
     assert nothing.returncode == 1
     assert "is not there" in nothing.stdout
@@ -221,3 +245,46 @@ def test_a_second_server_on_one_folder_is_refused(shared):
     result = shared.umbel("server", "--data", "server", "--insecure-http", "--port", 0)
     assert result.returncode == 75
     assert "Traceback" not in result.stderr
+
+
+def told(shared, name):
+    """What a node that has ended said, each line without its time."""
+    lines = (shared.folder / f"{name}.err").read_text().splitlines()
+    return [line.partition(" ")[2] if line[:2].isdecimal() else line for line in lines]
+
+
+def test_a_node_says_what_it_does_from_its_first_start_on(shared):
+    process = shared.node("app", "site-2", join=address(shared.umbel("token", "--json")))
+    process.terminate()
+    assert process.wait(20) == 0
+    assert told(shared, "site-2") == [
+        "a node of app starts",
+        "site-2 loads app:app",
+        f"site-2 joins {shared.url}",
+        f"site-2 is connected to {shared.url}",
+        "site-2 ended",
+    ]
+
+
+def test_a_node_whose_token_is_used_up_is_not_connected_and_says_so_once(shared):
+    line = address(shared.umbel("token", "--json"))
+    shared.node("app", "site-3", join=line).terminate()
+    process = shared.node("app", "site-1", join=line)
+    assert process.wait(20) == 77
+    lines = told(shared, "site-1")
+    assert lines[2:4] == [f"site-1 joins {shared.url}", "site-1 ended"]
+    assert "used as often as it may be" in lines[4]
+    assert len(lines) == 5
+
+
+def test_a_node_waits_for_a_server_that_may_start_later_and_says_so_once(shared, wait_until):
+    process = shared.start(
+        *("node", "--join", join_line("https://127.0.0.1:9", Token(b"s" * 20, "0" * 64)), "--app", "app"),
+        *("--name", "site-1", "--data", "early"),
+        output="early",
+    )
+    said = shared.folder / "early.err"
+    wait_until(lambda: process.poll() is not None or "no answer from" in said.read_text(), said)
+    process.terminate()
+    assert process.wait(20) == 0
+    assert said.read_text().count("no answer from https://127.0.0.1:9, trying again: ") == 1

@@ -204,6 +204,33 @@ def test_a_server_whose_key_is_another(tmp_path):
         made.close()
 
 
+def test_a_host_that_has_no_address_ends_a_node_that_has_not_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr("umbel.node._line._NAMELESS", 0.5)
+    (tmp_path / "site_app.py").write_text(APP)
+    told = Settings(
+        url="https://umbel.invalid", app="site_app:app", folder=tmp_path / "north", secret=b"s", app_folder=tmp_path
+    )
+    seen = []
+    with pytest.raises(errors.ServerUnreachable, match=r"got umbel\.invalid, which has no address here"):
+        asyncio.run(Node(told, watch=seen.append).run())
+    states = list(dict.fromkeys(status.state for status in seen))
+    assert states == ["starting", "away", "ended"]
+
+
+def test_a_node_is_connected_once_the_server_has_recognised_it(federation):
+    north = federation.node("north")
+    member = member_of(federation, "north")
+    assert north.end(signal.SIGTERM) == 0
+    federation.call("revoke_member", member=member)
+    seen = []
+    with pytest.raises(errors.AuthError):
+        asyncio.run(Node(settings(federation), watch=seen.append).run())
+    assert "connected" not in [status.state for status in seen]
+    with pytest.raises(errors.TokenError):
+        asyncio.run(Node(settings(federation, "east", secret=b"none"), watch=seen.append).run())
+    assert "connected" not in [status.state for status in seen]
+
+
 # What the operator of a node forbids.
 
 

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from by_hand import blob, content, serving
+from by_hand import PATIENCE, blob, content, serving
 from umbel import errors
 from umbel.http import wire
+from umbel.store import Ledger, audit
 
 
 @pytest.fixture
@@ -180,6 +181,44 @@ def test_who_is_shut_out_loses_its_messages_at_once(operator, node):
     assert row.status == "revoked"
     actions = [line.action for line in operator.call("read_audit").entries]
     assert actions == ["token.make", "member.join", "run.submit", "member.revoke"]
+
+
+def test_a_node_that_is_shut_out_while_a_round_is_planned_is_lost_and_the_round_goes_on(tmp_path, monkeypatch):
+    """It is among those that the round is planned with, and its message is laid out when it is there no more."""
+    planned, go_on = threading.Event(), threading.Event()
+
+    def hold(name):
+        if name == "server.planned":
+            planned.set()
+            assert go_on.wait(PATIENCE)
+
+    monkeypatch.setattr("umbel.server._exchange.failpoint", hold)
+    with (
+        serving(tmp_path / "server", patience=600.0) as operator,
+        operator.newcomer("north") as north,
+        operator.newcomer("south") as south,
+    ):
+        for node in (north, south):
+            node.poll()
+        strategy = {"name": "fedavg", "min_nodes": 1}
+        run = operator.submit(2, strategy=strategy)
+        try:
+            assert planned.wait(PATIENCE)
+            operator.call("revoke_member", member=north.member)
+        finally:
+            go_on.set()
+        south.reply(south.work())
+        view = operator.until(run, "completed")
+        assert outcomes(view) == [("north", "lost"), ("south", "accepted")]
+        assert "'north' was revoked" in view.questions[0].reason
+
+
+def test_what_was_read_of_the_audit_log_shows_later_whether_it_was_edited(tmp_path):
+    with serving(tmp_path / "server") as operator, operator.newcomer("north"):
+        *_, last = operator.call("read_audit").entries
+    known = audit.Head(last.number, bytes.fromhex(last.digest.removeprefix("blake3:")))
+    with Ledger.open(f"sqlite:///{tmp_path}/server/ledger.db") as ledger:
+        assert ledger.read(lambda connection: audit.verify(connection, known)) == last.number
 
 
 def test_a_silent_node_is_lost_and_the_round_goes_on(tmp_path):

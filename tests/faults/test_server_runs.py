@@ -1,5 +1,6 @@
 """Runs of a server: who may see them, how they fail, stop and go on, and what they leave on the disk."""
 
+import gc
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from by_hand import PATIENCE, blob, content, serving
 from umbel import errors
 from umbel.http import wire
+from umbel.server._log import Log
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_a_user_is_no_operator_and_a_node_no_user(operator, node):
         ({"strategy": {"name": "fedadm"}}, errors.StrategyError, "no strategy 'fedadm'"),
         ({"strategy": {"name": "fedavg", "fraction": 2}}, errors.StrategyError, "fraction"),
         ({"strategy": {}}, errors.StrategyError, "no strategy ''"),
-        ({"strategy": {"name": "fedbuff", "concurrency": 2, "buffer": 2}}, errors.StrategyError, "while others train"),
+        ({"strategy": {"name": "fedbuff", "buffer": 2}}, errors.StrategyError, "needs concurrency"),
         ({"nodes": 0}, errors.UsageError, "nodes"),
         ({"nodes": []}, errors.UsageError, "nodes"),
         ({"nodes": ["a", "a"]}, errors.UsageError, "different names"),
@@ -235,3 +237,15 @@ def test_figures_for_prometheus(operator, node):
     for line in ("umbel_rounds_total 1.0", 'umbel_messages_total{outcome="accepted"} 1.0', "umbel_nodes_online 1.0"):
         assert line in text.splitlines()
     assert 'umbel_requests_total{answer="ok",endpoint="reply"} 1.0' in text.splitlines()
+
+
+def test_the_logs_of_runs_that_have_ended_are_few_however_many_are_watched(operator):
+    runs = [operator.submit(1) for _ in range(40)]
+    for run in runs:
+        operator.call("stop_run", run=run)
+        operator.until(run, "stopped")
+    for run in runs:
+        assert operator.call("run_events", run=run, after=0).ended
+    gc.collect()
+    assert sum(isinstance(each, Log) for each in gc.get_objects()) <= 20
+    assert operator.call("run_events", run=runs[0], after=0).ended

@@ -70,7 +70,7 @@ def test_a_full_disk_acknowledges_nothing_and_all_goes_on_when_there_is_room(sma
 
 def _reason(federation, name):
     status = federation.status(name)
-    return f"{status.reason} {status.last_error}"
+    return "" if status is None else f"{status.reason} {status.last_error}"
 
 
 @pytest.mark.slow

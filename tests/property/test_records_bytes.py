@@ -6,6 +6,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import record_strategies as some
+from solid_records import composed, joined
 from umbel.errors import RecordError
 from umbel.records import (
     Array,
@@ -15,15 +16,10 @@ from umbel.records import (
     RecordSet,
     array_from_numpy,
     digest,
-    dumps,
     loads,
 )
 
 KINDS = ("parameters_records", "metrics_records", "configs_records")
-
-
-def joined(records):
-    return b"".join(dumps(records))
 
 
 def items(records):
@@ -65,7 +61,7 @@ def check_roundtrip(records):
     data = joined(records)
     again = loads(data)
     assert items(again) == items(records)
-    assert joined(again) == data
+    assert joined(again) == composed(again) == data
     assert joined(rebuilt(records)) == data
     assert digest(again) == digest(records)
 
@@ -100,7 +96,7 @@ def check_one_change(data, place, change, byte):
         records = loads(changed)
     except RecordError:
         return
-    assert joined(records) == changed
+    assert joined(records) == composed(records) == changed
 
 
 changes = (st.integers(0, 10**6), st.sampled_from(["flip", "remove", "insert"]), st.integers(0, 255))
@@ -185,7 +181,7 @@ def test_any_bytes_are_no_container_or_exactly_one(data):
         records = loads(data)
     except RecordError:
         return
-    assert joined(records) == data
+    assert joined(records) == composed(records) == data
 
 
 MANY = settings(max_examples=10_000)

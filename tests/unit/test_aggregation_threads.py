@@ -35,7 +35,7 @@ def made(record):
 
 def dealt(sizes, threads):
     shares = shares_of(rooms(sizes), threads)
-    return [[(piece.members[0].slot.name, piece.part) for piece in share.pieces] for share in shares]
+    return [[(piece.group.members[0].slot.name, piece.part) for piece in share.pieces] for share in shares]
 
 
 def test_few_bytes_are_one_share():
@@ -45,7 +45,7 @@ def test_few_bytes_are_one_share():
 def test_many_small_arrays_are_one_share():
     record = ParametersRecord.from_numpy([np.empty(1000, np.float32)] * 5000)
     (share,) = shares_of(made(record), 4)
-    assert [len(piece.members) for piece in share.pieces] == [262] * 19 + [22]
+    assert [len(piece.group.members) for piece in share.pieces] == [262] * 19 + [22]
 
 
 def test_small_arrays_of_one_kind_are_put_together():

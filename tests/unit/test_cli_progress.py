@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.text import Text
 
-from umbel.cli._progress import Lines, Live, as_values, renderer, round_line, shown_metrics
+from umbel.cli._progress import Lines, Live, as_values, renderer, round_lines, shown_metrics
 from umbel.cli._screen import Screen, as_json, finite
 from umbel.history import RoundReport
 from umbel.records import RecordSet
@@ -144,12 +144,15 @@ def test_the_bar_moves_with_every_reply():
     assert seen[-1] == (1, "round 1/2", "1.3 kB")
 
 
-def test_a_narrow_terminal_cuts_the_metrics_not_the_round():
+def test_a_narrow_terminal_gets_the_metrics_on_lines_of_their_own_and_loses_none():
     screen = a_screen(terminal=True, width=40)
-    screen.say(round_line(REPORT, 2))
-    (line,) = Text.from_ansi(written(screen)).plain.splitlines()
-    assert line.startswith("round 1/2  2/4 nodes")
-    assert len(line) <= 40
+    Lines(screen)(RoundCompleted(REPORT, STATE))
+    lines = [line for line in Text.from_ansi(written(screen)).plain.splitlines() if "lost" not in line][1:]
+    assert lines[0].startswith("round 1/0  2/4 nodes")
+    assert max(map(len, lines)) <= 40
+    assert len(lines) > 1
+    (whole,) = round_lines(REPORT, 0, None)
+    assert " ".join(" ".join(lines).split()) == " ".join(whole.plain.split())
 
 
 def test_weights_are_no_metrics_to_show():

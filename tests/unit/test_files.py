@@ -11,6 +11,7 @@ import pytest
 
 from umbel.errors import BadName, DigestMismatch, RecordError, RecordTypeError, Truncated
 from umbel.records import ConfigsRecord, ParametersRecord, RecordSet, digest, dumps, load, save
+from umbel.records._gather import gather, gathered
 
 
 def model(value=1.0, count=3):
@@ -50,6 +51,16 @@ def test_of_arrays_below_and_above_what_is_gathered(path):
     )
     save(record, path)
     assert load(path).parameters_records["model"] == record
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [5, 0, 7], [65_536, 3, 65_535], [3] * 1000, [2**20] * 8 + [5], [2**20] * 9])
+def test_pieces_to_go_over_twice_are_the_same_bytes(sizes):
+    segments = [bytes([place % 256]) * size for place, size in enumerate(sizes)]
+    pieces = gathered(segments)
+    assert b"".join(pieces) == b"".join(gather(segments)) == b"".join(segments)
+    assert list(pieces) == list(pieces)
+    assert (pieces is segments) == (sum(sizes) > 2**23)
+    assert len(pieces) <= max(1, len(segments))
 
 
 def test_all_is_written_although_the_kernel_takes_little_at_a_time(path, monkeypatch):

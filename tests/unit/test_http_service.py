@@ -232,18 +232,6 @@ def test_a_key_that_was_changed_is_known_at_once():
 
 
 @pytest.mark.parametrize(
-    ("host", "status"),
-    [("server.example", 200), ("SERVER.example:8443", 200), ("evil.example", 421), ("", 421), ("10.0.0.1:8443", 421)],
-)
-def test_only_names_on_the_list_are_answered(host, status):
-    async def main(stand):
-        request = f"GET /v1/server HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        assert head(await talk(stand, request.encode()))[0] == status
-
-    run(main, Settings(port=0, hosts=frozenset({"server.example"})))
-
-
-@pytest.mark.parametrize(
     ("said", "side"), [("2", "the server"), ("0", "the client"), ("", "the client"), ("x", "the client")]
 )
 def test_another_version_says_which_side_to_update(said, side):

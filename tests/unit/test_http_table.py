@@ -15,7 +15,6 @@ SPEC = (Path(__file__).parents[2] / "docs" / "spec" / "api.md").read_text()
 ALWAYS = (
     errors.MethodNotAllowed,
     errors.NotFound,
-    errors.WrongHost,
     errors.ServerFailed,
     errors.ServerStopping,
     *errors.AuthError.__subclasses__(),
@@ -92,7 +91,7 @@ def test_limits_and_times_are_those_of_the_specification():
     text = " ".join(SPEC.split("\n## Limits\n", 1)[1].split())
     for number in (limits.member_rate, limits.member_rate * limits.burst, limits.pending, limits.uploads):
         assert f"{number:,.0f}" in text
-    for number in (limits.address_rate, limits.connections, limits.buffered / 2**20):
+    for number in (limits.address_rate, limits.connections, limits.handshakes, limits.buffered / 2**20):
         assert f"{number:,.0f}" in text
     assert re.search(rf"`stall` \| {settings.stall:.0f} s", SPEC)
     assert re.search(rf"`skew` \| {settings.skew:.0f} s", SPEC)

@@ -296,6 +296,55 @@ def test_a_blob_of_another_size_than_the_policy_was_asked_about_is_refused(tmp_p
     assert "expected a blob of 100000 bytes" in script.replies[0].error_reason
 
 
+@pytest.mark.parametrize("name", ["", "blake3:", "blake3:" + "A" * 64, "sha256:" + "a" * 64, "../../etc/passwd"])
+def test_what_names_no_blob_is_an_error_of_its_message_alone(tmp_path, name):
+    async def scenario(script):
+        task = script.ask(1, size=LARGE)
+        named = task.content.records[0]
+        wrong = msgspec.structs.replace(named, part=msgspec.structs.replace(named.part, digest=name))
+        script.open = [msgspec.structs.replace(task, content=msgspec.structs.replace(task.content, records=(wrong,)))]
+        await answered(script, 1)
+        script.ask(2)
+        await answered(script, 2)
+
+    script = play(tmp_path, scenario)
+    assert script.replies[0].error_code == ErrorCode.MESSAGE_UNAVAILABLE
+    assert "expected a digest" in script.replies[0].error_reason
+    assert script.handled == [2]
+
+
+@pytest.mark.parametrize("name", ["poll", "reply"])
+def test_an_answer_that_cannot_be_read_is_asked_for_again(tmp_path, name):
+    """Something stands before the server, and answers in its place for a while."""
+
+    async def scenario(script):
+        right, left = script.stand.handlers[name], [3]
+
+        async def spoil(call):
+            if not left[0]:
+                return await right(call)
+            left[0] -= 1
+            return Joined(member=1, name="no such answer")
+
+        script.stand.handlers[name] = spoil
+        script.ask(1)
+        await answered(script, 1)
+
+    assert play(tmp_path, scenario).handled == [1]
+
+
+def test_a_node_that_has_not_joined_does_not_wait_for_what_is_no_server(tmp_path):
+    async def scenario(script):
+        async def spoil(_):
+            return Replied(counted=True)
+
+        script.stand.handlers["join"] = spoil
+        await asyncio.sleep(60)
+
+    with pytest.raises(errors.BadAnswer):
+        play(tmp_path, scenario)
+
+
 def test_a_message_that_is_cancelled_while_it_is_fetched_is_forgotten(tmp_path):
     async def scenario(script):
         fetching = asyncio.Event()

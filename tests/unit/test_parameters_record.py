@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from solid_records import forget
 from umbel.errors import BadDtype, DuplicateName, Mismatch, RecordError, RecordTypeError, Truncated, UnknownStype
 from umbel.records import Arena, Array, ParametersRecord, array_from_numpy, register_stype
 from umbel.records._stypes import _CODECS
@@ -89,6 +90,7 @@ class TestFromNumpy:
         assert record == {name: array_from_numpy(array) for name, array in arrays.items()}
 
     def test_is_a_snapshot_in_one_allocation(self):
+        forget()
         arrays = model()
         record = ParametersRecord.from_numpy(arrays)
         arrays["conv.weight"][:] = -1

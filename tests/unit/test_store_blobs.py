@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from umbel.errors import (
     StoreUnavailable,
     UsageError,
 )
-from umbel.store import DirectoryBlobs, ObjectBlobs, Pins, Uploads, verify
+from umbel.records._files import map_file
+from umbel.store import DirectoryBlobs, ObjectBlobs, Uploads, verify
 from umbel.store._blobs import part_of
 from umbel.store._disk import disk
 
@@ -109,6 +111,44 @@ def test_an_upload_that_goes_on_in_the_same_process_is_not_hashed_again(blobs, t
         upload.append(DATA[4:])
         upload.finish()
     assert blobs.has(PART.digest) == PART.size
+
+
+def test_an_upload_that_is_hashed_again_keeps_no_other_waiting(blobs, tmp_path, monkeypatch):
+    with Uploads(tmp_path / "staging", blobs).begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[:4])
+    reading, go_on, other = threading.Event(), threading.Event(), part_of([b"others"])
+
+    def slowly(path):
+        reading.set()
+        go_on.wait(20)
+        return map_file(path)
+
+    monkeypatch.setattr("umbel.store._uploads.map_file", slowly)
+    uploads = Uploads(tmp_path / "staging", blobs)  # as after a restart
+    with ThreadPoolExecutor(2) as pool:
+        resumed = pool.submit(uploads.begin, PART.digest, PART.size)
+        assert reading.wait(20)
+        try:
+            pool.submit(uploads.begin, other.digest, other.size).result(10).close()
+        finally:
+            go_on.set()
+        with resumed.result(20) as upload:
+            assert upload.offset == 4
+            upload.append(DATA[4:])
+            assert upload.finish() == PART
+
+
+def test_an_upload_that_cannot_be_hashed_again_leaves_room_for_others(blobs, tmp_path, monkeypatch):
+    with Uploads(tmp_path / "staging", blobs).begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[:4])
+    uploads = Uploads(tmp_path / "staging", blobs)
+    with monkeypatch.context() as broken:
+        broken.setattr("umbel.store._uploads.map_file", None)
+        with pytest.raises(TypeError):
+            uploads.begin(PART.digest, PART.size)
+    with uploads.begin(PART.digest, PART.size) as upload:
+        upload.append(DATA[4:])
+        assert upload.finish() == PART
 
 
 def test_a_staging_file_that_was_spoilt_is_found(blobs, tmp_path):
@@ -250,6 +290,25 @@ def test_an_object_of_other_bytes_is_not_taken(objects, tmp_path):
     assert not copy.exists()
 
 
+def test_a_copy_that_was_damaged_is_fetched_again(objects, tmp_path):
+    objects.put([DATA])
+    (copy,) = (tmp_path / "copies").glob("??/*")
+    copy.write_bytes(b"same bytes")
+    assert verify(objects, PART.digest) == PART.size
+    assert bytes(objects.get(PART.digest)) == DATA
+
+
+def test_an_object_that_was_damaged_is_removed(objects, tmp_path):
+    objects.put([DATA])
+    for path in tmp_path.glob("*/??/*"):
+        path.write_bytes(b"same bytes")
+    with pytest.raises(DigestMismatch, match="removed"):
+        verify(objects, PART.digest)
+    assert objects.has(PART.digest) is None
+    objects.put([DATA])
+    assert verify(objects, PART.digest) == PART.size
+
+
 def test_a_fetch_goes_on_where_it_ended(objects, tmp_path):
     objects.put([DATA])
     (copy,) = (tmp_path / "copies").glob("??/*")
@@ -292,13 +351,3 @@ def test_without_obstore_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingExtra, match=r"umbel\[s3\]"):
         ObjectBlobs("s3://umbel/x", tmp_path)
-
-
-def test_pins_are_counted():
-    pins = Pins()
-    with pins.hold(["a", "b"]):
-        with pins.hold(["a"]):
-            assert "a" in pins
-        assert "a" in pins
-        assert "c" not in pins
-    assert "a" not in pins

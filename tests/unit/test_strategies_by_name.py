@@ -15,6 +15,18 @@ def test_the_strategy_is_the_one_that_its_function_makes():
     assert named("fedbn", {"local": ["a", "b"]}).local == ("a", "b")
 
 
+def test_when_a_round_is_over_is_said_in_plain_numbers():
+    told = {"quorum": 0.5, "deadline_quantile": 0.9, "deadline_factor": 3, "first_deadline": 60}
+    policy = strategy.quorum(0.5, quantile=0.9, factor=3, first_deadline=60)
+    for name in ("fedavg", "fedadam", "krum", "moments"):
+        needed = {"byzantine": 1} if name == "krum" else {}
+        assert named(name, told | needed).policy.name == policy.name
+    assert named("fedavg").policy.name == "synchronous()"
+    defaults = {each.name: each.default for each in catalogue()["fedadam"].settings}
+    assert [defaults[each] for each in told] == [1.0, None, 2.0, None]
+    assert "quorum" not in {each.name for each in catalogue()["fedbuff"].settings}
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -35,6 +47,9 @@ def test_the_strategy_is_the_one_that_its_function_makes():
         ("fedbn", {"local": [1]}, "expected a text or a list of texts"),
         ("fedbn", {"local": None}, "expected a text or a list of texts"),
         ("fedavg", {"fraction": 7}, "above 0 and at most 1, got 7 - at strategy fedavg, fraction"),
+        ("fedavg", {"quorum": 2}, "shares up to 1, .* at strategy fedavg, policy"),
+        ("fedavg", {"deadline_quantile": "all"}, "expected a number for deadline_quantile"),
+        ("fedbuff", {"concurrency": 2, "buffer": 1, "quorum": 0.5}, "has no setting 'quorum'"),
         ("qfedavg", {}, "needs q and learning_rate"),
     ],
 )

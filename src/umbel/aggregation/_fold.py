@@ -14,11 +14,14 @@ from umbel.aggregation._layout import Slot, slots, to_record, view
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import Batch, add_up, batch, fold, store
 from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
+from umbel.aggregation._solid import Solids, add_solid, fault_in, groups_in, layout_of, solids_of
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
 from umbel.records import Array, ParametersRecord
 from umbel.records._arena import allocate
+from umbel.records._parameters import record_over
+from umbel.records._solid import Layout
 from umbel.records._threads import cores, side_by_side
 
 _RAW: Final = "raw"
@@ -57,30 +60,46 @@ class Fold(Protocol):
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("kinds", "last", "outs", "scale", "shares", "slots", "spent", "totals")
+    __slots__ = ("kinds", "last", "layout", "rooms", "scale", "shares", "slots", "spent", "totals", "whole")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
         self.totals = {kind.total for kind in kinds}
-        self.outs: list[NDArray[Any]] = []
+        self.rooms: list[Room] = []
+        self.layout: Layout | None = None
+        self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
 
-    def open(self, memory: Memory, threads: int, *, kept: bool) -> None:
-        """Allocate the result, and sums that outlive a pass if they are ``kept`` for arrays that cannot hold them."""
-        groups = groups_of(self.slots, self.kinds)
-        outs = memory.allocate([(group.kind.view, group.size) for group in groups])
+    def open(self, memory: Memory, threads: int, layout: Layout | None, *, kept: bool) -> None:
+        """Allocate the result, and sums that outlive a pass if they are ``kept`` for arrays that cannot hold them.
+
+        With a ``layout``, the result is solid.
+        """
+        self.layout = layout
+        if layout is None:
+            groups = groups_of(self.slots, self.kinds)
+            outs = memory.allocate([(group.kind.view, group.size) for group in groups])
+        else:
+            groups = groups_in(layout, {slot.dtype: kind for slot, kind in zip(self.slots, self.kinds, strict=True)})
+            (self.whole,) = memory.allocate([(self.whole.dtype, layout.size)])
+            outs = [np.ndarray(group.size, group.kind.view, self.whole, group.start) for group in groups]
         wanted = [(group.kind.total, group.size) for group in groups if not group.kind.in_place] if kept else []
         totals = iter(allocate(wanted))
-        rooms = [
+        self.rooms = [
             Room(group, out, None if group.kind.in_place else next(totals, None))
             for group, out in zip(groups, outs, strict=True)
         ]
-        self.shares = shares_of(rooms, threads)
-        found = {member.at: room.out[member.part] for room in rooms for member in room.group.members}
-        self.outs = [found[at] for at in range(len(self.slots))]
+        self.shares = shares_of(self.rooms, threads)
+
+    def record(self) -> ParametersRecord:
+        """Return the result that is made."""
+        if self.layout is not None:
+            return record_over(self.layout, memoryview(self.whole).toreadonly(), lasting=True)  # type: ignore[arg-type]  # an array has a buffer
+        found = {member.at: room.out[member.part] for room in self.rooms for member in room.group.members}
+        return to_record(self.slots, [found[at].view(slot.kind) for at, slot in enumerate(self.slots)])
 
 
 @dataclass(frozen=True)
@@ -140,25 +159,39 @@ class LinearFold:
             raise AggregationError("expected at least one update with a weight above 0, got none")
         self._run(acc, chosen, last=True)
         acc.spent = True
-        return to_record(acc.slots, [out.view(slot.kind) for slot, out in zip(acc.slots, acc.outs, strict=True)])
+        return acc.record()
 
     def _run(self, acc: _Accumulator, updates: Sequence[Update], *, last: bool) -> None:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
         acc.spent = True  # until every array is done
         if fresh:
-            acc.open(self.memory, cores() if self.threads is None else self.threads, kept=not last)
+            threads = cores() if self.threads is None else self.threads
+            acc.open(self.memory, threads, layout_of(acc.slots, updates), kept=not last)
         divisor = scale.divisor if last else None
         batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
-        work = _add_one if len(updates) == 1 and not fresh and not last else _add_all
-        if len(acc.shares) == 1:
-            work(acc.shares[0], updates, batches)
+        if acc.layout is not None:
+            _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
-            side_by_side([partial(work, share, updates, batches) for share in acc.shares])
+            add = _add_one if len(updates) == 1 and not fresh and not last else _add_all
+            side_by_side([partial(add, share, updates, batches) for share in acc.shares])
         acc.scale, acc.spent = scale, False
 
 
-def _add_all(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
+_Batches: TypeAlias = Mapping[np.dtype[Any], Batch]
+
+
+def _run_solid(acc: _Accumulator, solids: Solids) -> None:
+    try:
+        side_by_side([partial(add_solid, solids, share) for share in acc.shares])
+    except AggregationError:
+        found = fault_in(solids, groups_of(acc.slots, acc.kinds), acc.rooms)
+        if found is None:
+            raise
+        raise found from None
+
+
+def _add_all(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
     tables = [dict(update.record.items()) for update in updates]
     with np.errstate(all="ignore"):
         for piece in share.pieces:
@@ -166,12 +199,12 @@ def _add_all(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[
 
 
 def _fold(piece: Piece, updates: Sequence[Update], tables: Sequence[_Table], batch: Batch) -> None:
-    (first, *_), place, part, joined = piece
-    kind = place.kind.view
+    group, place, part, joined = piece
+    (first, *_), kind = group.members, place.kind.view
     if joined is not None:
-        add_up(place, (_joined(piece.members, joined, *each) for each in zip(tables, updates, strict=True)), batch)
+        add_up(place, (_joined(group.members, joined, *each) for each in zip(tables, updates, strict=True)), batch)
         if batch.divisor is not None:
-            for member in piece.members:
+            for member in group.members:
                 _require(member.slot, store(place, member.part, batch))
         return
     arrays = [_values(first.slot, kind, table, update) for table, update in zip(tables, updates, strict=True)]
@@ -205,7 +238,7 @@ def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> N
     return view(slot, kind, update)
 
 
-def _add_one(share: Share, updates: Sequence[Update], batches: Mapping[np.dtype[Any], Batch]) -> None:
+def _add_one(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
     multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
     (update,) = updates

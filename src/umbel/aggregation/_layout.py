@@ -12,6 +12,8 @@ from umbel.aggregation._update import Update
 from umbel.errors import AggregationError, RecordError, RecordTypeError
 from umbel.records import Array, ParametersRecord
 from umbel.records._arena import allocate
+from umbel.records._parameters import solid_of
+from umbel.records._solid import Layout
 
 _RAW: Final = "raw"
 
@@ -34,11 +36,20 @@ def slots(template: ParametersRecord) -> tuple[Slot, ...]:
         RecordError: if it declares a dtype that means different bytes on different machines, or no dtype at all.
 
     """
-    found = []
-    for name, array in template.items():
-        kind, size = dtype_of(array.dtype), prod(array.shape)
-        found.append(Slot(name, array.dtype, array.shape, kind, size, size * kind.itemsize))
-    return tuple(found)
+    solid = solid_of(template)
+    if solid is not None:
+        return _slots_in(solid.layout)
+    return tuple(_slot(name, array.dtype, array.shape) for name, array in template.items())
+
+
+@lru_cache(maxsize=2)
+def _slots_in(layout: Layout) -> tuple[Slot, ...]:
+    return tuple(map(_slot, layout.names, layout.dtypes, layout.shapes))
+
+
+def _slot(name: str, dtype: str, shape: list[int]) -> Slot:
+    kind, size = dtype_of(dtype), prod(shape)
+    return Slot(name, dtype, shape, kind, size, size * kind.itemsize)
 
 
 @lru_cache(maxsize=256)

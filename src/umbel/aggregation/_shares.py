@@ -31,11 +31,15 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """An array, or several small ones of one kind, one after the other in memory."""
+    """An array, or several small ones of one kind, one after the other in memory.
+
+    Or a run of solid records, which has no members: ``start`` is its first byte among their payloads.
+    """
 
     kind: Kind
     size: int
-    members: tuple[Member, ...]
+    members: tuple[Member, ...] = ()
+    start: int = 0
 
 
 class Room(NamedTuple):
@@ -49,7 +53,7 @@ class Room(NamedTuple):
 class Piece(NamedTuple):
     """What is done in one go: a group, its arrays meeting in ``joined``, or the ``part`` of an array for one share."""
 
-    members: tuple[Member, ...]
+    group: Group
     place: Place
     part: slice | None
     joined: NDArray[Any] | None
@@ -77,7 +81,9 @@ class Share:
         for piece in self.pieces:
             place = piece.place
             if _is_simple(piece):
-                self.simple.setdefault(place.kind.total, []).append((piece.members[0].slot, place.out, place.product))
+                self.simple.setdefault(place.kind.total, []).append(
+                    (piece.group.members[0].slot, place.out, place.product)
+                )
             else:
                 self.others.append(piece)
 
@@ -114,14 +120,14 @@ def _piece(
     size = min(out.size, kind.block) * kind.total.itemsize
     total = out if kind.in_place else kept
     place = Place(kind, out, total, work[:size].view(kind.total), product[:size].view(kind.total))
-    members = room.group.members
-    return Piece(members, place, part, joined[: out.nbytes].view(kind.view) if len(members) > 1 else None)
+    is_joined = len(room.group.members) > 1
+    return Piece(room.group, place, part, joined[: out.nbytes].view(kind.view) if is_joined else None)
 
 
 def _is_simple(piece: Piece) -> bool:
     place = piece.place
     whole = piece.joined is None and piece.part is None and place.out.size <= place.product.size
-    return whole and place.total is place.out and place.kind.load is None
+    return bool(whole and piece.group.members) and place.total is place.out and place.kind.load is None
 
 
 def _useful(rooms: Sequence[Room], threads: int) -> int:
@@ -130,7 +136,7 @@ def _useful(rooms: Sequence[Room], threads: int) -> int:
 
 
 def _beside(room: Room) -> int:
-    return _BESIDE if len(room.group.members) == 1 else len(room.group.members) * (_BESIDE // 4)
+    return _BESIDE if len(room.group.members) <= 1 else len(room.group.members) * (_BESIDE // 4)
 
 
 def _deal(rooms: Sequence[Room], count: int) -> list[list[tuple[Room, slice | None]]]:

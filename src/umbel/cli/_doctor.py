@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
+from umbel.cli._address import typed_address, typed_join_line
 from umbel.cli._checks import Check, app_loads, folder_checks, versions
 from umbel.cli._options import Json
 from umbel.cli._reach import Way, reach
@@ -13,9 +14,9 @@ from umbel.cli._screen import Screen, open_screen
 from umbel.cli._servers import Known, all_known, data_folder, is_server, operator_of
 from umbel.cli._start import is_node, started
 from umbel.cli._text import safe
-from umbel.errors import UsageError
-from umbel.http import Identity, read_address, read_join_line
-from umbel.node._membership import read_membership
+from umbel.errors import UmbelError, UsageError
+from umbel.http import Identity
+from umbel.node import read_membership
 
 _FAILED: Final = 1
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -52,7 +53,7 @@ def doctor(
     if url is not None and folder is not None:
         raise UsageError("expected a URL or a data folder, got both")
     found = []
-    for check in _examined(url, folder):
+    for check in _to_the_end(_examined(url, folder), "settings" if url is None else "address"):
         found.append(check)
         _show(screen, check)
     failed = sum(check.state == "fail" for check in found)
@@ -72,6 +73,17 @@ def _show(screen: Screen, check: Check) -> None:
         screen.say(f"{'':4} {'':<{_WIDTH}} mend: {check.mend}")
 
 
+def _to_the_end(checks: Iterator[Check], about: str) -> Iterator[Check]:
+    """Yield checks; one that cannot be made, such as of an address that is none, is one that fails."""
+    try:
+        yield from checks
+    except UmbelError as error:
+        mend = "say umbel doctor https://HOST:PORT, or copy the line of umbel token again"
+        if "/" in error.at:
+            mend = f"look at {safe(error.at)}"
+        yield Check(about, "fail", safe(error.message), mend)
+
+
 def _examined(url: str | None, folder: Path | None) -> Iterator[Check]:
     yield from versions()
     if folder is not None:
@@ -88,9 +100,9 @@ def _examined(url: str | None, folder: Path | None) -> Iterator[Check]:
 
 def _way(url: str) -> Way:
     if "#" in url:
-        address, token = read_join_line(url)
+        address, token = typed_join_line(url)
         return Way(address, token.fingerprint)
-    address = read_address(url)
+    address = typed_address(url)
     return next((_member(each) for each in all_known() if each.about.url == address), Way(address))
 
 

@@ -103,6 +103,11 @@ def short(filename: str) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
+def _is_said(place: str, message: str) -> bool:
+    """Say whether a place tells nothing new: a bare word, such as the name of a field, that the message has."""
+    return place.isalpha() and place.lower().removesuffix("s") in message.lower()
+
+
 def report(error: BaseException, *, debug: bool, json_wanted: bool) -> int:
     """Tell the user about ``error`` and return the exit status."""
     failure = explain(error)
@@ -119,7 +124,7 @@ def _print_failure(failure: Failure) -> None:
     console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
     text = Text.assemble(("error: ", "bold red"), printable(failure.message))
     console.print(text, soft_wrap=True)
-    if failure.at:
+    if failure.at and not _is_said(failure.at, failure.message):
         console.print(Text(f"   at: {safe(failure.at)}"), soft_wrap=True)
     if failure.hint:
         console.print(Text(f" next: {failure.hint}"), soft_wrap=True)

@@ -73,8 +73,8 @@ def _finite(value: Any) -> Any:
 
 
 def keep(runs: Path, url: str, view: RunView, history: History) -> RunFolder:
-    """Write the model, the history and the picture of a run into a new folder below ``runs``."""
-    folder = new_run(runs)
+    """Write the model, the history and the picture of a run into a new folder below ``runs``, of its name if it can."""
+    folder = new_run(runs, view.row.name)
     source = {"umbel-run": 1, "server": url, "run": view.row.run, "app": view.spec.app}
     write_text(folder.path / _SOURCE, msgspec.json.format(msgspec.json.encode(source), indent=2).decode() + "\n")
     write_results(folder, history, f"{safe(view.spec.app)}, run {view.row.run} of {safe(url)}")

@@ -1,6 +1,7 @@
 """The folder of a run: ``runs/<id>/`` with the model, the history, the plot and the checkpoint."""
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,11 +14,11 @@ from umbel.cli._settings import Settings
 from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
 from umbel.history import History
-from umbel.records import save
-from umbel.records._files import write
+from umbel.records import save, write
 
 RUNS = "runs"
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without 0/o and 1/i/l, which are misread
+_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9]{4}")  # as a server makes them; anything else is no name of a folder
 _FORM = 1
 _LIST_SHOWN = 8
 
@@ -59,9 +60,12 @@ class RunFolder:
         return self.path / "run.json"
 
 
-def new_run(runs: Path) -> RunFolder:
-    """Make a folder whose name sorts by time and is taken by no other run."""
+def new_run(runs: Path, name: str = "") -> RunFolder:
+    """Make a folder whose name sorts by time and is taken by no other run: the name of a run, if that is free."""
     runs.mkdir(parents=True, exist_ok=True)
+    if _NAME.fullmatch(name) and not (runs / name).exists():
+        (runs / name).mkdir()
+        return RunFolder(runs / name)
     while True:
         name = time.strftime("%Y%m%d-%H%M%S-") + "".join(secrets.choice(_ALPHABET) for _ in range(4))
         try:

@@ -45,4 +45,18 @@ class Later(TyperGroup):
         if name in COMMANDS:
             command = typer.main.get_command(later(COMMANDS[name][0]).app)
             command.name = name
+        _without_types(command)
         return name, command, rest
+
+
+def _without_types(command: Any) -> None:
+    """Let help say ``RUN`` of an argument, not ``RUN <str>``: its text says what it is."""
+    for each in getattr(command, "commands", {}).values():
+        _without_types(each)
+    for param in command.params:
+        if param.param_type_name == "argument":
+            param.display_type_rich = _no_type
+
+
+def _no_type(**_: Any) -> None:
+    return None

@@ -12,6 +12,7 @@ from umbel.cli._options import Json
 from umbel.cli._rotate import rotate_key
 from umbel.cli._rounds import plain
 from umbel.cli._screen import Screen, open_screen
+from umbel.cli._servers import data_folder
 from umbel.cli._service import begin_service, tell
 from umbel.cli._start import Typed, node_folder, prepare, started
 from umbel.cli._text import counted, moment, safe, size
@@ -23,7 +24,10 @@ _ENDED = "ended"
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="FOLDER", help="Where the node keeps its key and what it has in hand.", show_default=False
+        "--data",
+        metavar="FOLDER",
+        help="Where the node keeps its key and what it has in hand.",
+        show_default=f"{data_folder()}/nodes/NAME",
     ),
 ]
 Name = Annotated[
@@ -92,6 +96,8 @@ def node(  # noqa: PLR0913 - the options of a command are its arguments
     if context.invoked_subcommand is not None:
         return
     begin_service(json_wanted=json)
+    if app_ is not None:  # it is asked what it tells this node, which takes as long as its imports
+        tell(f"a node of {app_} starts", event="node-starts", app=app_)
     folder = node_folder(data, name, joins=join is not None)
     settings = prepare(Typed(join, app_, name, changes, policy, memory_limit, handler_limit), folder)
     asyncio.run(Node(settings, watch=_teller()).run())
@@ -104,10 +110,9 @@ def _teller() -> Callable[[Status], None]:
     def watch(status: Status) -> None:
         nonlocal before
         former, before = before, status
-        if former is None or (status.state, status.reason) != (former.state, former.reason):
-            reason = f": {status.reason}" if status.reason else ""
-            text = _STATES[status.state].format(name=status.name, url=status.url)
-            tell(text + reason, event=f"node-{status.state}", name=status.name, reason=status.reason)
+        if former is None or _is_news(status, former):
+            text = _STATES[status.state].format(name=status.name, url=status.url, reason=status.reason)
+            tell(text, event=f"node-{status.state}", name=status.name, reason=status.reason)
         if status.running is not None and (former is None or former.running != status.running):
             running = status.running
             told = {"run": running.run, "round": running.round, "message_type": running.message_type}
@@ -116,10 +121,18 @@ def _teller() -> Callable[[Status], None]:
     return watch
 
 
+def _is_news(status: Status, former: Status) -> bool:
+    """Say whether a state is worth a line; why a server is away may change many times while it is."""
+    if status.state != former.state:
+        return True
+    return status.state == "starting" and status.reason != former.reason
+
+
+# Why a node ended is said by the error that it ends with; without one it was told to stop.
 _STATES = {
-    "starting": "{name} starts",
+    "starting": "{name} {reason}",
     "connected": "{name} is connected to {url}",
-    "away": "no answer from {url}, trying again",
+    "away": "no answer from {url}, trying again: {reason}",
     "ended": "{name} ended",
 }
 

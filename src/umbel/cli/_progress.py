@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from rich.cells import cell_len
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -78,7 +79,8 @@ class Lines:
                 self._screen.say(f"statistics of {summed} summed; no row left its node")
             case RoundCompleted():
                 self._name_absent(event.report)
-                self._screen.say(round_line(event.report, self._rounds))
+                for line in round_lines(event.report, self._rounds, self._screen.width):
+                    self._screen.say(line)
 
     def _name_absent(self, report: RoundReport) -> None:
         for line in _absent(report):
@@ -178,17 +180,22 @@ def _absent(report: RoundReport) -> Iterator[str]:
         yield f"{where}: {len(reasons) - _REASONS_SHOWN} more; history.json lists every reason"
 
 
-def round_line(report: RoundReport, rounds: int) -> Text:
-    """Return the line of one round: what is fixed first, the metrics last, since a narrow terminal cuts the end."""
+def round_lines(report: RoundReport, rounds: int, width: int | None) -> Iterator[Text]:
+    """Yield what is said of one round: what is fixed, then the metrics; those that find no room go on below, set in."""
     text = Text()
     text.append(f"round {report.round:>{len(str(rounds))}}/{rounds}", style="bold")
     text.append(f"  {report.accepted}/{report.cohort} nodes  {size(sum(report.bytes.values())):>8}")
     text.append(f"  {duration(sum(report.seconds.values()))}", style="dim")
     for name, value in shown_metrics(report.metrics).items():
+        shown = f"{figure4(value):<6}"
+        if width is not None and text.cell_len + cell_len(f"  {safe(name)} {shown.rstrip()}") > width:
+            text.rstrip()
+            yield text
+            text = Text("      ")
         text.append(f"  {safe(name)} ")
-        text.append(f"{figure4(value):<6}", style="cyan")
+        text.append(shown, style="cyan")
     text.rstrip()
-    return text
+    yield text
 
 
 def figure4(value: object) -> str:

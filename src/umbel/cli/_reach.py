@@ -15,8 +15,7 @@ from cryptography import x509
 from umbel.cli._checks import Check
 from umbel.cli._text import duration, safe
 from umbel.errors import ServerUnreachable, UmbelError
-from umbel.http import WARNING_DAYS, Client, Identity
-from umbel.http._certificate import fingerprint_of
+from umbel.http import WARNING_DAYS, Client, Identity, fingerprint_of
 from umbel.http.wire import VERSION, Hello
 
 _WAIT: Final = 10.0
@@ -46,8 +45,10 @@ def reach(way: Way) -> Iterator[Check]:
         return
     yield Check("reachable", "ok", f"{safe(way.url)} answers in {took * 1000:.0f} ms")
     if parts.scheme == "http":
-        yield Check("tls", "warn", "plain HTTP, which is for this machine alone", "leave --insecure-http out")
-        yield from asyncio.run(_talk(way))
+        plain = _plain(way.url, host, port)
+        yield plain
+        if plain.state != "fail":
+            yield from asyncio.run(_talk(way))
         return
     try:
         certificate, spoken = _look(host, port)
@@ -75,6 +76,14 @@ def _unreachable(url: str, error: OSError) -> Check:
         return Check("reachable", "fail", f"{safe(url)}: no answer in {duration(_WAIT)}", mend)
     mend = "start the server there (umbel server), or check the port"
     return Check("reachable", "fail", f"{safe(url)}: {error.strerror or error}", mend)
+
+
+def _plain(url: str, host: str, port: int) -> Check:
+    try:
+        _look(host, port)
+    except (OSError, ValueError):
+        return Check("tls", "warn", "plain HTTP, which is for this machine alone", "leave --insecure-http out")
+    return Check("tls", "fail", "plain HTTP was asked for, and TLS is spoken there", f"say https{safe(url[4:])}")
 
 
 def _look(host: str, port: int) -> tuple[x509.Certificate, str]:

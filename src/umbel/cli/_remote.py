@@ -14,11 +14,12 @@ from typing import Any, Final, Protocol, TypeVar
 
 from blake3 import blake3
 
+from umbel.cli._address import typed_address, typed_join_line
 from umbel.cli._servers import About, Known, find_known, new_identity, operator_of, remember
 from umbel.cli._text import safe
 from umbel.envelope import Content, Part, blobs_of, unpack
 from umbel.errors import NameTaken, ServerUnreachable, TooManyRequests
-from umbel.http import Client, Token, join_line, keep_trying, read_address, read_join_line, wire
+from umbel.http import Client, Token, join_line, keep_trying, wire
 from umbel.records import RecordSet
 
 _AT_ONCE: Final = 0.5  # seconds
@@ -200,7 +201,7 @@ def _known(server: str | None, data: Path | None) -> Known:
         return operator_of(data)
     if server is None:
         return find_known(None)
-    return _join(*read_join_line(server)) if "#" in server else find_known(read_address(server))
+    return _join(*typed_join_line(server)) if "#" in server else find_known(typed_address(server))
 
 
 def _join(url: str, token: Token) -> Known:

@@ -7,10 +7,9 @@ from typing import Final
 from umbel.cli._start import started
 from umbel.cli._text import safe
 from umbel.errors import AuthError, UsageError
-from umbel.http import Client, Identity
+from umbel.http import Client, Identity, rotation
 from umbel.http.wire import Rotate
-from umbel.node import Spool
-from umbel.node._membership import Membership, read_membership
+from umbel.node import Membership, Spool, read_membership
 
 _KEY: Final = "key"
 _NEXT: Final = "key.next"
@@ -37,7 +36,7 @@ def rotate_key(folder: Path) -> None:
 async def _rotate(place: Membership, present: Identity, following: Identity) -> None:
     async with Client(place.url, present, place.member, fingerprint=place.fingerprint) as client:
         audience = (await client.hello()).audience
-        proof = following.sign(f"umbel key {place.member} {audience}".encode())
+        proof = following.sign(rotation(place.member, audience))
         try:
             await client.call("rotate", Rotate(key=following.key, proof=proof))
         except AuthError:

@@ -1,5 +1,7 @@
 """``umbel runs``: the runs of a server."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from umbel.cli._settings import MOST_ROUNDS
 from umbel.cli._table import Column
 from umbel.cli._text import duration, moment, safe
 from umbel.cli._watching import watch as watch_run
-from umbel.errors import UsageError
+from umbel.errors import UsageError, WrongState
 from umbel.http.wire import RunRow
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The number of the run, or its name.", show_default=False)]
@@ -148,7 +150,8 @@ def stop(run: Run, *, server: Server = None, data: Data = None, json: Json = Fal
     screen = open_screen(json_wanted=json)
     with open_remote(server, data) as remote:
         number = find(remote, run)
-        remote.stop(number)
+        with _as_it_is(remote, number, "stopped"):
+            remote.stop(number)
         row = remote.run(number).row
         following = going_on(number, remote.url) if is_driven(row) else f"umbel runs resume {number}"
     _say(screen, row, following)
@@ -180,9 +183,33 @@ def resume(
         if is_driven(remote.run(number).row):
             msg = f"run {number} goes on where its main is: {going_on(number, remote.url)}"
             raise UsageError(msg, at=remote.url)
-        remote.resume(number, rounds)
+        with _as_it_is(remote, number, "resumed"):
+            remote.resume(number, rounds)
         row = remote.run(number).row
     _say(screen, row, f"umbel runs watch {number}")
+
+
+@contextlib.contextmanager
+def _as_it_is(remote: Remote, run: int, wanted: str) -> Iterator[None]:
+    """Say of a run that cannot be stopped or resumed what can be done with it as it is."""
+    try:
+        yield
+    except WrongState as error:
+        row = remote.run(run).row
+        msg = f"run {run} cannot be {wanted}: it is {row.status}, {row.completed} of {row.rounds} rounds complete"
+        raise WrongState(f"{msg}\n{_onward(row, remote.url)}") from error
+
+
+def _onward(row: RunRow, url: str) -> str:
+    if row.status == "completed":
+        return (
+            f"keep its model with: umbel runs watch {row.run} --save\n"
+            "train on from that model as a new run: give its full path as initial in the pyproject.toml of the app, "
+            f"then umbel run APP --server {url} --rounds N"
+        )
+    if row.status in ("stopped", "failed"):
+        return f"go on with: umbel runs resume {row.run}"
+    return f"look at it with: umbel runs watch {row.run}"
 
 
 def _say(screen: Screen, row: RunRow, following: str) -> None:

@@ -36,7 +36,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def server(  # noqa: PLR0913 - the options of a command are its arguments
     *,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where everything is kept.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where everything is kept.", show_default=f"{data_folder()}/server"),
     ] = None,
     host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Listen on this address; all by default.", show_default=False)

@@ -17,7 +17,7 @@ from blake3 import blake3
 from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
 from umbel.http import Identity
-from umbel.records._files import write
+from umbel.records import write
 
 _FOLDER: Final = "UMBEL_CONFIG_DIR"
 _ABOUT: Final = "server.json"

@@ -7,13 +7,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from umbel.cli._address import typed_join_line
 from umbel.cli._folder import write_text
 from umbel.cli._look import look
 from umbel.cli._servers import data_folder, folder_name
 from umbel.cli._settings import Scalar, like
 from umbel.cli._text import safe
 from umbel.errors import UsageError
-from umbel.http import Token, read_join_line
+from umbel.http import Token
 from umbel.node import Policy, Settings
 
 _FILE: Final = "start.json"
@@ -88,7 +89,7 @@ def prepare(typed: Typed, folder: Path) -> Settings:
     if typed.join is None:
         before = started(folder)
     else:
-        url, token = read_join_line(typed.join)
+        url, token = typed_join_line(typed.join)
         secret, before = token.secret, _joining(typed, folder, url, token)
     start = _changed(before, typed)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

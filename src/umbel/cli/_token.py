@@ -1,5 +1,6 @@
 """``umbel token``: lines with which nodes and users join a server."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from umbel.cli._table import Column
 from umbel.cli._text import counted, moment
 from umbel.cli._units import seconds
 from umbel.errors import UsageError
-from umbel.http.wire import TokenRequest
+from umbel.http.wire import TokenRequest, TokenRow
 
 _MOST_USES = 1_000_000
 
@@ -81,15 +82,33 @@ def typed(address: str, kind: str) -> str:
 
 def _list(screen: Screen, remote: Remote) -> None:
     rows = remote.tokens()
+    now = time.time() + remote.clock_offset
+    states = [state_of(row, now) for row in rows]
     if screen.json:
-        screen.emit({"tokens": plain(rows)})
+        tokens = [{**plain(row), "state": state} for row, state in zip(rows, states, strict=True)]
+        screen.emit({"tokens": tokens})
         return
     if not rows:
         screen.say("no token; umbel token makes one")
         return
-    columns = [Column("token", right=True), Column("for"), Column("uses left", right=True), Column("until")]
+    columns = [
+        Column("token", right=True),
+        Column("for"),
+        Column("state"),
+        Column("uses left", right=True),
+        Column("until"),
+    ]
     cells = [
-        [str(row.token), row.kind, str(row.uses_left), "revoked" if row.revoked else moment(row.expires_at)]
-        for row in rows
+        [str(row.token), row.kind, state, str(row.uses_left), moment(row.expires_at)]
+        for row, state in zip(rows, states, strict=True)
     ]
     screen.table(columns, cells)
+
+
+def state_of(row: TokenRow, now: float) -> str:
+    """Return what a token is at a time in seconds since 1970: "open", or why it opens nothing any more."""
+    if row.revoked:
+        return "revoked"
+    if not row.uses_left:
+        return "used up"
+    return "open" if now < row.expires_at else "expired"

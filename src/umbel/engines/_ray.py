@@ -3,7 +3,8 @@
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
+from time import monotonic
 from typing import Any, Final
 
 from umbel.engines._batch import Results, Sent, joined, run_batch
@@ -14,6 +15,8 @@ from umbel.errors import MissingExtra, UsageError
 _SECONDS: Final = 0.25
 _BYTES: Final = 64 * 2**20
 _MOST: Final = 64
+# Seconds of one wait: within a longer one Ray looks only once a second whether it was interrupted.
+_LOOK: Final = 0.1
 # From this version on, a cluster that `ray.init` starts asks everyone for a token, unless its user said otherwise.
 _AUTHENTICATES: Final = (2, 59)
 
@@ -55,8 +58,11 @@ class RayTasks:
 
     def ready(self, tasks: Iterable[Any], patience: float | None) -> list[Any]:
         """Wait for tasks, at most ``patience`` seconds, and return those that are over."""
-        ready, _ = self._ray.wait(list(tasks), num_returns=1, timeout=patience)
-        return list(ready)
+        tasks, until = list(tasks), inf if patience is None else monotonic() + patience
+        while True:
+            ready, _ = self._ray.wait(tasks, num_returns=1, timeout=min(_LOOK, max(0.0, until - monotonic())))
+            if ready or monotonic() >= until:
+                return list(ready)
 
     def results(self, task: Any) -> Results | str:
         """Return what a task made, or why it made nothing."""
@@ -83,10 +89,12 @@ class RayTasks:
     def stop(self, tasks: Iterable[Any]) -> None:
         """End tasks, and the cluster if it was started here."""
         self._contents.clear()
-        if self._ray.is_initialized():
+        if not self._ray.is_initialized():
+            return
+        if self._owned:
+            self._ray.shutdown()  # with whatever runs there
+        else:
             self.kill(tasks)
-            if self._owned:
-                self._ray.shutdown()
 
 
 def _imported() -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,15 +10,18 @@ from umbel.engines._named import Engine, engine
 from umbel.errors import UsageError
 from umbel.grid import Grid, Node
 from umbel.history import Arrival, History, RoundReport
-from umbel.message import Message, MessageType
+from umbel.message import Error, ErrorCode, Message, MessageType
+
+_LOST: Final = Error(ErrorCode.NODE_UNAVAILABLE, "it was lost in the run that was recorded")
 
 
 class Replay:
     """A grid over another, which runs the nodes; replies to train messages come in the order of a trace.
 
     Each comes with the time and the duration that it had, and a reply that is not in the trace of its round does not
-    come. What else is asked (statistics, evaluation) passes through. ``reports`` are those of a run whose policy or
-    selection goes by arrivals; a round without any, as those of other runs, passes through as well.
+    come; one that was lost is an error at once. What else is asked (statistics, evaluation) passes through.
+    ``reports`` are those of a run whose policy or selection goes by arrivals; a round without any, as those of other
+    runs, passes through as well.
 
     Raises ``UsageError`` in a round in which the trace has a reply to a message that nobody sent: it is of another run.
     """
@@ -68,6 +71,8 @@ class Replay:
                 "of the run that was recorded",
                 at=f"round {self._phase[0]}",
             )
+        if arrival.lost:
+            return _restamped(message.create_error_reply(_LOST), message, arrival)
         self._grid.send([message])
         for reply in self._grid.replies():
             return _restamped(reply, message, arrival)

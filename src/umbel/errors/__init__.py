@@ -57,8 +57,8 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── WrongMediaType            a body in another form than the endpoint takes
 │   ├── LengthRequired            a body that does not say how long it is
 │   ├── MethodNotAllowed          a path that is there, asked by a method that is not
+│   ├── BadAnswer                 an answer that says yes, and then what cannot be read
 │   ├── BadRange                  a range that a blob does not have, or more than one range
-│   ├── WrongHost                 a request for a host name that this server does not answer to
 │   ├── VersionMismatch           no version of the protocol that both sides speak
 │   └── TooManyRequests           more at once than a quota allows
 ├── AuthError                     a request whose sender is not known, or not allowed what it asks
@@ -92,6 +92,7 @@ A message says what was expected, what came, where, and what to do next.
 from umbel.errors._base import UmbelError
 from umbel.errors._network import (
     AuthError,
+    BadAnswer,
     BadRange,
     BadSignature,
     BodyTooLarge,
@@ -114,7 +115,6 @@ from umbel.errors._network import (
     VersionMismatch,
     WrongAudience,
     WrongFingerprint,
-    WrongHost,
     WrongMediaType,
     WrongName,
 )
@@ -188,6 +188,7 @@ __all__ = [
     "BadLength",
     "BadName",
     "BadOffsets",
+    "BadAnswer",
     "BadRange",
     "BadShape",
     "BadSignature",
@@ -258,7 +259,6 @@ __all__ = [
     "VersionMismatch",
     "WrongAudience",
     "WrongFingerprint",
-    "WrongHost",
     "WrongMediaType",
     "WrongName",
     "WrongOffset",

@@ -39,18 +39,18 @@ class MethodNotAllowed(HttpError):
     http_status = 405
 
 
+class BadAnswer(HttpError):
+    """An answer that says yes, and then what cannot be read: a fault of the server, or of what stands before it."""
+
+    code = "http.answer"
+    http_status = 502
+
+
 class BadRange(HttpError):
     """A range that a blob does not have, or more than one range."""
 
     code = "http.range"
     http_status = 416
-
-
-class WrongHost(HttpError):
-    """A request for a host name that this server does not answer to."""
-
-    code = "http.host"
-    http_status = 421
 
 
 class VersionMismatch(HttpError):

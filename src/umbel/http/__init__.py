@@ -3,7 +3,7 @@
 from umbel.http._calls import BlobState, Call, Handler, Handlers, Hooks, Lookup, Member, Sink, Source
 from umbel.http._certificate import WARNING_DAYS, Certificate, fingerprint_of
 from umbel.http._client import Client
-from umbel.http._identity import Identity, is_signed
+from umbel.http._identity import Identity, is_signed, rotation
 from umbel.http._retry import backoff, keep_trying
 from umbel.http._service import Service, serve
 from umbel.http._settings import Limits, Settings
@@ -44,6 +44,7 @@ __all__ = [
     "read_join_line",
     "read_signature",
     "read_token",
+    "rotation",
     "serve",
     "sign",
     "verify",

@@ -3,13 +3,16 @@
 import asyncio
 import math
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import aiohttp
 
 from umbel.errors import (
+    BadAnswer,
     BadRange,
+    HttpError,
     NotFound,
     Replayed,
     ServerUnreachable,
@@ -35,6 +38,7 @@ _SIGNED: Final = 3  # times that a request is signed
 _OFFSETS: Final = 3  # times that an upload may find the blob to have grown meanwhile
 _WHOLE: Final = 200
 _REFUSED: Final = 400
+_NUMBER: Final = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?", re.ASCII)
 
 T = TypeVar("T")
 
@@ -134,7 +138,7 @@ class Client:
 
         async def read(response: aiohttp.ClientResponse) -> Any:
             text = await response.read()
-            return text if endpoint.response is None else _json.decode(text, endpoint.response, at=f"answer of {name}")
+            return text if endpoint.response is None else _said(text, endpoint.response, name)
 
         return await self._ask(Asked(endpoint, params, digest_of(data), lambda: data or None), read)
 
@@ -143,7 +147,9 @@ class Client:
 
         async def read(response: aiohttp.ClientResponse) -> tuple[int, bool]:
             part = response.headers.get("Upload-Offset")
-            return (int(part), False) if part is not None else (response.content_length or 0, True)
+            if part is None:
+                return response.content_length or 0, True
+            return int(_number(part, "Upload-Offset")), False
 
         try:
             return await self._ask(Asked(BY_NAME["stat_blob"], {"digest": digest}), read)
@@ -277,8 +283,8 @@ class Client:
     def _learn(self, headers: Mapping[str, str]) -> None:
         """Take the audience and the time from an answer that has them."""
         if "Umbel-Audience" in headers:
-            self._audience = headers["Umbel-Audience"]
-            self._ahead = float(headers["Umbel-Time"]) - self._clock.now()
+            ahead = _number(headers.get("Umbel-Time", ""), "Umbel-Time") - self._clock.now()
+            self._audience, self._ahead = headers["Umbel-Audience"], ahead
 
     async def _signature(self, request: SignedRequest) -> str:
         if self.identity is None:
@@ -288,6 +294,20 @@ class Client:
         life = min(_LIFE, self.server.skew / 2 if self.server is not None else _LIFE)
         expires = math.ceil(self._clock.now() + self._ahead + life)
         return sign(self.identity, request, audience=self._audience, member=self.member, expires=expires)
+
+
+def _said(text: bytes, kind: type[T], name: str) -> T:
+    """Return what an answer says, a value of the type that the table gives."""
+    try:
+        return _json.decode(text, kind)
+    except HttpError as error:
+        raise BadAnswer(error.message, at=f"answer of {name}") from error
+
+
+def _number(text: str, at: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise BadAnswer(f"expected a number, got {text!r:.80}", at=at)
+    return float(text)
 
 
 def _target(endpoint: Endpoint, params: Mapping[str, int | str]) -> str:

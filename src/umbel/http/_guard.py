@@ -36,12 +36,26 @@ _AWAITED = (Phase.HEADER, Phase.BODY, Phase.ANSWER)
 class Connection(web.RequestHandler):
     """A connection that is timed by its phase."""
 
-    __slots__ = ("address", "answered", "ended", "held", "pace", "phase", "received", "since", "watch")
+    __slots__ = (
+        "address",
+        "answered",
+        "counted",
+        "ended",
+        "held",
+        "made",
+        "pace",
+        "phase",
+        "received",
+        "since",
+        "watch",
+    )
 
     def __init__(self, manager: Any, watch: "Watch", **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.watch = watch
         self.address = ""
+        self.counted = False
+        self.made = False
         self.phase = Phase.HEADER
         self.since = 0.0
         self.received = 0
@@ -51,11 +65,9 @@ class Connection(web.RequestHandler):
         self.pace: Pace | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.made = True
         super().connection_made(transport)
-        if not self.watch.admit(self):
-            transport.abort()  # type: ignore[attr-defined]  # a stream's always has it
+        self.watch.admit(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.watch.dismiss(self)
@@ -92,8 +104,7 @@ class Connection(web.RequestHandler):
     def abort(self) -> None:
         """Close at once, without sending what is left: not even the kernel keeps it for a client that does not read."""
         if self.transport is not None:
-            with suppress(OSError):
-                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            reset(self.transport.get_extra_info("socket"))
             self.transport.abort()
 
     def handle_error(
@@ -113,6 +124,12 @@ class Connection(web.RequestHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say nothing: whoever sends garbage must not fill a log."""
+
+
+def reset(sock: Any) -> None:
+    """Have a socket reset its connection when it is closed."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 def connection_of(request: web.BaseRequest) -> Connection:
@@ -140,16 +157,19 @@ class Watch:
     def __len__(self) -> int:
         return len(self._admitted)
 
-    def admit(self, connection: Connection) -> bool:
-        """Count a connection; False if its address has too many."""
-        count = self._by_address.get(connection.address, 0)
+    def enter(self, address: str) -> bool:
+        """Count a connection that comes in, before it can speak; False if its address has too many."""
+        count = self._by_address.get(address, 0)
         if count >= self._most:
             return False
-        self._by_address[connection.address] = count + 1
+        self._by_address[address] = count + 1
+        return True
+
+    def admit(self, connection: Connection) -> None:
+        """Let a connection speak that was counted."""
         self._admitted.add(connection)
         self._new += 1
         connection.turn(Phase.HEADER)
-        return True
 
     def dismiss(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -157,6 +177,13 @@ class Watch:
         if connection not in self._admitted:
             return
         self._admitted.remove(connection)
+        self.leave(connection)
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        if not connection.counted:
+            return
+        connection.counted = False
         count = self._by_address.pop(connection.address) - 1
         if count:
             self._by_address[connection.address] = count

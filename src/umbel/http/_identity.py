@@ -80,6 +80,11 @@ class Identity:
         return self._private.sign(data)
 
 
+def rotation(member: int, audience: str) -> bytes:
+    """Return what a member's new key signs, so that nobody can take a key that is not theirs."""
+    return f"umbel key {member} {audience}".encode()
+
+
 @lru_cache(maxsize=4096)
 def _public(key: bytes) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(key)

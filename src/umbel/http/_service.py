@@ -10,6 +10,7 @@ from umbel.http import _buffers
 from umbel.http._calls import Handlers, Hooks, Lookup
 from umbel.http._certificate import Certificate
 from umbel.http._door import Door
+from umbel.http._gate import Gate
 from umbel.http._guard import Connection, Watch
 from umbel.http._settings import Settings
 from umbel.http._site import Site
@@ -31,7 +32,7 @@ class _Manager(web.Server):
         self._watch = watch
         self._own_loop = asyncio.get_running_loop()
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> Connection:
         return Connection(
             self,
             self._watch,
@@ -55,26 +56,19 @@ class Service:
         self._door = door
         self._watch = watch
         self._manager = _Manager(site.handle, watch)
-        self._server: asyncio.Server | None = None
+        self._gate: Gate | None = None
         self.audience = door.audience
         self.port = 0
 
     async def _listen(self, settings: Settings) -> None:
         context = None if settings.certificate is None else settings.certificate.context
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._manager,
-            settings.host,
-            settings.port,
-            ssl=context,
-            backlog=1024,
-            ssl_handshake_timeout=settings.stall if context is not None else None,
-            ssl_shutdown_timeout=1.0 if context is not None else None,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+        gate = Gate(self._manager, self._watch, context, stall=settings.stall, handshakes=settings.limits.handshakes)
+        await gate.open(settings.host, settings.port)
+        self._gate, self.port = gate, gate.port
         self._watch.start()
         if settings.certificate is not None:
-            self._renewal = loop.create_task(self._renew(settings.certificate), name="umbel-http-renewal")
+            renewal = self._renew(settings.certificate)
+            self._renewal = asyncio.get_running_loop().create_task(renewal, name="umbel-http-renewal")
 
     async def _renew(self, certificate: Certificate) -> None:
         while True:
@@ -96,8 +90,8 @@ class Service:
 
     async def close(self) -> None:
         """Listen no more, end what waits, and give the rest a moment to be answered."""
-        if self._server is not None:
-            self._server.close()
+        if self._gate is not None:
+            await self._gate.close()
         self._site.release()
         self._manager.pre_shutdown()  # what idles is closed at once
         await self._manager.shutdown(_GRACE)

@@ -10,8 +10,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     ``member_rate`` and ``address_rate`` are requests a second, of a member and, without or with a bad signature, of an
     address; ``burst`` is how many seconds of them may come at once. ``pending``, ``uploads`` and ``connections`` are
-    how many requests and uploads of a member, and connections of an address, may be open at once. ``buffered`` bounds
-    the bytes of all JSON bodies that are being read.
+    how many requests and uploads of a member, and connections of an address, may be open at once; of the connections,
+    ``handshakes`` at once may be in their TLS handshake, and the others wait. ``buffered`` bounds the bytes of all JSON
+    bodies that are being read.
     """
 
     member_rate: float = 200.0
@@ -20,14 +21,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 64
     uploads: int = 8
     connections: int = 4096
+    handshakes: int = 128
     buffered: int = 64 * 2**20
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a server listens.
 
-    ``port`` 0 lets the system choose. Without a ``certificate`` it is plain HTTP. ``hosts`` are the only names that
-    requests may be for; empty lets any name pass. ``stall`` and ``skew`` are in seconds, see ``docs/spec/api.md``.
+    ``port`` 0 lets the system choose. Without a ``certificate`` it is plain HTTP. ``stall`` and ``skew`` are in
+    seconds, see ``docs/spec/api.md``.
     """
 
     name: str = "umbel"
@@ -35,7 +37,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8443
     certificate: Certificate | None = None
-    hosts: frozenset[str] = frozenset()
     stall: float = 10.0
     skew: float = 60.0
     limits: Limits = Limits()

@@ -22,7 +22,6 @@ from umbel.errors import (
     UmbelError,
     VersionMismatch,
     WrongAudience,
-    WrongHost,
     WrongMediaType,
 )
 from umbel.http import _blobs, _faults, _json
@@ -107,7 +106,6 @@ class Site:
         return {}
 
     async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
-        self._check_host(request)
         found = route(request.method, request.raw_path)
         if found.endpoint.name not in self._handlers and found.endpoint.name != "openapi":
             raise NotFound("expected a path that this server answers", at=found.endpoint.path)
@@ -125,11 +123,6 @@ class Site:
             self._by_member.take(member.member, f"member {member.member}")
             held.enter_context(self._pending.one(member.member, f"member {member.member}"))
             return await self._signed_call(found, request, body, member)
-
-    def _check_host(self, request: web.BaseRequest) -> None:
-        hosts = self._settings.hosts
-        if hosts and _name_of(request.headers.get("Host", "")) not in hosts:
-            raise WrongHost(f"expected a request for {' or '.join(sorted(hosts))}", at="Host")
 
     async def _open_call(self, found: Route, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
         if found.endpoint.name == "openapi":
@@ -238,12 +231,6 @@ def _call(found: Route, body: bytes, member: Member | None, address: str) -> Cal
     kind = found.endpoint.request
     value = None if kind is None else _json.decode(body, kind)
     return Call(found.endpoint, found.params, value, member, address)
-
-
-def _name_of(host: str) -> str:
-    """Return the name in a ``Host`` header, without its port."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdecimal() else host).lower()
 
 
 def _check_version(headers: Mapping[str, str]) -> None:

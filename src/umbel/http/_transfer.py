@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from blake3 import blake3
 
-from umbel.errors import DigestMismatch, HttpError
+from umbel.errors import BadAnswer, DigestMismatch
 from umbel.http._pace import Pace, bytes_taken
 
 SLICE: Final = 256 * 1024
@@ -161,12 +161,12 @@ class Incoming:
 def total_of(response: aiohttp.ClientResponse, offset: int) -> int:
     """Return the size of the blob that an answer is about, ``offset`` bytes of which were asked to be left out.
 
-    Raises ``HttpError`` if it begins elsewhere.
+    Raises ``BadAnswer`` if it begins elsewhere.
     """
     if response.status == 200:  # noqa: PLR2004
         return response.content_length or 0
     _, _, rest = response.headers.get("Content-Range", "").partition("bytes ")
     first, size = rest.partition("-")[0], rest.rpartition("/")[2]
     if not size.isdecimal() or first != str(offset):
-        raise HttpError(f"expected bytes from {offset} on, got Content-Range {rest!r:.80}", at=str(response.url))
+        raise BadAnswer(f"expected bytes from {offset} on, got Content-Range {rest!r:.80}", at=str(response.url))
     return int(size)

@@ -15,6 +15,7 @@ node.acknowledged  N6  the server has the reply, and the spool does not know
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from umbel.node._membership import Membership, read_membership
     from umbel.node._node import Node
     from umbel.node._policy import Policy
     from umbel.node._settings import Settings
@@ -22,15 +23,34 @@ if TYPE_CHECKING:
     from umbel.node._status import Running, Status, read_status
     from umbel.node._worker import Worker
 
-__all__ = ["Node", "Policy", "Running", "Settings", "Spool", "Status", "Worker", "read_status"]
+__all__ = [
+    "Membership",
+    "Node",
+    "Policy",
+    "Running",
+    "Settings",
+    "Spool",
+    "Status",
+    "Worker",
+    "read_membership",
+    "read_status",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'umbel.node' has no attribute {name!r}; it has {', '.join(__all__)}")
-    from umbel.node import _node, _policy, _settings, _spool, _status, _worker  # noqa: PLC0415 - waits for the first use
+    from umbel.node import (  # noqa: PLC0415 - waits for the first use
+        _membership,
+        _node,
+        _policy,
+        _settings,
+        _spool,
+        _status,
+        _worker,
+    )
 
-    for module in (_node, _policy, _settings, _spool, _status, _worker):
+    for module in (_membership, _node, _policy, _settings, _spool, _status, _worker):
         globals().update({public: value for public, value in vars(module).items() if public in __all__})
     return globals()[name]
 

@@ -30,6 +30,10 @@ class _UnreadyError(Exception):
         self.outcome = failed(code, reason)
 
 
+def _unavailable(error: Exception) -> _UnreadyError:
+    return _UnreadyError(ErrorCode.MESSAGE_UNAVAILABLE, f"expected the content of the message, got: {brief(error)}")
+
+
 class Bench:
     """Handles the messages in the spool, the oldest first, those of one run in the order of the server."""
 
@@ -112,6 +116,8 @@ class Bench:
             state, missing = await self._stock.needs(task)
         except SpoolDamaged as error:
             raise _UnreadyError(ErrorCode.UNKNOWN, str(error)) from error
+        except DigestMismatch as error:  # what names a blob is no digest
+            raise _unavailable(error) from error
         if missing:
             await self._fetch(missing)
         return Job(
@@ -139,8 +145,7 @@ class Bench:
         except (UmbelError, OSError) as error:
             if isinstance(error, UmbelError) and is_fatal(error):
                 raise
-            reason = f"expected the content of the message, got: {brief(error)}"
-            raise _UnreadyError(ErrorCode.MESSAGE_UNAVAILABLE, reason) from error
+            raise _unavailable(error) from error
         finally:
             self._fetching = None
 

@@ -31,7 +31,7 @@ from umbel.node._loading import load
 from umbel.node._shelf import name_of
 from umbel.records import RecordSet
 from umbel.records._files import flush, map_file, write
-from umbel.records._gather import gather
+from umbel.records._gather import gather, gathered
 
 _Put: TypeAlias = Callable[[Sequence[bytes | memoryview]], Part]
 
@@ -193,8 +193,8 @@ def _put(job: Job, *, durable: bool) -> _Put:
     blobs, desk = Path(job.blobs), Path(job.desk)
 
     def put(segments: Sequence[bytes | memoryview]) -> Part:
-        hasher = blake3()
-        for piece in gather(segments):
+        hasher, pieces = blake3(), gathered(segments)
+        for piece in gather(pieces):
             hasher.update(piece)
         digest = f"blake3:{hasher.hexdigest()}"
         name = name_of(digest)
@@ -202,7 +202,7 @@ def _put(job: Job, *, durable: bool) -> _Put:
         if not there and digest in known:
             os.link(blobs / name, desk / name)
         elif not there:
-            write(segments, desk / name, durable=durable)
+            write(pieces, desk / name, durable=durable)
         if durable and (there or digest in known):
             flush(desk / name)
         return Part(digest, sum(len(segment) for segment in segments))

@@ -1,12 +1,16 @@
 """The node's line to its server: every call is repeated until the server answers."""
 
 import asyncio
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from umbel.errors import (
     AuthError,
+    BadAnswer,
     MemberRevoked,
     NodeSuperseded,
     ServerUnreachable,
@@ -21,6 +25,8 @@ from umbel.node._status import Board
 from umbel.records._files import map_file
 
 _T = TypeVar("_T")
+_NAMELESS: Final = 10.0  # seconds for which a host without an address is tried, where nobody has answered yet
+_NOTHING: Final = "blake3:" + "0" * 64  # a digest that no blob has
 _FATAL = (AuthError, MemberRevoked, NodeSuperseded, TlsError, VersionMismatch)
 
 
@@ -29,23 +35,40 @@ def is_fatal(error: UmbelError) -> bool:
     return isinstance(error, _FATAL)
 
 
-def _passes(error: UmbelError) -> bool:
+def _passes(error: UmbelError, *, is_known: bool) -> bool:
     """Say whether trying again may help; an upload that went on elsewhere asks where it stands, and goes on there."""
+    if isinstance(error, BadAnswer):
+        return is_known
     if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
         return True
     return not is_fatal(error) and error.http_status >= 500  # noqa: PLR2004 - faults of the server
 
 
+def _has_no_address(error: BaseException | None) -> bool:
+    """Say whether it is the name of the host that leads nowhere."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__
+    return error is not None
+
+
 class Line:
-    """A client that waits for a server that is away, for ever, and says so on the board."""
+    """A client that waits for a server that is away, for ever, and says so on the board.
+
+    A node that has not joined yet waits for ever too, since its server may start later; but not for a host that has no
+    address, whose name is then misspelt, nor for what answers in its place.
+    """
 
     def __init__(self, client: Client, board: Board) -> None:
         self._client = client
         self._board = board
 
     async def hello(self) -> str:
-        """Return the id of the server."""
-        return (await self._patiently(self._client.hello)).server
+        """Return the id of the server; raises ``ServerUnreachable`` for a host that never had an address."""
+        return (await self._patiently(self._client.hello, proves=False)).server
+
+    async def recognised(self) -> None:
+        """Return once the server has recognised this node; raises ``AuthError`` if it does not."""
+        await self._patiently(lambda: self._client.stat_blob(_NOTHING))
 
     async def call(self, name: str, body: Any) -> Any:
         """Ask an endpoint; raises what the server answers, if waiting does not help."""
@@ -69,20 +92,34 @@ class Line:
     def _say(self, error: UmbelError) -> None:
         """Say what is waited for. A server that has no room left is there, and answers polls, which would hide it."""
         if isinstance(error, ServerUnreachable | TooManyRequests | WrongOffset):
-            self._board.turn("away", str(error))
+            self._board.turn("away", error.message)
         else:
             self._board.note(str(error))
 
-    async def _patiently(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        waits = backoff()
+    async def _patiently(self, operation: Callable[[], Awaitable[_T]], *, proves: bool = True) -> _T:
+        """Return what an operation returns, once it can be done; ``proves`` if only a member of the server could."""
+        waits, since = backoff(), time.monotonic()
         while True:
             try:
                 result = await operation()
             except UmbelError as error:
-                if not _passes(error):
+                if not _passes(error, is_known=self._client.member != 0):
                     raise
+                if not self._client.member and _has_no_address(error):
+                    error = self._nameless(error)
+                    if time.monotonic() - since > _NAMELESS:
+                        raise error from None
                 self._say(error)
                 await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))
             else:
-                self._board.turn("connected")
+                if proves:
+                    self._board.turn("connected")
                 return result
+
+    def _nameless(self, error: UmbelError) -> UmbelError:
+        host = urlsplit(self._client.url).hostname
+        message = (
+            f"expected the name of a host, got {host}, which has no address here: check how it is spelt in the line "
+            "that was copied, and whether this machine can look names up"
+        )
+        return type(error)(message)

@@ -74,12 +74,14 @@ async def take_place(
 
     Raises ``UsageError`` when the folder belongs to a node of another server: runs would be mixed up.
     """
+    board.turn("starting", f"{'joins' if known is None else 'calls'} {settings.url}")
     line = Line(client, board)
     server = await line.hello()
     if known is not None:
         if server != known.server:
             message = f"expected the server {known.server}, which this node joined, got {server}: use another folder"
             raise UsageError(message, at=f"{settings.folder}, {settings.url}")
+        await line.recognised()
         return known
     identity = client.identity
     if identity is None:

@@ -44,7 +44,11 @@ class Policy(msgspec.Struct, frozen=True):
             text = path.read_text(encoding="utf-8")
             table = tomllib.loads(text)
         except OSError as error:
-            raise UsageError(f"expected a site policy, got: {error}", at=str(path)) from error
+            message = (
+                f"expected a file with a site policy, got: {error.strerror}; name one that is there, or write one: an "
+                'empty file allows everything, types = ["train"] training alone'
+            )
+            raise UsageError(message, at=str(path)) from error
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"expected a site policy in TOML, got: {error}", at=str(path)) from error
         return cls(**{key: _checked(key, value, _at(path, text, key)) for key, value in table.items()})

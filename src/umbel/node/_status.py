@@ -32,7 +32,8 @@ class Status(msgspec.Struct, frozen=True):
     """A node as it last changed. Times are in seconds since 1970, counts are since ``started``.
 
     ``state`` is one of "starting", "connected", "away" and "ended", each ``since`` a time and, where there is one, for
-    a ``reason``. ``completed`` and ``failed`` count messages, ``last_error`` is why the last of the latter failed.
+    a ``reason``; while it starts that is what it does, "loads app:app". ``completed`` and ``failed`` count messages,
+    ``last_error`` is why the last of the latter failed.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Board:
         self._late: asyncio.TimerHandle | None = None
         self._written = 0.0
         now = time.time()
-        self.status = Status(name, url, app, os.getpid(), now, "starting", now)
+        self.status = Status(name, url, app, os.getpid(), now, "starting", now, f"loads {app}")
         self._put(self.status)
 
     def change(self, **changes: Any) -> None:

@@ -16,7 +16,7 @@ from umbel.records._values import ConfigsRecord, MetricsRecord
 
 if TYPE_CHECKING:
     from umbel.records._container import digest, dumps, loads
-    from umbel.records._files import load, save
+    from umbel.records._files import load, save, write
 
 __all__ = [
     "Arena",
@@ -33,6 +33,7 @@ __all__ = [
     "register_stype",
     "save",
     "scratch",
+    "write",
 ]
 
 
@@ -40,9 +41,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'umbel.records' has no attribute {name!r}; it has {', '.join(__all__)}")
     from umbel.records._container import digest, dumps, loads  # noqa: PLC0415 - waits for the first use
-    from umbel.records._files import load, save  # noqa: PLC0415 - likewise
+    from umbel.records._files import load, save, write  # noqa: PLC0415 - likewise
 
-    globals().update(digest=digest, dumps=dumps, loads=loads, load=load, save=save)
+    globals().update(digest=digest, dumps=dumps, loads=loads, load=load, save=save, write=write)
     return globals()[name]
 
 

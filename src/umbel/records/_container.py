@@ -62,8 +62,23 @@ def digest(records: RecordSet | ParametersRecord) -> str:
     'blake3:22d1721c'
 
     """
+    whole = as_record_set(records)
+    solid = _writer.solid_alone(whole)
+    if solid is None or not solid.lasting:
+        return _digest(_writer.dumps(whole))
+    solid.digest = solid.digest or _digest(_writer.dumps(whole))
+    return solid.digest
+
+
+def known_digest(record: ParametersRecord) -> str | None:
+    """Return the digest of the container of ``record`` if it was computed before and its bytes cannot have changed."""
+    solid = _writer.solid_alone(as_record_set(record))
+    return None if solid is None else solid.digest
+
+
+def _digest(segments: list[bytes | memoryview]) -> str:
     hasher = blake3()
-    for piece in gather(dumps(records)):
+    for piece in gather(segments):
         hasher.update(piece)
     return f"blake3:{hasher.hexdigest()}"
 

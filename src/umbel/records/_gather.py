@@ -4,10 +4,12 @@ A system call or a hash update for each of 10,000 arrays of 64 bytes costs more 
 copied together, a bounded number of bytes at a time; large ones are passed on as they are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 _SMALL = 64 * 1024
 _PIECE = 1024 * 1024
+# Joined once for all who go over them, if they are this few bytes.
+_FEW = 8 * _PIECE
 
 
 def gather(segments: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -26,3 +28,8 @@ def gather(segments: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryvie
             yield segment
     if run:
         yield b"".join(run)
+
+
+def gathered(segments: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
+    """Return segments to go over more than once: in few pieces, unless that would take much memory."""
+    return list(gather(segments)) if sum(map(len, segments)) <= _FEW else segments

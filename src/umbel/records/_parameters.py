@@ -12,6 +12,7 @@ from umbel.records._array import Array, array_from_numpy, plain, read_only, unch
 from umbel.records._brief import brief
 from umbel.records._dtypes import name_of, portable
 from umbel.records._mapping import TypedMapping, drain
+from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW, carries, decode_raw, place_raw
 
 P = TypeVar("P", bound="ParametersRecord")
@@ -42,10 +43,36 @@ class ParametersRecord(TypedMapping[Array]):
 
     """
 
-    __slots__ = ()
+    __slots__ = ("_solid",)
+    # Of arrays that stand in one buffer; None of others, and once an array was exchanged.
+    _solid: Solid | None
 
     def __init__(self, array_dict: Mapping[str, Array] | None = None, keep_input: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of the original
         super().__init__(array_dict, keep_input=keep_input)
+        self._solid = None
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        """Store ``value`` under ``key``, once both are checked."""
+        super().__setitem__(key, value)
+        self._solid = None
+
+    def __delitem__(self, key: str) -> None:
+        """Remove ``key``."""
+        super().__delitem__(key)
+        self._solid = None
+
+    def update(self, other: Any = (), /, **entries: Any) -> None:
+        """Store several entries, or none of them if one is wrong."""
+        super().update(other, **entries)
+        self._solid = None
+
+    def copy(self) -> Self:
+        """Return a mapping of its own with the same values."""
+        twin = super().copy()
+        twin._solid = self._solid  # noqa: SLF001 - one of us
+        return twin
+
+    __copy__ = copy
 
     def _check_value(self, key: str, value: object) -> Array:
         if not isinstance(value, Array):
@@ -101,12 +128,18 @@ class ParametersRecord(TypedMapping[Array]):
                 drain(arrays)
             return record
         places, size = _plan(taken)
+        layout = _known(taken, places) if stype == RAW else None
+        if layout is not None:
+            places, size = [(row.name, row.dtype, row.start) for row in layout.rows], layout.size
         certain = carries(stype, {dtype for _, dtype, _ in places})
         buffer = _buffer(arena, size) if stype == RAW else None
         if certain and not keep_input:
             drain(arrays)
         if buffer is not None:
-            return record_of(_snapshot(taken, places, buffer), cls)
+            record = record_of(_snapshot(taken, places, buffer), cls)
+            if layout is not None:
+                record._solid = Solid(layout, buffer.data.toreadonly(), lasting=arena is None)  # noqa: SLF001 - made here
+            return record
         record = record_of({name: array_from_numpy(taken.pop(name), stype) for name, _, _ in places}, cls)
         if not certain and not keep_input:
             # A codec registered by others may refuse the last array, so the caller keeps all until it has not.
@@ -165,6 +198,12 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     return places, end
 
 
+def _known(arrays: Mapping[str, NDArray[Any]], places: Sequence[_Place]) -> Layout | None:
+    """Return the layout of a model that was read lately and is made of such arrays: a trained one is laid out alike."""
+    names, dtypes = [name for name, _, _ in places], [dtype for _, dtype, _ in places]
+    return recalled_like(names, dtypes, [list(arrays[name].shape) for name in names])
+
+
 def _checked(name: object, value: object) -> NDArray[Any]:
     if type(name) is not str:
         msg = f"expected a str as name, got {type(name).__name__} {brief(name)}"
@@ -199,6 +238,21 @@ def _view(name: object, value: object) -> Array:
     if data is None:
         data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
     return unchecked(dtype, list(array.shape), RAW, data)
+
+
+def record_over(layout: Layout, payload: memoryview, *, lasting: bool = False) -> ParametersRecord:
+    """Return the solid record whose payloads are in ``payload``, read-only and of the size that the layout has."""
+    record: ParametersRecord = record_of(layout.over(payload))
+    record._solid = Solid(layout, payload, lasting=lasting)  # noqa: SLF001 - made here
+    return record
+
+
+def solid_of(record: ParametersRecord) -> Solid | None:
+    """Return what is known of a record if it is solid, and nobody has changed the shape of an array since."""
+    solid: Solid | None = getattr(record, "_solid", None)  # folds take any mapping of arrays, and always have
+    if solid is None or [array.shape for array in record.values()] != solid.layout.shapes:
+        return None
+    return solid
 
 
 def record_of(arrays: dict[str, Array], kind: type[P] = ParametersRecord) -> P:  # type: ignore[assignment]

@@ -38,9 +38,10 @@ from umbel.records._layout import (
 )
 from umbel.records._meta import Meta
 from umbel.records._names import MAX_NAME_BYTES, unescape, unquote
-from umbel.records._parameters import ParametersRecord, record_of
+from umbel.records._parameters import ParametersRecord, record_of, record_over
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import MAX_BYTES, MAX_RANK, check_size, count_bytes
+from umbel.records._solid import Layout, Row, recalled, remembered
 from umbel.records._stypes import RAW
 from umbel.records._syntax import malformed
 
@@ -60,11 +61,29 @@ _MAX_KEY = 8 * MAX_NAME_BYTES + 4
 def loads(data: memoryview) -> RecordSet:
     """Return the record set in the container ``data``; its arrays are views of ``data``."""
     header = _header(data)
-    meta, start = _read_meta(header)
-    slots, size = _read_entries(header, start, meta)
-    payload = data[8 + len(header) :]
-    check_size(len(payload), size, "the container")
-    return RecordSet(_build(meta, slots, payload), meta.metrics, meta.configs)
+    payload = data[_PREFIX + len(header) :]
+    layout = recalled(header)
+    if layout is None:
+        meta, start = _read_meta(header)
+        slots, size = _read_entries(header, start, meta)
+        check_size(len(payload), size, "the container")
+        layout = _layout(header, meta, slots)
+        if layout is None:
+            return RecordSet(_build(meta, slots, payload), meta.metrics, meta.configs)
+    check_size(len(payload), layout.size, "the container")
+    return RecordSet({layout.record: record_over(layout, payload)})
+
+
+def _layout(header: memoryview, meta: Meta, slots: "_Slots") -> Layout | None:
+    """Return the layout of a container that is one record of raw arrays: models are read again and again."""
+    if len(meta.parameters) != 1 or meta.parameters[0].opaque or meta.metrics or meta.configs:
+        return None
+    (arrays,) = meta.parameters
+    rows = [
+        Row(name, form.spec.dtype, form.spec.shape, start, start + form.size)  # type: ignore[union-attr]
+        for name, form, start in zip(arrays.names, slots.forms, slots.starts, strict=True)
+    ]
+    return remembered(arrays.record, rows, header)
 
 
 def _header(data: memoryview) -> memoryview:

@@ -10,15 +10,57 @@ from umbel.records._brief import brief
 from umbel.records._layout import DATA_ALIGNMENT, MAX_HEADER, NATIVE, Form, check_payload, form_of, keys_of
 from umbel.records._meta import Arrays, Meta
 from umbel.records._names import escape, quote
-from umbel.records._parameters import ParametersRecord
+from umbel.records._parameters import ParametersRecord, solid_of
 from umbel.records._recordset import RecordSet
 from umbel.records._shapes import count_bytes
+from umbel.records._solid import Layout, Solid, recalled_like
+from umbel.records._stypes import RAW
 
 Placed = list[tuple[str, Array, Form]]
 
 
 def dumps(records: RecordSet) -> list[bytes | memoryview]:
     """Return the container as segments: the header, then the payloads as they are, not copied."""
+    return _known(records) or _composed(records)
+
+
+def solid_alone(records: RecordSet) -> Solid | None:
+    """Return what is known of the one record of ``records`` if that is all, and its container is what it came in."""
+    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+        return None
+    ((name, record),) = records.parameters_records.items()
+    solid = solid_of(record)
+    return solid if solid is not None and solid.layout.record == name else None
+
+
+def _known(records: RecordSet) -> list[bytes | memoryview] | None:
+    """Return the container of one record that is like one that was read lately."""
+    solid = solid_alone(records)
+    if solid is not None:
+        return [_prefixed(solid.layout.header), solid.data]
+    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+        return None
+    ((name, record),) = records.parameters_records.items()
+    layout = _layout_like(record)
+    if layout is None or layout.record != name:
+        return None
+    return [_prefixed(layout.header), *(record[each].data for each in layout.placed)]
+
+
+def _prefixed(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+def _layout_like(record: ParametersRecord) -> Layout | None:
+    """Return the layout of a record that is not solid, but made like a model that was read lately."""
+    arrays = list(record.values())
+    layout = recalled_like(list(record), [array.dtype for array in arrays], [array.shape for array in arrays])
+    if layout is None or {array.stype for array in arrays} != {RAW}:
+        return None
+    return layout if [len(array.data) for array in arrays] == layout.sizes else None
+
+
+def _composed(records: RecordSet) -> list[bytes | memoryview]:
     forms = [_forms(name, record) for name, record in records.parameters_records.items()]
     said = [_said(*entry) for entry in zip(records.parameters_records.items(), forms, strict=True)]
     meta = Meta(said, dict(records.metrics_records), dict(records.configs_records))
@@ -64,7 +106,7 @@ def _header(meta: bytes, placed: Placed) -> bytes:
     if len(text) > MAX_HEADER - DATA_ALIGNMENT:
         raise HeaderTooLarge(f"expected a header of at most {MAX_HEADER} bytes, got {len(text)}; use shorter names")
     padded = text + b" " * (-(8 + len(text)) % DATA_ALIGNMENT)
-    return len(padded).to_bytes(8, "little") + padded
+    return _prefixed(padded)
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ Given the order in which replies come, nothing here is left to chance.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -95,27 +95,28 @@ class Flight:
             before.parameters_records[MODEL] = self._versions[sent.round]
             content = run.instruct(before, sent.round)
             question = Question(run.run_id, sent.round, run.strategy.phase, (), (), content, sent.message_id)
-            self._send(run, sent, question.message(0, sent.node))
+            run.grid.send([self._asked(sent, question.message(0, sent.node))])
         self._waiting = []
 
-    def _send(self, run: Run, sent: _Sent, message: Message) -> None:
+    def _asked(self, sent: _Sent, message: Message) -> Message:
         self._open[sent.message_id] = sent
         self._flying.add(sent.node.name)
-        run.grid.send([message])
+        return message
 
     def _top_up(self, run: Run, tally: Tally, draw: "_Draw", updates: Collection[str]) -> int:
         """Ask further nodes until as many train as should; nobody twice in a round, nor whose update is waiting."""
-        count = 0
+        asked: list[Message] = []
         while len(self._open) < self._plan.concurrency:
             node = draw.next(self._flying, updates)
             if node is None:
                 break
             slot, question = draw.taken - 1, draw.question
             sent = _Sent(question.first_id + slot, node, question.round)
-            self._send(run, sent, question.message(slot, node))
-            count += 1
-        tally.sent(draw.question.content, count)
-        return count
+            asked.append(self._asked(sent, question.message(slot, node)))
+        if asked:
+            run.grid.send(asked)
+        tally.sent(draw.question.content, len(asked))
+        return len(asked)
 
     def _outcomes(
         self, run: Run, question: Question, training: Training, updates: dict[str, Contribution]
@@ -125,8 +126,8 @@ class Flight:
             if sent is None or (reply.metadata.src_node_id, reply.metadata.run_id) != (sent.node.node_id, run.run_id):
                 continue
             self._landed(sent)
-            if reply.has_content():
-                run.memory.arrived(arrival(sent.node.name, reply.metadata, DEFAULT_TTL))
+            note = run.memory.arrived if reply.has_content() else run.memory.lost
+            note(arrival(sent.node.name, reply.metadata, DEFAULT_TTL))
             judge = run.memory.listening(partial(self._judge, training, question.round, sent.round))
             outcome, item = judged(question, sent.node.name, reply, judge)
             del reply
@@ -237,9 +238,12 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
         return []
     names = bytes(record["names"].data).decode().split("\n")
     columns = [record[name].numpy().tolist() for name in ("message", "round")]
+    rosters: Mapping[int, Sequence[Node]] = {
+        each: run.grid.nodes(each, run.strategy.phase) for each in sorted(set(columns[1]))
+    }
     found = []
     for message, number, name in zip(*columns, names, strict=True):
-        nodes = run.grid.nodes(number, run.strategy.phase)
+        nodes = rosters[number]
         place = bisect_left(nodes, name, key=lambda node: node.name)
         if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost
             found.append(_Sent(message, nodes[place], number))

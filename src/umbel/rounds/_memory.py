@@ -60,6 +60,10 @@ class Memory:
         self._seconds[arrival.node] = arrival.seconds
         self.arrivals.append(arrival)
 
+    def lost(self, arrival: Arrival) -> None:
+        """Take note that a node will not answer, where another is asked in its place."""
+        self.arrivals.append(arrival._replace(lost=True))
+
     def listening(self, judge: Callable[[str, RecordSet], _T]) -> Callable[[str, RecordSet], _T]:
         """Return ``judge``, which then leaves behind what an accepted reply says of its node."""
         if not self.is_kept:

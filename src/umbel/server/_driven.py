@@ -150,7 +150,7 @@ class Driven:
         require_same(asking, made, plan)
         if is_new:
             failpoint("server.planned")
-            self._exchange.open(tasks_of(self._commission, plan, now, asking.round))
+            self._exchange.hand_over(tasks_of(self._commission, plan, now, asking.round))
             self._log.note("Asked", asking.call, type=asking.message_type, nodes=len(names))
         return mains.Asked(at=made.planned.created_at)
 
@@ -207,7 +207,7 @@ class Driven:
     async def _give_up(self, keys: Sequence[messages.Key]) -> None:
         self._require()
         await self._keeper.commit(lambda connection: messages.cancel(connection, keys, _GIVEN_UP))
-        self._exchange.close(keys)
+        self._exchange.take_away(keys)
 
     async def leave(self) -> None:
         """Take what is open away from the nodes; it is laid out again if the run goes on."""
@@ -215,7 +215,7 @@ class Driven:
 
     async def _leave(self) -> None:
         self._close()
-        self._exchange.close(await self._keeper.look(partial(calls.open_of, run=self._run)))
+        self._exchange.take_away(await self._keeper.look(partial(calls.open_of, run=self._run)))
 
     async def end(self, ending: mains.Ending) -> None:
         """The main has ended: the run is complete, and nothing of its calls is needed any more; or it has failed."""
@@ -226,7 +226,7 @@ class Driven:
         needed = await asyncio.to_thread(self._keeper.needed, self._run)
         keys = await self._keeper.commit(partial(end, run=self._run, ending=ending, present=self._keeper.present))
         failpoint("server.run-finished")
-        self._exchange.close(keys)
+        self._exchange.take_away(keys)
         if ending.reason:
             self._log.say("RunFailed", reason=ending.reason)
         self._close()

@@ -1,10 +1,12 @@
 """One thread for each run: the loop, what it leaves behind, and how it ends."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Final
+
+import msgspec
 
 from umbel.errors import StoreError, UmbelError
 from umbel.failpoint import failpoint
@@ -24,10 +26,11 @@ from umbel.rounds import (
     train,
 )
 from umbel.server._diary import note
-from umbel.server._grid import Halted, NetworkGrid
+from umbel.server._grid import NetworkGrid
 from umbel.server._journal import Journal
 from umbel.server._log import Log
 from umbel.server._metrics import Metrics
+from umbel.server._plans import Halted
 from umbel.store.runs import Outcome
 from umbel.strategy import Strategy
 
@@ -58,7 +61,7 @@ class Driver:
         self._metrics = metrics
         self._folder = folder
         self._ended = ended
-        self._verdicts: dict[tuple[str, str], tuple[str, str, int]] = {}
+        self._verdicts: dict[int, Outcome] = {}
         self._thread = Thread(target=self._drive, name=f"run {journal.run}", daemon=True)
 
     def start(self) -> None:
@@ -77,7 +80,9 @@ class Driver:
     def _drive(self) -> None:
         trouble: StoreError | None = None
         try:
-            self._attempt()
+            # The server may have ended before all was said: then the run is taken up by its next start.
+            with suppress(Halted):
+                self._attempt()
         except StoreError as error:
             trouble = error
         finally:
@@ -131,11 +136,11 @@ class Driver:
                     "started", f"goes, {event.completed} of {event.rounds} rounds complete", completed=event.completed
                 )
             case UpdateAccepted():
-                self._verdicts[event.phase, event.node] = "accepted", "", event.received
+                self._judge(event, "accepted", "", event.received)
             case UpdateRefused():
-                self._verdicts[event.phase, event.node] = "refused", event.reason, event.received
+                self._judge(event, "refused", event.reason, event.received)
             case NodeLost():
-                self._verdicts[event.phase, event.node] = "lost", event.reason, 0
+                self._judge(event, "lost", event.reason, 0)
             case EvaluationStarted():
                 failpoint("server.evaluating")
             case StatisticsCollected() | RoundCompleted():
@@ -145,11 +150,21 @@ class Driver:
                 failpoint("server.run-finished")
                 self._say("completed", f"is complete, its model is {event.digest}", digest=event.digest)
 
+    def _judge(self, event: UpdateAccepted | UpdateRefused | NodeLost, status: str, reason: str, received: int) -> None:
+        """Take note of what the loop made of the message that a node answered last."""
+        message = self._grid.landed.get((event.phase, event.node))
+        if message is not None:
+            behind = event.round - self._grid.notes[message].round
+            if behind and not reason:
+                age = "one round" if behind == 1 else f"{behind} rounds"
+                reason = f"it counted in round {event.round}, when its model was {age} old"
+            self._verdicts[message] = Outcome(message, status, reason, received=received)
+
     def _close(self, report: RoundReport, state: RecordSet) -> None:
         outcomes = list(self._outcomes())
-        self._journal.close_round(report, state, outcomes)
+        self._journal.close_round(report, state, outcomes, self._grid.flying)
         self._verdicts.clear()
-        self._grid.notes.clear()
+        self._grid.closed()
         self._metrics.rounds.inc()
         done = f"{report.accepted} of {report.cohort} nodes"
         self._say("round", f"round {report.round}: {done}", round=report.round, accepted=report.accepted)
@@ -158,14 +173,6 @@ class Driver:
 
     def _outcomes(self) -> Iterator[Outcome]:
         """Yield what the loop made of the messages of the round so far."""
-        for key, (status, reason, received) in self._verdicts.items():
-            note = self._grid.notes.get(key)
-            if note is not None:
-                yield Outcome(
-                    message=note.message,
-                    status=status,
-                    reason=reason,
-                    sent=note.sent,
-                    received=received,
-                    seconds=note.seconds,
-                )
+        for message, verdict in self._verdicts.items():
+            note = self._grid.notes[message]
+            yield msgspec.structs.replace(verdict, sent=note.sent, seconds=note.seconds)

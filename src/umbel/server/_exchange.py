@@ -1,9 +1,10 @@
 """Where the threads that drive runs meet the event loop: what is asked goes one way, what became of it the other."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Final, TypeVar
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final, TypeVar
 
 from umbel import _clock
 from umbel.context import derive_seed
@@ -11,11 +12,11 @@ from umbel.envelope import Content
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http.wire import Task
-from umbel.message import ErrorCode
+from umbel.message import Error, ErrorCode
 from umbel.records import RecordSet
 from umbel.server._desk import Desk, Key, key_of
 from umbel.server._keeper import Keeper
-from umbel.server._plans import Commission, Fate, Offer, Phase
+from umbel.server._plans import Commission, Fate, Halted, Offer, Phase, Planned
 from umbel.server._presence import Presence
 from umbel.server._registry import Registry
 from umbel.store import messages, replies
@@ -40,6 +41,9 @@ class Exchange:
         self._presence = presence
         self._registry = registry
         self._loop = asyncio.get_running_loop()
+        self._gate = threading.Lock()
+        self._asked: set[Future[Any]] = set()
+        self._is_over = False
         self._tell: dict[int, Tell] = {}
         self.waiting: dict[int, str] = {}
 
@@ -56,6 +60,13 @@ class Exchange:
         """Say whether a message was handed out since the start."""
         return self._desk.handed(key) is not None
 
+    def close(self) -> None:
+        """End every wait of a driver with ``Halted``, those to come too: the loop ends, and nobody would end them."""
+        with self._gate:
+            self._is_over, asked = True, list(self._asked)
+        for future in asked:
+            future.cancel()
+
     # What drivers call
 
     def attach(self, run: int, tell: Tell) -> None:
@@ -68,17 +79,28 @@ class Exchange:
         self.waiting.pop(run, None)
 
     def on_loop(self, function: Callable[[], _T]) -> _T:
-        """Run a short function on the event loop and return what it returns."""
+        """Run a short function on the event loop and return what it returns; raises ``Halted`` once that has ended."""
         future: Future[_T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - goes to the thread that asked
                 future.set_exception(error)
 
-        self._loop.call_soon_threadsafe(run)
-        return future.result()
+        with self._gate:
+            if self._is_over:
+                raise Halted
+            self._asked.add(future)
+        try:
+            self._loop.call_soon_threadsafe(run)
+            return future.result()
+        except CancelledError:
+            raise Halted from None
+        finally:
+            self._asked.discard(future)
 
     def offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
         """Return the nodes for a phase that is not planned yet, and what there is to wait for."""
@@ -107,17 +129,14 @@ class Exchange:
         return self.on_loop(lambda: any(message_type in self._registry.get(each.node_id).types for each in roster))
 
     def phase(self, run: int, number: int, message_type: str) -> Phase | None:
-        """Return a phase if it is planned, with the fates that are known by now."""
+        """Return a phase if it is planned, with its messages, and what became of them by now."""
         found = self._keeper.read(lambda connection: messages.phase(connection, run, number, message_type))
         if found is None:
             return None
         came = self._keeper.read(lambda connection: replies.times(connection, run, number, message_type))
-        gone = [lost(row.message, row.reason) for row in found.messages if row.status in _GIVEN_UP]
-        answered = {row.message for row in found.messages if row.status not in (_OPEN, *_GIVEN_UP)}
-        there = [Fate(message, stored=True, at=at) for message, at in came.items() if message in answered]
         roster = tuple(Node(name, number) for name, number in found.roster)
-        sent = 0 if found.content is None else found.content.size
-        return Phase(roster, found.created_at, sent, (*gone, *there))
+        planned = {row.message: Planned(row.node, _ended(row, came)) for row in found.messages}
+        return Phase(roster, found.created_at, found.ttl, found.content, planned)
 
     def answer(self, run: int, fate: Fate) -> Fate:
         """Return a fate with what the ledger has as its answer."""
@@ -142,9 +161,39 @@ class Exchange:
             return plan
 
         plan = self._keeper.store(content, write)
+        self._hand_over(commission, plan, now)
+        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.ttl, plan.content)
+
+    def extend(self, commission: Commission, plan: messages.Plan) -> float:
+        """Ask further nodes in a phase that is planned, in one transaction; return when that was."""
+        now = _clock.now()
+        self._keeper.write(lambda connection: messages.extend(connection, plan, now=now))
+        self._hand_over(commission, plan, now)
+        return now
+
+    def _hand_over(self, commission: Commission, plan: messages.Plan, now: float) -> None:
+        """Let nodes have messages that are durable."""
         failpoint("server.planned")
-        self._loop.call_soon_threadsafe(self.open, tasks_of(commission, plan, now, plan.round))
-        return Phase(tuple(Node(name, number) for name, number in plan.roster), now, plan.content.size)
+        self._loop.call_soon_threadsafe(self.hand_over, tasks_of(commission, plan, now, plan.round))
+
+    def reassign(self, commission: Commission, plan: messages.Plan) -> int:
+        """Ask another node for the one message of a plan, durably; who had it is told, and its reply is none any more.
+
+        Return the number under which a reply counts.
+        """
+        now, (ask,) = _clock.now(), plan.asks
+        key = (plan.run, ask.message)
+        fence = self._keeper.write(lambda connection: messages.reassign(connection, key, node=ask.node))
+        names = {number: name for name, number in plan.roster}
+        row = messages.Open(plan.run, ask.message, ask.node, fence, plan.round, plan.phase, now, plan.ttl, plan.round)
+        task = task_of(commission, row, names[ask.node], plan.content)
+
+        def move() -> None:
+            self._desk.close(key)
+            self._desk.open(ask.node, task)
+
+        self._loop.call_soon_threadsafe(move)
+        return fence
 
     def reopen(
         self,
@@ -168,7 +217,7 @@ class Exchange:
 
         self.on_loop(lay_out)
 
-    def open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+    def hand_over(self, tasks: Iterable[tuple[int, Task]]) -> None:
         """Let nodes have messages; the event loop alone calls this."""
         for member, task in tasks:
             self._desk.open(member, task)
@@ -177,12 +226,20 @@ class Exchange:
         """Give messages up, durably, and tell the nodes that have them."""
         keys = [(run, message) for message in message_ids]
         self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
-        self._loop.call_soon_threadsafe(self.close, keys)
+        failpoint("server.given-up")
+        self._loop.call_soon_threadsafe(self.take_away, keys)
 
-    def close(self, keys: Iterable[Key]) -> None:
+    def take_away(self, keys: Iterable[Key]) -> None:
         """Take messages away, which their nodes forget; the event loop alone calls this."""
         for key in keys:
             self._desk.close(key)
+
+    def keep(self, run: int, flying: Collection[int]) -> None:
+        """Tell nodes to forget all messages of a run but some: the ledger has closed them."""
+        wanted = frozenset(flying)
+        self._loop.call_soon_threadsafe(
+            lambda: self.take_away([key for key in self._desk.of_run(run) if key[1] not in wanted])
+        )
 
     def cancel_run(self, run: int, reason: str) -> None:
         """Give up all open messages of a run."""
@@ -193,18 +250,27 @@ def fate_of(reply: replies.Reply, at: float) -> Fate:
     """Return the fate of a message that was answered at a time; an answer that carries much waits in the ledger."""
     parts = () if reply.content is None else (reply.content.rest, *(named.part for named in reply.content.records))
     if sum(len(part.data or b"") for part in parts) > _CARRIED:
-        return Fate(reply.message, seconds=reply.seconds, stored=True, at=at)
-    return _fate(reply, reply.seconds, at)
+        return Fate(reply.message, seconds=reply.seconds, stored=True, at=at, fence=reply.fence)
+    return _fate(reply, reply.seconds, at)._replace(fence=reply.fence)
 
 
 def _fate(given: replies.Given | replies.Reply, seconds: Mapping[str, float] | None, at: float) -> Fate:
     code = ErrorCode.UNKNOWN if given.error_code is None else given.error_code
-    return Fate(given.message, given.content, code, given.error_reason or "", seconds, at=at)
+    error = Error(code, given.error_reason or "") if given.content is None else None
+    return Fate(given.message, given.content, error, seconds, at=at)
+
+
+def _ended(row: messages.Row, came: Mapping[int, float]) -> Fate | None:
+    """Return what became of a message that the ledger has, None if it is open."""
+    if row.status in _GIVEN_UP:
+        return lost(row.message, row.reason)
+    answered = row.status != _OPEN and row.message in came
+    return Fate(row.message, stored=True, at=came[row.message]) if answered else None
 
 
 def lost(message: int, reason: str) -> Fate:
     """Return the fate of a message whose answer will not come."""
-    return Fate(message, None, ErrorCode.NODE_UNAVAILABLE, reason)
+    return Fate(message, error=Error(ErrorCode.NODE_UNAVAILABLE, reason))
 
 
 def tasks_of(commission: Commission, plan: messages.Plan, at: float, group: int) -> list[tuple[int, Task]]:

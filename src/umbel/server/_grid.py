@@ -1,28 +1,24 @@
 """The grid whose nodes are elsewhere: what the loop asks is planned in the ledger before anybody hears of it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from umbel import _clock
 from umbel.envelope import unpack
 from umbel.errors import RecordError, RecordTypeError, StoreError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.server._exchange import Exchange
-from umbel.server._plans import Commission, Fate, Note, Phase
-from umbel.store.messages import Ask, Plan
+from umbel.server._phases import Phases
+from umbel.server._plans import Asked, Commission, Fate, Halted, Note
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
-_GIVEN_UP: Final = "the loop gave it up"
-
-
-class Halted(Exception):
-    """The loop is left at a point from which it can go on."""
+_GIVEN_UP: Final = "the round went on without it"
 
 
 class NetworkGrid:
@@ -33,19 +29,24 @@ class NetworkGrid:
     last phase that was planned, None before the first. ``halt`` ends every wait with ``Halted``.
     """
 
+    #: Takes messages while others are outstanding.
+    overlapping: Final = True
+
     def __init__(self, exchange: Exchange, commission: Commission, previous: Iterable[int] | None) -> None:
         self._exchange = exchange
         self._commission = commission
         self._previous = None if previous is None else frozenset(previous)
+        self._phases = Phases(exchange, commission)
         self._inbox: SimpleQueue[Fate | None] = SimpleQueue()
+        self._came: list[tuple[float, int, Fate]] = []
+        self._numbers = count()
         self._halted = False
-        self._phase: Phase | None = None
-        self._offered: tuple[int, str, Sequence[Node]] = (0, "", ())
-        self._open: dict[int, Message] = {}
-        self._earlier: frozenset[int] = frozenset()
-        self._names: dict[int, str] = {}
-        #: What is known of the messages of a round, by phase and node.
-        self.notes: dict[tuple[str, str], Note] = {}
+        self._open: dict[int, Asked] = {}
+        self._earlier: set[int] = set()
+        #: The message that a node answered last, or that was given up, by phase and node.
+        self.landed: dict[tuple[str, str], int] = {}
+        #: What is known of these messages.
+        self.notes: dict[int, Note] = {}
         exchange.attach(commission.run, self._inbox.put)
 
     def halt(self) -> None:
@@ -59,9 +60,11 @@ class NetworkGrid:
         Waits, and says so in the run's row, until the nodes that the run wants are there; once it has begun, until
         any node is.
         """
-        self._phase = self._exchange.phase(self._commission.run, round, message_type)
-        roster = self._wait_for_nodes(message_type) if self._phase is None else self._phase.roster
-        self._offered = (round, message_type, roster)
+        planned = self._phases.roster(round, message_type)
+        if planned is not None:
+            return planned
+        roster = self._wait_for_nodes(message_type)
+        self._phases.offer(round, message_type, roster)
         return roster
 
     def _wait_for_nodes(self, message_type: str) -> Sequence[Node]:
@@ -70,38 +73,20 @@ class NetworkGrid:
             offer = self._exchange.offer(self._commission, message_type, self._previous)
             if not offer.missing:
                 return offer.roster
-            self._next(_LOOK_AGAIN)
+            self._hear(_LOOK_AGAIN)
 
     def send(self, messages: Iterable[Message]) -> None:
-        """Plan the messages in one transaction and let the nodes have them; take up what is planned already."""
-        self._require_running()
-        _number, message_type, roster = self._offered
-        names = {node.node_id: node.name for node in roster}
-        self._open = {message.metadata.message_id: message for message in messages}
-        self._phase = self._phase or self._plan(self._open)
-        self._names = {number: names[message.metadata.dst_node_id] for number, message in self._open.items()}
-        sent = self._phase.sent
-        self.notes.update(((message_type, name), Note(number, sent)) for number, name in self._names.items())
-        self._earlier = frozenset(fate.message for fate in self._phase.settled)
-        for fate in self._phase.settled:
-            self._inbox.put(fate)
-        self._previous = frozenset(names)
+        """Plan messages of a phase in one transaction and let the nodes have them; take up what is planned already.
 
-    def _plan(self, asked: Mapping[int, Message]) -> Phase:
-        number, message_type, roster = self._offered
-        if not asked:
-            return Phase(roster, _clock.now(), 0)
-        first = next(iter(asked.values()))
-        make = partial(
-            Plan,
-            run=self._commission.run,
-            round=number,
-            phase=message_type,
-            roster=tuple(roster),
-            ttl=first.metadata.ttl,
-            asks=tuple(Ask(each, slot, asked[each].metadata.dst_node_id) for slot, each in enumerate(asked)),
-        )
-        return self._exchange.plan(self._commission, first.content, lambda content: make(content=content))
+        More of a phase, or of another, may be sent while some are open.
+        """
+        self._require_running()
+        for asked, fate in self._phases.ask(list(messages)):
+            self._open[asked.message.metadata.message_id] = asked
+            if fate is not None:
+                self._earlier.add(fate.message)
+                self._take(fate)
+            self._previous = self._phases.members(asked.message)
 
     def replies(self) -> Iterator[Message]:
         """Yield a reply to every message, as they come: content mapped from disk, or an error that says what happened.
@@ -109,34 +94,60 @@ class NetworkGrid:
         A node that is lost, and a reply that cannot be read, are error replies.
         """
         while self._open:
-            fate = self._next(None)
-            message = None if fate is None else self._open.pop(fate.message, None)
-            if fate is not None and message is not None:
-                if fate.stored:
-                    fate = self._exchange.answer(self._commission.run, fate)
-                begun = time.perf_counter()
-                yield self._reply(message, fate)
+            fate = self._next()
+            asked = self._open.pop(fate.message, None)
+            if asked is None:
+                continue
+            if fate.stored:
+                fate = self._exchange.answer(self._commission.run, fate)
+            self._land(asked)
+            begun = time.perf_counter()
+            try:
+                yield self._reply(asked, fate)
+            finally:  # the loop may have had enough, and ask for no more
                 self._note(fate, time.perf_counter() - begun)
                 failpoint("server.aggregating")
         failpoint("server.quorum")
 
     def _note(self, fate: Fate, gate: float) -> None:
-        key = self._offered[1], self._names[fate.message]
-        if fate.seconds is not None:
-            self.notes[key] = self.notes[key]._replace(seconds={**fate.seconds, "gate": gate})
+        if fate.seconds is not None and fate.message in self.notes:
+            self.notes[fate.message] = self.notes[fate.message]._replace(seconds={**fate.seconds, "gate": gate})
 
-    def _next(self, seconds: float | None) -> Fate | None:
+    def _land(self, asked: Asked) -> None:
+        metadata = asked.message.metadata
+        self.landed[metadata.message_type, asked.name] = metadata.message_id
+        self.notes[metadata.message_id] = Note(metadata.group_id, asked.sent)
+
+    def _next(self) -> Fate:
+        """Return what came first of what has come; wait until something has."""
+        while True:
+            while not self._inbox.empty():
+                self._hear(None)
+            self._require_running()
+            if self._came:
+                return heappop(self._came)[-1]
+            self._hear(None)
+
+    def _hear(self, seconds: float | None) -> None:
         try:
-            found = self._inbox.get(timeout=seconds)
+            fate = self._inbox.get(timeout=seconds)
         except Empty:
-            return None
+            return
         self._require_running()
-        return found
+        if fate is not None:
+            self._take(fate)
 
-    def _reply(self, message: Message, fate: Fate) -> Message:
-        metadata = self._metadata(message.metadata, fate)
+    def _take(self, fate: Fate) -> None:
+        if fate.message not in self._open:
+            self._phases.heard(fate)
+        elif not self._phases.is_stale(fate):
+            # What waits goes in the order in which the ledger has it: so it would come after a crash.
+            heappush(self._came, (fate.at, next(self._numbers), fate))
+
+    def _reply(self, asked: Asked, fate: Fate) -> Message:
+        metadata = _metadata(asked, fate)
         if fate.content is None:
-            return Message(metadata, error=Error(fate.error_code, fate.reason))
+            return Message(metadata, error=fate.error)
         get = self._exchange.whole if fate.message in self._earlier else self._exchange.blob
         try:
             return Message(metadata, unpack(fate.content, get))
@@ -144,33 +155,48 @@ class NetworkGrid:
             fault = f"expected a reply that can be read, got one that cannot: {error}"
             return Message(metadata, error=Error(ErrorCode.BAD_REPLY, fault))
 
-    def _metadata(self, asked: Metadata, fate: Fate) -> Metadata:
-        """Return where a reply comes from, when it came, and what is left of its message's time to live."""
-        planned = 0.0 if self._phase is None else self._phase.at
-        # Whether it came in time was decided when it came.
-        taken = min(max(0.0, fate.at - planned), asked.ttl * _NEARLY_ALL) if fate.at else 0.0
-        return Metadata(
-            run_id=asked.run_id,
-            message_id=0,
-            src_node_id=asked.dst_node_id,
-            dst_node_id=asked.src_node_id,
-            reply_to_message=asked.message_id,
-            group_id=asked.group_id,
-            ttl=asked.ttl - taken,
-            message_type=asked.message_type,
-            created_at=fate.at or asked.created_at,
-        )
-
     def _require_running(self) -> None:
         if self._halted:
             raise Halted
 
+    @property
+    def flying(self) -> tuple[int, ...]:
+        """The messages that are open, or whose replies the loop has not seen."""
+        return tuple(self._open)
+
+    def closed(self) -> None:
+        """Forget what has landed: its story is told."""
+        self.landed.clear()
+        self.notes.clear()
+
     def cancel(self, message_ids: Iterable[int]) -> None:
         """Give messages up, durably; a node that has one is told to forget it."""
-        given_up = [each for each in message_ids if self._open.pop(each, None) is not None]
+        given_up = [each for each in message_ids if each in self._open]
+        for each in given_up:
+            self._land(self._open.pop(each))
         self._exchange.cancel(self._commission.run, given_up, _GIVEN_UP)
 
     def close(self) -> None:
         """Hear nothing more. What is open stays planned: whoever drives the run next takes it up."""
         self._exchange.detach(self._commission.run)
         self._open.clear()
+
+
+def _metadata(asked: Asked, fate: Fate) -> Metadata:
+    """Return where a reply comes from, when it came, and what is left of its message's time to live."""
+    question, taken = asked.message.metadata, 0.0
+    if fate.at:
+        passed = max(0.0, fate.at - asked.at)
+        passed -= asked.gone if passed > asked.gone else 0.0  # it came after the server was there again
+        taken = min(passed, question.ttl * _NEARLY_ALL)  # whether it came in time was decided when it came
+    return Metadata(
+        run_id=question.run_id,
+        message_id=0,
+        src_node_id=question.dst_node_id,
+        dst_node_id=question.src_node_id,
+        reply_to_message=question.message_id,
+        group_id=question.group_id,
+        ttl=question.ttl - taken,
+        message_type=question.message_type,
+        created_at=fate.at or question.created_at,
+    )

@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from umbel.errors import LedgerDamaged, LedgerFailed, StoreError
@@ -39,20 +38,19 @@ class Housekeeping:
         self._passes = 0
 
     async def run(self) -> None:
-        """Go on until cancelled."""
-        due = time.monotonic()
+        """Go on until cancelled; silent nodes are found however long an object store takes over its garbage."""
+        await asyncio.gather(self._repeat(self._delivery.sweep, _SWEEP), self._repeat(self.collect, _COLLECT))
+
+    async def _repeat(self, step: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
             try:
-                await self._delivery.sweep()
-                if time.monotonic() >= due:
-                    due = time.monotonic() + _COLLECT
-                    await self.collect()
+                await step()
             except (LedgerDamaged, LedgerFailed) as error:
                 self._fatal(error)
                 return
             except StoreError as error:
                 _LOG.error("housekeeping will be tried again: %s", error)
-            await asyncio.sleep(_SWEEP)
+            await asyncio.sleep(pause)
 
     async def collect(self) -> None:
         """Delete blobs that nothing needs, and uploads that nobody goes on with; keep when members were seen."""

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import sqlalchemy as sa
 
-from umbel.envelope import Content, unpack
-from umbel.errors import StrategyError, UsageError, WrongState
+from umbel.envelope import unpack
+from umbel.errors import UsageError, WrongState
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.history import RoundReport
@@ -26,16 +27,9 @@ _NAME = "name"
 
 
 def strategy_of(spec: RunSpec) -> Strategy:
-    """Make the strategy that a run names; raises ``StrategyError`` for one that cannot be, or not over a network."""
+    """Make the strategy that a run names; raises ``StrategyError`` for one that cannot be."""
     options = {key: value for key, value in spec.strategy.items() if key != _NAME}
-    strategy = named(str(spec.strategy.get(_NAME, "")), options)
-    if strategy.policy.overlap is not None:
-        raise StrategyError(
-            f"{strategy.name} asks nodes while others train, which a server cannot yet: choose a strategy of rounds, "
-            "or run it without a server",
-            at="strategy",
-        )
-    return strategy
+    return named(str(spec.strategy.get(_NAME, "")), options)
 
 
 def initial_of(content: RecordSet) -> ParametersRecord:
@@ -113,17 +107,37 @@ class Journal:
             if not self.stopping:
                 raise
 
-    def close_round(self, report: RoundReport, state: RecordSet, outcomes: Sequence[runs.Outcome]) -> None:
-        """Make the end of a round durable: blobs first, then report, state and outcomes in one transaction."""
+    def close_round(
+        self, report: RoundReport, state: RecordSet, outcomes: Sequence[runs.Outcome], flying: Sequence[int]
+    ) -> None:
+        """Make the end of a round durable: blobs first, then report, state and outcomes in one transaction.
+
+        ``flying`` are messages whose replies may count in later rounds; after the last one none do.
+        """
+        left = self._left(report.round, flying)
         needed = self._keeper.needed(self.run)
-        self._keeper.store(state, lambda content: self._close(report, content, outcomes))
+        closing = partial(
+            runs.Closing,
+            round=report.round,
+            report=report.to_json(),
+            digest=report.digest,
+            outcomes=tuple(outcomes),
+            flying=left,
+        )
+        self._keeper.store(state, lambda content: self._close(closing(state=content)))
         failpoint("server.round-committed")
         self.completed = report.round
+        if left is not None:
+            self._exchange.keep(self.run, left)
         self._keeper.discard(needed.keys() - self._keeper.needed(self.run).keys())
 
-    def _close(self, report: RoundReport, content: Content, outcomes: Sequence[runs.Outcome]) -> None:
+    def _left(self, number: int, flying: Sequence[int]) -> tuple[int, ...] | None:
+        if self.strategy.policy.overlap is None:
+            return None
+        return () if number >= self.rounds else tuple(flying)
+
+    def _close(self, closing: runs.Closing) -> None:
         failpoint("server.state-stored")
-        closing = runs.Closing(report.round, report.to_json(), content, report.digest, tuple(outcomes))
         now, present = time.time(), self._keeper.present
 
         def close(connection: sa.Connection) -> None:

@@ -69,8 +69,8 @@ class Keeper:
         """
         for _ in range(_ATTEMPTS):
             with suppress(BlobMissing):
-                return use(pack(content, self.blobs.put))
-        return use(pack(content, self.blobs.put))
+                return use(pack(content, self.blobs.put, self.blobs.put))
+        return use(pack(content, self.blobs.put, self.blobs.put))
 
     def flush(self, digests: Collection[str]) -> None:
         """Have blobs that members sent on the disk, which may not have them yet. Not for the event loop."""
@@ -101,8 +101,8 @@ class Keeper:
         return collect(self._ledger, self.blobs, seen=seen).seen
 
     def present(self, digest: str) -> int | None:
-        """Return the size of a blob, or None if there is no such blob."""
-        return self.blobs.has(digest)
+        """Return the size of a blob, or None if none is known; the thread that writes the ledger may ask this."""
+        return self.blobs.known(digest)
 
     def blob(self, digest: str) -> Any:
         """Return the bytes of a blob, mapped if the store can."""

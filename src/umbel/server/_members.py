@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from umbel.errors import BadSignature
-from umbel.http import is_signed, wire
+from umbel.http import is_signed, rotation, wire
 from umbel.server._claims import check_description
 from umbel.server._diary import note
 from umbel.server._keeper import Keeper
@@ -39,7 +39,7 @@ class Members:
 
     async def rotate(self, number: int, body: wire.Rotate, audience: str) -> wire.Done:
         """Give a member a new key; raises ``BadSignature`` unless it shows that it has the new one."""
-        if not is_signed(body.key, body.proof, _rotation(number, audience)):
+        if not is_signed(body.key, body.proof, rotation(number, audience)):
             raise BadSignature("expected a signature by the new key over the member and the audience", at="proof")
         actor = self._registry.actor(number)
 
@@ -97,11 +97,6 @@ class Members:
     async def entries(self, after: int) -> list[audit.Entry]:
         """Return entries of the audit log after a number."""
         return await self._keeper.look(lambda connection: audit.entries(connection, after=after))
-
-
-def _rotation(member: int, audience: str) -> bytes:
-    """Return what a new key signs, so that nobody can take a key that is not theirs."""
-    return f"umbel key {member} {audience}".encode()
 
 
 def _join(connection: sa.Connection, arrival: members.Arrival, address: str) -> members.Member:

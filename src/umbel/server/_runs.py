@@ -119,7 +119,7 @@ class Runs:
         log.go_on()
         if is_driven(journal.spec):
             await self.mains.start(run, journal.commission, log)
-            self._trim_logs()
+            self._logs[run.id] = log
             return
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
         driver = Driver(
@@ -130,7 +130,7 @@ class Runs:
             folder=self._folder,
             ended=lambda trouble: self._ended(run.id, journal, trouble),
         )
-        self._journals[run.id], self._drivers[run.id] = journal, driver
+        self._journals[run.id], self._drivers[run.id], self._logs[run.id] = journal, driver, log
         if journal.stopping:
             driver.halt()
         driver.start()
@@ -155,9 +155,10 @@ class Runs:
         del self._drivers[run], self._journals[run]
         if trouble is not None and not self._halting:
             self._mend(run, trouble)
-        self._trim_logs()
+        self._drop_logs()
 
-    def _trim_logs(self) -> None:
+    def _drop_logs(self) -> None:
+        """Keep the logs of a few runs that have ended, those that were asked for last."""
         ended = [each for each in self._logs if each not in self._drivers and each not in self.mains]
         for each in ended[:-_LOGS]:
             del self._logs[each]
@@ -187,7 +188,9 @@ class Runs:
             log = Log(RoundReport.from_json(text) for text in texts)
             log.ended = run not in self._drivers and run not in self.mains
             self._logs.setdefault(run, log)
-        return self._logs[run]
+        self._logs[run] = log = self._logs.pop(run)
+        self._drop_logs()
+        return log
 
     async def get(self, run: int, owner: int | None) -> runs.Run:
         """Return a run; raises ``NotFound`` if there is none, or it is somebody else's."""

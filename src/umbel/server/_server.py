@@ -112,6 +112,7 @@ class _Start:
         handlers = self._handlers(keeper, registry, delivery, runs)
         # What nodes may have is laid out before the first of them can ask.
         await runs.take_up()
+        self._held.callback(exchange.close)
         self._held.push_async_callback(runs.leave, _SAFE_POINT)
         self._keep_house(keeper, registry, delivery)
         service = await self._serve(handlers, registry)

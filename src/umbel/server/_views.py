@@ -78,5 +78,5 @@ def audit_line(entry: audit.Entry) -> wire.AuditLine:
         action=entry.action,
         subject=str(entry.detail.get("name", "")),
         detail=entry.detail,
-        digest="",
+        digest=f"blake3:{entry.hash.hex()}",
     )

@@ -6,7 +6,7 @@ the disk.
 """
 
 from umbel.store._blobs import Blobs, DirectoryBlobs, verify
-from umbel.store._collect import Collected, Pins, collect
+from umbel.store._collect import Collected, collect
 from umbel.store._ledger import Ledger
 from umbel.store._objects import ObjectBlobs
 from umbel.store._uploads import Upload, Uploads
@@ -17,7 +17,6 @@ __all__ = [
     "DirectoryBlobs",
     "Ledger",
     "ObjectBlobs",
-    "Pins",
     "Upload",
     "Uploads",
     "collect",

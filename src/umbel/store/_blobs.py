@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from blake3 import blake3
 
@@ -12,7 +13,7 @@ from umbel.envelope import Part
 from umbel.errors import DigestMismatch, NotFound
 from umbel.failpoint import failpoint
 from umbel.records._files import flush, map_file, sync_folder, write
-from umbel.records._gather import gather
+from umbel.records._gather import gather, gathered
 from umbel.store._disk import PREFIX, disk, hex_of, make_folder
 
 Segments: TypeAlias = Iterable[bytes | memoryview]
@@ -24,7 +25,7 @@ _HOLD: Final = os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class Blobs(Protocol):
-    """Where blobs are kept: five verbs, each safe to call from any thread.
+    """Where blobs are kept: six verbs, each safe to call from any thread.
 
     A digest is ``blake3:`` and 64 hexadecimal digits in lower case; for anything else each verb raises ``BadValue``.
     All raise ``StoreError`` for what the disk refuses, ``StorageFull`` when it is full.
@@ -34,14 +35,22 @@ class Blobs(Protocol):
         """Return the size of a blob in bytes, or None if it is not there."""
         ...
 
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``, at once: where that needs a network, None for a blob of which this process does not know yet.
+
+        After ``has``, ``get`` and ``put`` it does. This is for whoever has others wait meanwhile.
+        """
+        ...
+
     def get(self, digest: str) -> memoryview:
         """Return the bytes of a blob, read-only, best as mapped memory; raises ``NotFound``."""
         ...
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable.
 
-        A blob that is there already is left as it is: nothing is written anew.
+        A blob that is there already is left as it is: nothing is written anew. Whoever has computed the ``digest``
+        already may say so.
         """
         ...
 
@@ -50,7 +59,7 @@ class Blobs(Protocol):
         ...
 
     def delete(self, digest: str) -> bool:
-        """Remove a blob; return whether it was there. Who has it mapped keeps what it has."""
+        """Remove a blob, at once; return whether it was ``known``. Who has it mapped keeps what it has."""
         ...
 
 
@@ -76,6 +85,10 @@ class DirectoryBlobs:
             except FileNotFoundError:
                 return None
 
+    def known(self, digest: str) -> int | None:
+        """Do as ``has``: a look into the folder is at once."""
+        return self.has(digest)
+
     def get(self, digest: str) -> memoryview:
         """Return the bytes of a blob as mapped memory; raises ``NotFound``.
 
@@ -88,10 +101,10 @@ class DirectoryBlobs:
         except FileNotFoundError:
             raise NotFound("no such blob is in the store: upload it, or fetch it again", at=digest) from None
 
-    def put(self, segments: Segments) -> Part:
+    def put(self, segments: Segments, digest: str | None = None) -> Part:
         """Store bytes, given in pieces, and return their digest and size once they are durable."""
-        pieces = list(segments)
-        part = part_of(pieces)
+        pieces = gathered(list(segments))
+        part = part_of(pieces, digest)
         path = self._path(part.digest)
         if not _is_flushed(path):
             make_folder(path.parent)
@@ -112,6 +125,10 @@ class DirectoryBlobs:
             path.replace(target)
             if durable:
                 sync_folder(target.parent)
+
+    def flush(self, digest: str) -> None:
+        """Make a blob durable that is there."""
+        _is_flushed(self._path(digest))
 
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
@@ -153,8 +170,10 @@ def _is_flushed(path: Path) -> bool:
     return True
 
 
-def part_of(segments: Segments) -> Part:
-    """Return the digest and the size of bytes given in pieces."""
+def part_of(segments: Segments, digest: str | None = None) -> Part:
+    """Return the digest, which is computed unless it is given, and the size of bytes given in pieces."""
+    if digest is not None:
+        return Part(digest, sum(map(len, segments)))
     hasher, size = blake3(), 0
     for piece in gather(segments):
         hasher.update(piece)
@@ -162,14 +181,26 @@ def part_of(segments: Segments) -> Part:
     return Part(f"{PREFIX}{hasher.hexdigest()}", size)
 
 
+@runtime_checkable
+class _Copied(Protocol):
+    """Blobs of which what is mapped are copies."""
+
+    def drop(self, digest: str) -> None: ...
+
+
 def verify(blobs: Blobs, digest: str) -> int:
     """Hash a blob again, and return its size.
 
-    A blob that is not what its name says is removed, so that it can be uploaded or fetched again.
+    A copy that is not what its name says is fetched anew; a blob that is not is removed, so that it can be uploaded or
+    fetched again.
 
     Raises ``DigestMismatch`` then, and ``NotFound`` for one that is not there.
     """
     found = part_of([blobs.get(digest)])
+    if found.digest != digest and isinstance(blobs, _Copied):
+        blobs.drop(digest)
+        with suppress(DigestMismatch):
+            found = part_of([blobs.get(digest)])
     if found.digest != digest:
         blobs.delete(digest)
         raise DigestMismatch(

@@ -20,9 +20,11 @@ _NO_LIMIT: Final = 2**62
 
 @runtime_checkable
 class _Adopting(Protocol):
-    """Blobs that can take a file as it is."""
+    """Blobs that can take a file as it is, one that is not flushed too, and flush it when that is wanted."""
 
     def adopt(self, path: Path, part: Part, *, durable: bool) -> None: ...
+
+    def flush(self, digest: str) -> None: ...
 
 
 class _Paused(NamedTuple):
@@ -54,6 +56,16 @@ class Uploads:
             self._sizes = {path: path.stat().st_size for path in self._folder.glob("*.part")}
         self._swept: dict[Path, int] = {}
 
+    def whole(self, digest: str, *, durable: bool = True) -> int | None:
+        """Return the size of a blob that is there, or None; one that is to be ``durable`` is so from now on.
+
+        It may have been uploaded before by one to whom that was not worth a wait.
+        """
+        size = self._blobs.has(digest)
+        if size is not None and durable and isinstance(self._blobs, _Adopting):
+            self._blobs.flush(digest)
+        return size
+
     def offset(self, digest: str, owner: int = 0) -> int:
         """Return how many bytes of an owner's upload are on the disk."""
         path = self._path(digest, owner)
@@ -73,12 +85,16 @@ class Uploads:
         path = self._path(digest, owner)
         if not 0 <= size <= self._largest:
             raise QuotaExceeded(f"expected a blob of at most {self._largest} bytes, got one of {size}", at=digest)
+        # What there is is hashed when our gate is free again: that takes a second for each GiB, and others go on.
+        return self._place(path, Part(digest, size), durable=durable).resume()
+
+    def _place(self, path: Path, part: Part, *, durable: bool) -> "Upload":
         while True:
             with self._gate:
                 former = self._active.get(path)
                 if former is None:
-                    self._reserve(path, size, digest)
-                    upload = Upload(self, path, Part(digest, size), self._paused.pop(path, None), durable=durable)
+                    self._reserve(path, part.size, part.digest)
+                    upload = Upload(self, path, part, self._paused.pop(path, None), durable=durable)
                     self._active[path] = upload
                     return upload
             # Not under our gate: a step of it that is under way has its own, and wants ours at its end.
@@ -100,7 +116,7 @@ class Uploads:
     def finished(self, upload: "Upload", path: Path, part: Part, *, good: bool, durable: bool) -> None:
         """Give a whole file to the blobs, or remove a wrong one."""
         try:
-            if good and self._blobs.has(part.digest) != part.size:
+            if good and self.whole(part.digest, durable=durable) != part.size:
                 self._store(path, part, durable=durable)
             with disk(path):
                 path.unlink(missing_ok=True)
@@ -147,13 +163,22 @@ class Upload:
     def __init__(self, uploads: Uploads, path: Path, part: Part, paused: _Paused | None, *, durable: bool) -> None:
         self._uploads, self._path, self._part, self._durable = uploads, path, part, durable
         self._gate = threading.Lock()
+        self._paused = paused
+        self.offset, self._hasher = 0, blake3()
         with disk(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self.offset, self._hasher = self._resume(paused)
-        except BaseException:
-            os.close(self._file)
-            raise
+
+    def resume(self) -> Self:
+        """Go on after the bytes on the disk, before anything else; raises ``Conflict`` if it was begun anew since."""
+        with self._gate:
+            self._require_open()
+            try:
+                self.offset, self._hasher = self._resume(self._paused)
+            except BaseException:
+                self._close()
+                self._uploads.put_aside(self, self._path, None)
+                raise
+        return self
 
     def append(self, *pieces: bytes | memoryview) -> None:
         """Write bytes at the end of what is there.

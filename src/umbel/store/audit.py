@@ -23,13 +23,14 @@ _PAGE: Final = 1_000
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One entry: its number from 1 on, when, who (such as "user ada" or "server"), what, and the details."""
+    """One entry: its number from 1 on, when, who (such as "user ada" or "server"), what, the details, and its hash."""
 
     seq: int
     at: float
     actor: str
     action: str
     detail: dict[str, Any]
+    hash: bytes
 
 
 class Head(NamedTuple):
@@ -44,11 +45,17 @@ def append(
 ) -> Entry:
     """Write an entry at the end. ``detail`` is what JSON can hold."""
     last = head(connection)
-    entry = Entry(last.seq + 1, now, legible(actor), legible(action), dict(detail or {}))
-    text = packed(entry.detail)
-    row = {"seq": entry.seq, "at": now, "actor": entry.actor, "action": entry.action, "detail": text}
-    connection.execute(_APPEND, row | {"previous": last.hash, "hash": _hash(last.hash, row)})
-    return entry
+    said = dict(detail or {})
+    row: dict[str, Any] = {
+        "seq": last.seq + 1,
+        "at": now,
+        "actor": legible(actor),
+        "action": legible(action),
+        "detail": packed(said),
+    }
+    found = _hash(last.hash, row)
+    connection.execute(_APPEND, row | {"previous": last.hash, "hash": found})
+    return Entry(last.seq + 1, now, row["actor"], row["action"], said, found)
 
 
 def head(connection: sa.Connection) -> Head:
@@ -93,7 +100,7 @@ def _rows(connection: sa.Connection, after: int, limit: int) -> list[Any]:
 
 
 def _entry(row: Any) -> Entry:
-    return Entry(row.seq, row.at, row.actor, row.action, unpacked(row.detail, dict[str, Any], "audit.detail"))
+    return Entry(row.seq, row.at, row.actor, row.action, unpacked(row.detail, dict[str, Any], "audit.detail"), row.hash)
 
 
 def _hash(previous: bytes, row: Mapping[str, Any]) -> bytes:

@@ -26,6 +26,7 @@ __all__ = [
     "Question",
     "Row",
     "cancel",
+    "extend",
     "lose",
     "open_messages",
     "phase",
@@ -33,6 +34,7 @@ __all__ = [
     "prolong",
     "questions",
     "raise_fence",
+    "reassign",
     "reopen",
 ]
 
@@ -131,9 +133,46 @@ def plan(connection: sa.Connection, plan: Plan, *, now: float, present: Present)
     connection.execute(_PLAN, of_round | carried)
     holder = f"phase {plan.phase} {plan.round}"
     references.hold(connection, plan.run, holder, blobs_of(plan.content), present=present, number=plan.round)
+    _ask(connection, plan)
+
+
+def extend(connection: sa.Connection, plan: Plan, *, now: float) -> None:
+    """Ask further nodes in a phase that is planned: roster and content stay, and it lives long enough for them.
+
+    Raises ``WrongState`` if it is not planned, or closed.
+    """
+    found = connection.execute(_PHASE, {"run": plan.run, "round": plan.round, "phase": plan.phase}).first()
+    if found is None or found.closed_at is not None:
+        what = "none" if found is None else "one that is closed"
+        raise WrongState(f"expected a phase that is planned, got {what}", at=f"round {plan.round}, {plan.phase}")
+    which = {"its_run": plan.run, "its_round": plan.round, "its_phase": plan.phase}
+    connection.execute(_LENGTHEN, which | {"longer": max(found.ttl, now - found.created_at + plan.ttl)})
+    _ask(connection, plan)
+
+
+def _ask(connection: sa.Connection, plan: Plan) -> None:
     if plan.asks:
-        blank = of_round | {"fence": 1, "status": "planned", "seconds": "{}"}
-        connection.execute(_ASK, [blank | ask._asdict() for ask in plan.asks])
+        blank = {"run": plan.run, "round": plan.round, "phase": plan.phase, "fence": 1, "status": "planned"}
+        connection.execute(_ASK, [blank | {"seconds": "{}"} | ask._asdict() for ask in plan.asks])
+
+
+def reassign(connection: sa.Connection, key: Key, *, node: int) -> int:
+    """Ask another node in place of the one that has a message, under the next fencing number, which is returned.
+
+    What was answered to it is forgotten. Raises ``NotFound`` if there is no such message.
+    """
+    fence = connection.execute(_NUMBER, {"run": key[0], "message": key[1]}).scalar_one_or_none()
+    if fence is None:
+        raise NotFound(f"there is no message {key[1]} in run {key[0]}", at="message")
+    _forget(connection, key)
+    connection.execute(_REASSIGN, {"its_run": key[0], "which": key[1], "other": node})
+    return int(fence) + 1
+
+
+def _forget(connection: sa.Connection, key: Key) -> None:
+    references.release(connection, key[0], f"message {key[1]}")
+    for forget in _FORGET:
+        connection.execute(forget, {"run": key[0], "message": key[1]})
 
 
 def phase(connection: sa.Connection, run: int, round: int, phase: str) -> Phase | None:  # noqa: A002 - the field's word
@@ -188,23 +227,29 @@ def reopen(connection: sa.Connection, run: int, *, now: float) -> list[Key]:
     """Open the messages of unclosed phases again that were cancelled, lost or refused, and return them.
 
     Each gets the next number; what was answered to it is forgotten, and what was accepted stays answered. The phases
-    begin anew: their time to live counts from ``now``.
+    begin anew: their time to live counts from ``now``. Where rounds overlap, a phase of a closed round is unclosed
+    while a message of it is in flight; what a closed round has decided stays as it is.
     """
     unclosed = sa.select(tables.phases.c.round).where(tables.phases.c.run == run, tables.phases.c.closed_at.is_(None))
-    of_phases = (_M.run == run) & _M.round.in_(unclosed)
+    of_phases = (_M.run == run) & _M.round.in_(unclosed) & _is_undecided(run)
     again = of_phases & _M.status.in_(("cancelled", "lost", "refused"))
-    numbers = list(connection.execute(sa.select(_M.message).where(again)).scalars())
-    for number in numbers:
-        references.release(connection, run, f"message {number}")
-        for forget in _FORGET:
-            connection.execute(forget, {"run": run, "message": number})
-    values = {"status": "planned", "reason": "", "fence": _M.fence + 1, "received": 0, "seconds": "{}"}
-    connection.execute(sa.update(tables.messages).where(again).values(values))
+    keys = [(run, number) for number in connection.execute(sa.select(_M.message).where(again)).scalars()]
     accepted = of_phases & (_M.status == "accepted")
     connection.execute(sa.update(tables.messages).where(accepted).values(status="replied"))
+    for key in keys:
+        _forget(connection, key)
+        connection.execute(_REOPEN, {"its_run": run, "which": key[1]})
     begun = (tables.phases.c.run == run) & tables.phases.c.closed_at.is_(None)
     connection.execute(sa.update(tables.phases).where(begun).values(created_at=now))
-    return [(run, number) for number in numbers]
+    return keys
+
+
+def _is_undecided(run: int) -> sa.ColumnElement[bool]:
+    """Say that no round that is closed has decided on a message: that would have dropped its answer."""
+    completed = sa.select(tables.runs.c.completed).where(tables.runs.c.id == run).scalar_subquery()
+    answers = tables.answers.c
+    answered = sa.exists().where(answers.run == _M.run, answers.message == _M.message)
+    return (_M.round > completed) | (_M.round == 0) | (_M.status == "cancelled") | answered
 
 
 def prolong(connection: sa.Connection, run: int, *, now: float) -> None:
@@ -250,8 +295,20 @@ _OPEN: Final = (
 _ONE: Final = sa.select(_M.fence, _M.status).where(
     _M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"), _M.node == sa.bindparam("node")
 )
+_NUMBER: Final = sa.select(_M.fence).where(_M.run == sa.bindparam("run"), _M.message == sa.bindparam("message"))
+_LENGTHEN: Final = (
+    sa.update(tables.phases)
+    .where(*(tables.phases.c[name] == sa.bindparam(f"its_{name}") for name in ("run", "round", "phase")))
+    .values(ttl=sa.bindparam("longer"))
+)
 _WHICH: Final = (_M.run == sa.bindparam("its_run")) & (_M.message == sa.bindparam("which"))
 _FENCE: Final = sa.update(tables.messages).where(_WHICH).values(fence=sa.bindparam("next_fence"))
+_REOPEN: Final = (
+    sa.update(tables.messages)
+    .where(_WHICH)
+    .values(status="planned", reason="", fence=_M.fence + 1, received=0, seconds="{}")
+)
+_REASSIGN: Final = _REOPEN.values(node=sa.bindparam("other"))
 _END: Final = (
     sa.update(tables.messages)
     .where(_WHICH, _M.status == sa.literal_column("'planned'"))

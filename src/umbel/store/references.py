@@ -14,7 +14,7 @@ from umbel.store import _tables as tables
 
 __all__ = ["Present", "hold", "of_run", "release", "release_round", "unreferenced"]
 
-#: Gives the size of a blob in the store, or None if it is not there: ``Blobs.has``.
+#: Gives the size of a blob in the store, or None if it is not there, at once: ``Blobs.known``.
 Present: TypeAlias = Callable[[str], int | None]
 
 # Databases take a bounded number of parameters in one statement.

@@ -16,6 +16,7 @@ from umbel.envelope import Content, blobs_of
 from umbel.errors import NotFound, WrongState
 from umbel.store import _tables as tables
 from umbel.store import references
+from umbel.store._closing import drop
 from umbel.store._json import legible, packed, unpacked
 from umbel.store.references import Present
 
@@ -86,13 +87,17 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Closing(msgspec.Struct, frozen=True):
-    """The end of a round: its report as JSON, the state that follows, the model's digest, and every outcome."""
+    """The end of a round: its report as JSON, the state that follows, the model's digest, and every outcome.
+
+    ``flying`` are the messages of rounds that overlap whose replies count later on; None where no rounds do.
+    """
 
     round: int
     report: str
     state: Content
     digest: str
     outcomes: tuple[Outcome, ...] = ()
+    flying: tuple[int, ...] | None = None
 
 
 def create(
@@ -176,8 +181,8 @@ def note_restart(connection: sa.Connection, run: int, now: float) -> None:
 def close_round(connection: sa.Connection, run: int, closing: Closing, *, now: float, present: Present) -> Run:
     """End a round in one transaction: phases closed, outcomes and report written, state and its blobs replaced.
 
-    Contents and answers of the round are dropped, with the references to their blobs. Round 0 is the phase that sums
-    statistics. The same round again changes nothing.
+    Contents and answers of the round are dropped, with the references to their blobs, but for what messages in flight
+    need. Round 0 is the phase that sums statistics. The same round again changes nothing.
 
     Raises ``WrongState`` for a round that is not the next one, ``BlobMissing`` if a blob of the state is not there.
     """
@@ -187,7 +192,7 @@ def close_round(connection: sa.Connection, run: int, closing: Closing, *, now: f
     if closing.round != found.completed + 1 and (closing.round, found.completed) != (0, 0):
         raise WrongState(f"expected round {found.completed + 1}, got round {closing.round}", at=found.name)
     record(connection, run, closing.outcomes)
-    _drop(connection, run, closing.round, now)
+    drop(connection, run, closing.round, closing.flying, now=now)
     set_state(connection, run, closing.state, closing.digest, present=present)
     connection.execute(_REPORT, {"run": run, "round": closing.round, "report": closing.report})
     _update(connection, run, {"completed": closing.round})
@@ -201,13 +206,19 @@ def reports(connection: sa.Connection, run: int) -> list[str]:
 
 
 def trim(connection: sa.Connection, run: int, keep_rounds: int) -> int:
-    """Forget who was asked in all but the last rounds; reports stay. Return how many messages were forgotten."""
+    """Forget who was asked in all but the last rounds; reports stay. Return how many messages were forgotten.
+
+    A round stays as long as a message of it is in flight.
+    """
     last = get(connection, run).completed - keep_rounds
     messages, replies, phases = tables.messages, tables.replies, tables.phases
-    old = sa.select(messages.c.message).where(messages.c.run == run, messages.c.round <= last)
+    unclosed = sa.select(phases.c.round).where(phases.c.run == run, phases.c.closed_at.is_(None))
+    of_old = (messages.c.run == run) & (messages.c.round <= last) & messages.c.round.not_in(unclosed)
+    old = sa.select(messages.c.message).where(of_old)
     connection.execute(sa.delete(replies).where(replies.c.run == run, replies.c.message.in_(old)))
-    gone = connection.execute(sa.delete(messages).where(messages.c.run == run, messages.c.round <= last)).rowcount
-    connection.execute(sa.delete(phases).where(phases.c.run == run, phases.c.round <= last))
+    gone = connection.execute(sa.delete(messages).where(of_old)).rowcount
+    closed = (phases.c.run == run) & (phases.c.round <= last) & phases.c.closed_at.is_not(None)
+    connection.execute(sa.delete(phases).where(closed))
     return gone
 
 
@@ -263,14 +274,3 @@ def record(connection: sa.Connection, run: int, outcomes: Iterable[Outcome]) -> 
         alike.setdefault(tuple(values), []).append({**row, "its_run": run, "which": outcome.message})
     for names, rows in alike.items():
         connection.execute(_OUTCOME.values({name: sa.bindparam(f"its_{name}") for name in names}), rows)
-
-
-def _drop(connection: sa.Connection, run: int, number: int, now: float) -> None:
-    """Close the phases of a round, and drop what they carried: the report and the state say all that is needed."""
-    phases, messages = tables.phases, tables.messages
-    of_round = (phases.c.run == run) & (phases.c.round == number)
-    connection.execute(sa.update(phases).where(of_round).values(closed_at=now, content=None))
-    asked = sa.select(messages.c.message).where(messages.c.run == run, messages.c.round == number)
-    answers = tables.answers.c
-    connection.execute(sa.delete(tables.answers).where(answers.run == run, answers.message.in_(asked)))
-    references.release_round(connection, run, number)

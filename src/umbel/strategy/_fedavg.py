@@ -40,6 +40,19 @@ class Unevaluated(TypedDict, total=False):
     name: str
 
 
+class Unwaiting(TypedDict, total=False):
+    """What a strategy takes that says itself when a round is over: the same, without ``policy``."""
+
+    fraction: float
+    min_nodes: int
+    min_updates: int
+    aggregator: Aggregator
+    optimizer: Optimizer
+    gate: Gate
+    statistics: bool
+    name: str
+
+
 def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a default
     *,
     fraction: float = 1.0,
@@ -109,7 +122,7 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     )
 
 
-def averaged(name: str, options: Options | Unevaluated, **parts: Any) -> Strategy:
+def averaged(name: str, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
     """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
 
     Raises ``StrategyError`` for an option that is one of these parts.

@@ -17,6 +17,7 @@ from umbel.strategy._fedavg import fedavg
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
+from umbel.strategy._policy import Policy, quorum
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
 from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
@@ -59,6 +60,13 @@ _TEXTS: Final = "Sequence[str]"
 _NUMBERS: Final = "Sequence[float]"
 _EXPECTED: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _NAME: Final = "name"  # of the strategy: whoever names it has said it already
+# When a round is over, as plain values: what each is called beside the numbers of a strategy, and by `quorum`.
+_WAITING: Final = {
+    "quorum": "share",
+    "deadline_quantile": "quantile",
+    "deadline_factor": "factor",
+    "first_deadline": "first_deadline",
+}
 _SHOWN: Final = 80
 _MOST: Final = 2**63
 
@@ -109,7 +117,9 @@ class Entry(NamedTuple):
 def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strategy:
     """Return the strategy of a name, told some numbers: plain values alone, such as JSON and TOML have.
 
-    Parts (an aggregator, an optimizer) have no plain form: a strategy of other parts is put together in Python.
+    Parts (an aggregator, an optimizer) have no plain form: a strategy of other parts is put together in Python. Only
+    the policy has one: ``quorum``, ``deadline_quantile``, ``deadline_factor`` and ``first_deadline`` are the numbers of
+    ``umbel.strategy.quorum``.
 
     Raises:
         StrategyError: for a name that no strategy has, an option that it does not have, a value of the wrong type, a
@@ -127,9 +137,18 @@ def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strat
         raise StrategyError(f"there is no strategy {name!a:.{_SHOWN}}{_nearest(name, entries)}", at="strategy")
     _require(entries[name], options)
     try:
-        return _makers()[name](**options)
+        return _makers()[name](**_with_policy(options))
     except StrategyError as error:
         raise StrategyError(error.message, at=f"strategy {name}, {error.at}") from error
+
+
+def _with_policy(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with a policy in place of the numbers that make it."""
+    numbers = {given: options[name] for name, given in _WAITING.items() if name in options}
+    rest = {name: value for name, value in options.items() if name not in _WAITING}
+    policy = quorum(**numbers)
+    waits = policy.enough is None and policy.deadline is None  # for everyone, which is the policy of all
+    return rest if waits else {**rest, "policy": policy}
 
 
 @cache
@@ -161,9 +180,18 @@ def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
     ]
     for option in {each.name: each for each in (*own, *shared)}.values():
         kind = _without_none(option.annotation)
+        if kind is Policy:
+            yield from _waiting()
         if option.name != _NAME and (kind in _EXPECTED or _TEXTS in str(kind) or _NUMBERS in str(kind)):
             required = option.default is option.empty
             yield Setting(option.name, None if required else option.default, kind, required)
+
+
+def _waiting() -> Iterator[Setting]:
+    """Yield what plain values can tell a strategy that takes a policy."""
+    numbers = inspect.signature(quorum).parameters
+    for name, given in _WAITING.items():
+        yield Setting(name, numbers[given].default, float, required=False)
 
 
 def _without_none(annotation: Any) -> Any:

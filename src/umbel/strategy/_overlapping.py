@@ -4,7 +4,7 @@ from typing import Unpack
 
 from umbel.aggregation import uniform, weighted_mean
 from umbel.optimizers import replace, sgd
-from umbel.strategy._fedavg import Unevaluated, averaged
+from umbel.strategy._fedavg import Unwaiting, averaged
 from umbel.strategy._policy import buffered, mixed
 from umbel.strategy._strategy import Strategy
 
@@ -16,7 +16,7 @@ def fedbuff(
     exponent: float = 0.5,
     learning_rate: float = 1.0,
     most_stale: int = 100,
-    **options: Unpack[Unevaluated],
+    **options: Unpack[Unwaiting],
 ) -> Strategy:
     """Average every few updates as they come (FedBuff, Nguyen et al. 2022, arXiv:2106.06639).
 
@@ -38,7 +38,7 @@ def fedasync(
     alpha: float = 0.6,
     exponent: float = 0.5,
     most_stale: int = 100,
-    **options: Unpack[Unevaluated],
+    **options: Unpack[Unwaiting],
 ) -> Strategy:
     """Mix each update into the model as it comes (FedAsync, Xie, Koyejo and Gupta 2019, arXiv:1903.03934).
 

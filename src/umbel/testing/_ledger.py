@@ -8,8 +8,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from umbel.errors import LedgerInUse, StoreError
-from umbel.store import DirectoryBlobs, Ledger, Pins, audit, collect, members, references
-from umbel.testing._expect import equal, refused, true
+from umbel.store import DirectoryBlobs, Ledger, audit, collect, members, references
+from umbel.testing._expect import equal, refused
+from umbel.testing._flight import FlightTests
 from umbel.testing._members import AuditTests, MemberTests, OpenLedger
 from umbel.testing._messages import MessageTests
 from umbel.testing._runs import RunTests
@@ -111,22 +112,20 @@ class GarbageTests:
             equal((second.deleted, second.freed, second.seen), (30, 53, {late.digest}), "the second pass")
             equal(set(blobs.list()), {*needed, late.digest}, "what is left")
 
-    def test_what_is_pinned_or_needed_by_now_stays(self, open_ledger: OpenLedger, tmp_path: Path) -> None:
-        blobs, pins = DirectoryBlobs(tmp_path / "blobs"), Pins()
-        pinned, needed, gone = (blobs.put([data]) for data in (b"pinned", b"needed", b"gone"))
+    def test_what_is_needed_by_now_stays(self, open_ledger: OpenLedger, tmp_path: Path) -> None:
+        blobs = DirectoryBlobs(tmp_path / "blobs")
+        needed, _gone = (blobs.put([data]) for data in (b"needed", b"gone"))
         with open_ledger() as ledger:
             run = submit(ledger).id
             seen = collect(ledger, blobs).seen
             ledger.write(
-                lambda c: references.hold(c, run, "state", {needed.digest: needed.size}, present=blobs.has)
+                lambda c: references.hold(c, run, "state", {needed.digest: needed.size}, present=blobs.known)
             ).result()
-            with pins.hold([pinned.digest]), pins.hold([pinned.digest]):
-                equal(collect(ledger, blobs, seen=seen, pinned=pins).deleted, 1, "how many went")
-            equal(set(blobs.list()), {pinned.digest, needed.digest}, "what is left")
-            true(pinned.digest not in pins and gone.digest not in pins, "nothing is pinned any more")
+            equal(collect(ledger, blobs, seen=seen).deleted, 1, "how many went")
+            equal(set(blobs.list()), {needed.digest}, "what is left")
 
 
-class LedgerTests(WriterTests, GarbageTests, MemberTests, AuditTests, RunTests, MessageTests):
+class LedgerTests(WriterTests, GarbageTests, MemberTests, AuditTests, RunTests, MessageTests, FlightTests):
     """Tests for a ledger in a database of your own. Inherit, and give a fixture ``open_ledger``.
 
     It returns a function that opens a ledger, each time the same, which is empty at first.

@@ -165,6 +165,7 @@ class AuditTests:
             equal(ledger.read(lambda c: audit.verify(c, head)), 4, "how long it is with one more")
             found = ledger.read(lambda c: audit.entries(c, after=2, limit=1))
             equal([(each.seq, each.detail) for each in found], [(3, {"number": 2, "text": "\0'"})], "a page of it")
+            equal(found[0].hash, head.hash, "the hash of what was the last one")
 
     def test_an_edited_log_is_found(self, open_ledger: OpenLedger) -> None:
         for edit in (
