@@ -146,8 +146,9 @@ class Remote:
                 file.write(segment)
             file.flush()
             part = Part(f"blake3:{hasher.hexdigest()}", file.tell())
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                self._keep_asking(None, lambda: self._client.put_blob(part.digest, mapped))
+            # Not closed here: a connection that was cut may still have a view of it, which unmaps it when it goes.
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._keep_asking(None, lambda: self._client.put_blob(part.digest, mapped))
         return part
 
     def fetch(self, content: Content, folder: Path) -> RecordSet:
