@@ -14,6 +14,7 @@ from blake3 import blake3
 from umbel.errors import BadValue, Mismatch
 from umbel.records import ParametersRecord, RecordSet, dumps, loads
 from umbel.records._container import known_digest
+from umbel.records._names import check_names
 
 __all__ = ["INLINE_LIMIT", "Content", "NamedPart", "Part", "blobs_of", "pack", "unpack"]
 
@@ -60,6 +61,7 @@ def pack(
 
     Raises ``RecordError`` for what no container can hold.
     """
+    check_names(list(content.parameters_records), "parameters_records")
 
     def store(record: ParametersRecord) -> Part:
         digest = None if known is None else known_digest(record)

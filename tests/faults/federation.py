@@ -1,9 +1,10 @@
 """A federation of real processes for tests: a server and nodes that can be killed anywhere, and the operator's client.
 
-Run as a program it is one of them: ``federation.py server|node JSON [FAILPOINT]``.
+Run as a program it is one of them: ``federation.py server|node|main JSON [FAILPOINT]``.
 """
 
 import asyncio
+import importlib
 import json
 import resource
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
+from umbel.context import Context
 from umbel.envelope import Content, Part, pack
 from umbel.failpoint import arm
 from umbel.http import Client, Identity, Limits, wire
@@ -118,6 +120,14 @@ class Federation:
         self.processes.append(node)
         return node
 
+    def main(self, run, failpoint="", **told):
+        """Start a process that runs ``site_app:server`` for a run, and that writes what becomes of it to ``main``."""
+        settings = {"data": str(self.folder / "server"), "run": run, "folder": str(self.folder)} | told
+        settings["app_folder"] = str(self.app_folder)
+        main = Process("main", settings, self.folder / "main.log", failpoint)
+        self.processes.append(main)
+        return main
+
     def status(self, name) -> Status | None:
         """Return what a node says of itself, None before its first word."""
         path = self.folder / name
@@ -207,11 +217,26 @@ def _be_node(told):
     asyncio.run(main())
 
 
+def _be_main(told):
+    from umbel.cli._grid import RemoteGrid  # noqa: PLC0415 - a node needs none
+    from umbel.cli._remote import Remote  # noqa: PLC0415 - likewise
+    from umbel.cli._servers import operator_of  # noqa: PLC0415 - likewise
+
+    sys.path.insert(0, told["app_folder"])
+    app, folder = importlib.import_module("site_app").server, Path(told["folder"])
+    remote = Remote(operator_of(Path(told["data"])))
+    grid = RemoteGrid(remote, told["run"], folder, lambda text, kind, **_: print(text, flush=True))
+    context = Context(run_id=told["run"], node_id=0, node_config={}, state=RecordSet(), run_config={})
+    app(grid, context)
+    grid.end(context.state.parameters_records["model"])
+    remote.close()
+
+
 def main(role, told, failpoint):
-    """Be a server or a node."""
+    """Be a server, a node, or the main of a run."""
     if failpoint:
         arm(failpoint)
-    (_serve if role == "server" else _be_node)(msgspec.json.decode(told))
+    {"server": _serve, "node": _be_node, "main": _be_main}[role](msgspec.json.decode(told))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -130,6 +131,16 @@ def test_a_round_that_is_under_way_says_so():
     text = shown(show_run, view)
     assert "2 (under way)" in text
     assert "2: a sent" not in text  # not yet answered is not absent
+
+
+def test_a_run_with_a_main_has_neither_a_strategy_nor_a_number_of_rounds():
+    row = msgspec.structs.replace(ROW, strategy="app:server", completed=0, rounds=0)
+    questions = [asked(0, "a", "replied"), asked(0, "b", "lost", "no room")]
+    view = msgspec.structs.replace(run(questions), row=row)
+    lines = shown(show_run, view).splitlines()
+    assert lines[1:3] == ["status   running", "main     app:server, run by ada, seed 3"]
+    assert next(line for line in lines if line.startswith("0 ")).split()[:5] == ["0", "2", "1", "0", "1"]
+    assert lines[-1] == "round 0: b lost: no room"
 
 
 def test_restarts_and_the_digest_are_told():

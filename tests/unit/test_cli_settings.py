@@ -63,6 +63,24 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_name(read):
     assert message.endswith("pyproject.toml line 9")
 
 
+MAIN = '[tool.umbel]\nclient = "a:b"\nnodes = 2\nmain = "a:server"\n'
+
+
+def test_beside_a_main_no_model_is_needed(read):
+    settings = read(MAIN)
+    assert (settings.main, settings.initial) == ("a:server", "")
+    assert read(MAIN + 'initial = "a:c"\n').initial == "a:c"
+    assert read(WHOLE).main is None
+
+
+@pytest.mark.parametrize("key", ["strategy", "rounds", "evaluate", "report"])
+def test_beside_a_main_there_is_no_other_loop(read, key):
+    value = {"rounds": "3", "strategy": '"fedavg"'}.get(key, '"a:d"')
+    message = refusal(read, f"{MAIN}{key} = {value}\n")
+    assert f"expected no {key} beside main" in message
+    assert message.endswith("line 5")
+
+
 @pytest.mark.parametrize("key", ["client", "initial", "nodes"])
 def test_a_missing_key_is_refused_with_an_example(read, key):
     lines = [line for line in WHOLE.splitlines() if not line.startswith(key)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from umbel.app import ClientApp
+from umbel.app import ClientApp, ServerApp
 from umbel.cli._failure import blame
 from umbel.cli._opened import open_model
 from umbel.cli._settings import Scalar, Settings
@@ -46,6 +46,17 @@ class LoadedApp:
     nodes: Nodes
     evaluate: Callable[[int, ParametersRecord], Mapping[str, Any]] | None
     report: Callable[[Any, Mapping[str, Scalar]], str] | None
+
+
+@dataclass(frozen=True)
+class LoadedMain:
+    """An app with a loop of its own; the model to begin with is there if the settings name one."""
+
+    settings: Settings
+    client: ClientApp
+    main: ServerApp
+    nodes: Nodes
+    initial: ParametersRecord | None
 
 
 def find_settings(target: str) -> Path:
@@ -112,18 +123,31 @@ def load_app(settings: Settings) -> LoadedApp:
         UsageError: if a setting names something that is not there.
 
     """
-    client = _resolve(settings, "client")
-    if not isinstance(client, ClientApp):
-        raise _misfit(settings, "client", "an umbel.app.ClientApp", client)
     return LoadedApp(
         settings=settings,
-        client=client,
+        client=_client(settings),
         strategy=_strategy(settings),
         initial=_initial(settings),
         nodes=named_nodes(settings),
         evaluate=_function(settings, "evaluate"),
         report=_function(settings, "report"),
     )
+
+
+def load_main(settings: Settings) -> LoadedMain:
+    """Do the same for an app whose settings name a ``main``."""
+    main = _resolve(settings, "main")
+    if not isinstance(main, ServerApp):
+        raise _misfit(settings, "main", "an umbel.app.ServerApp", main)
+    initial = _initial(settings) if settings.initial else None
+    return LoadedMain(settings, _client(settings), main, named_nodes(settings), initial)
+
+
+def _client(settings: Settings) -> ClientApp:
+    client = _resolve(settings, "client")
+    if not isinstance(client, ClientApp):
+        raise _misfit(settings, "client", "an umbel.app.ClientApp", client)
+    return client
 
 
 def _place(settings: Settings, key: str) -> str:

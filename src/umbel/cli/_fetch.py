@@ -10,6 +10,7 @@ import msgspec
 
 from umbel.cli._folder import RunFolder, new_run, write_results, write_text
 from umbel.cli._remote import Remote
+from umbel.cli._rounds import going_on, is_driven
 from umbel.cli._text import safe
 from umbel.errors import AppError, RecordError, RecordTypeError, WrongState
 from umbel.history import History, RoundReport
@@ -27,8 +28,10 @@ def require_completed(view: RunView, url: str) -> None:
     row = view.row
     if row.status == "completed":
         return
-    done = f"{row.status} after {row.completed} of {row.rounds} rounds"
     why = f": {row.reason}" if row.reason else ""
+    if is_driven(row):
+        raise WrongState(f"run {row.run} {row.status}{why}\ngo on with: {going_on(row.run, url)}")
+    done = f"{row.status} after {row.completed} of {row.rounds} rounds"
     raise WrongState(f"run {row.run} {done}{why}\ngo on with: umbel runs resume {row.run} --server {url}")
 
 

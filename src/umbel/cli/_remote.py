@@ -84,6 +84,10 @@ class Remote:
             view = self._keep_asking(say, lambda: self._client.call("show_run", run=run))
         return view
 
+    def drive(self, name: str, run: int, body: Any = None, *, say: Say, **params: int) -> Any:
+        """Make a call of the main of a run, until the server answers it: one that is repeated changes nothing."""
+        return self._keep_asking(say, lambda: self._client.call(name, body, run=run, **params))
+
     def submit(self, spec: wire.RunSpec) -> int:
         """Start a run and return its number; it is asked for once, since a second time it would be another run."""
         try:

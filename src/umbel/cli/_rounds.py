@@ -12,13 +12,14 @@ from umbel.cli._table import Column
 from umbel.cli._text import counted, duration, moment, safe, size
 from umbel.errors import UsageError
 from umbel.history import RoundReport
-from umbel.http.wire import Question, RunView
+from umbel.http.wire import Question, RunRow, RunView
 
 # In the order in which they follow one another; what else there is comes after these, by name.
 _PHASES: Final = (
     *("queued", "downloading", "waiting", "training", "storing", "uploading"),  # of a node
     *("gate", "query", "train", "aggregate", "evaluate", "central"),  # of the server
 )
+_QUERY: Final = "query"
 _USABLE: Final = {"accepted", "replied"}
 _UNDER_WAY: Final = {"queued": "not yet fetched by the node", "sent": "at the node"}
 _ACTIVE: Final = ("waiting", "running", "stopping")
@@ -45,6 +46,16 @@ class Round(NamedTuple):
         return slowest | {phase: own[phase] for phase in own if phase not in slowest}
 
 
+def is_driven(row: RunRow) -> bool:
+    """Say whether the main of a run is elsewhere: what stands for its strategy is then code, "module:name"."""
+    return ":" in row.strategy
+
+
+def going_on(run: int, url: str) -> str:
+    """Return the command with which whoever has the main of a run goes on with it."""
+    return f"umbel run APP --server {url} --resume {run}"
+
+
 def rounds_of(view: RunView) -> list[Round]:
     """Return the rounds of a run in order, those that are under way included."""
     reports = {report.round: report for report in msgspec.convert(view.reports, list[RoundReport])}
@@ -61,7 +72,9 @@ def show_run(screen: Screen, view: RunView) -> None:
         screen.say(line)
     if rounds:
         screen.say()
-        _show_table(screen, rounds, "under way" if view.row.status in _ACTIVE else "not complete")
+        unfinished = "under way" if view.row.status in _ACTIVE else "not complete"
+        # Where a round of a main ends, the main alone knows.
+        _show_table(screen, rounds, "" if is_driven(view.row) else unfinished)
     absent = list(absences(rounds))
     if absent:
         screen.say()
@@ -74,8 +87,12 @@ def heading(view: RunView) -> Iterator[str]:
     row = view.row
     why = f": {_set_in(row.reason)}" if row.reason else ""
     yield f"run      {row.run} {safe(row.name)}, {safe(row.app)}".rstrip(", ")
-    yield f"status   {row.status}, {row.completed} of {counted(row.rounds, 'round')} complete{why}"
-    yield f"strategy {safe(_strategy(view))}, seed {view.spec.seed}"
+    if is_driven(row):
+        yield f"status   {row.status}{why}"
+        yield f"main     {safe(row.strategy)}, run by {safe(row.owner)}, seed {view.spec.seed}"
+    else:
+        yield f"status   {row.status}, {row.completed} of {counted(row.rounds, 'round')} complete{why}"
+        yield f"strategy {safe(_strategy(view))}, seed {view.spec.seed}"
     nodes = view.spec.nodes
     yield f"nodes    {nodes if isinstance(nodes, int) else ', '.join(map(safe, nodes))} wanted before it begins"
     yield f"begun    {moment(row.created_at)} by {safe(row.owner)}"
@@ -104,7 +121,7 @@ def _show_table(screen: Screen, rounds: Sequence[Round], unfinished: str) -> Non
     columns += [
         Column(safe(name), right=True, weight=1.0 / i if i else None) for i, name in enumerate(metrics[:_METRICS_SHOWN])
     ]
-    names = [_name(each) + ("" if each.report is not None else f" ({unfinished})") for each in rounds]
+    names = [_name(each) + (f" ({unfinished})" if unfinished and each.report is None else "") for each in rounds]
     cells = [_cells(each, phases, metrics[:_METRICS_SHOWN]) for each in rounds]
     screen.table(columns, [[name, *row] for name, row in zip(names, cells, strict=True)])
 
@@ -127,7 +144,8 @@ def _cells(each: Round, phases: Sequence[str], metrics: Sequence[str]) -> list[s
 
 
 def _name(each: Round) -> str:
-    return str(each.number) if each.number else "statistics"
+    is_sum = not each.number and all(question.phase == _QUERY for question in each.questions)
+    return "statistics" if is_sum else str(each.number)
 
 
 def phases_of(seconds: Iterable[Iterable[str]]) -> list[str]:
@@ -143,7 +161,7 @@ def absences(rounds: Sequence[Round]) -> Iterator[str]:
     lines = []
     for what, pairs in groupby(found, key=lambda pair: _what(pair[0])):
         numbers = [number for _, number in pairs]
-        lines.append((numbers[0], f"{_spans(numbers)}: {_sentence(*what)}"))
+        lines.append((numbers[0], f"{_spans(numbers, what[1])}: {_sentence(*what)}"))
     yield from (line for _, line in sorted(lines))
 
 
@@ -165,7 +183,7 @@ def _set_in(reason: str) -> str:
     return "\n      ".join(map(safe, reason.split("\n")))
 
 
-def _spans(numbers: Sequence[int]) -> str:
+def _spans(numbers: Sequence[int], phase: str = _QUERY) -> str:
     """Return ``rounds 1 to 3, 7``."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -173,7 +191,7 @@ def _spans(numbers: Sequence[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    if spans == [[0, 0]]:
+    if spans == [[0, 0]] and phase == _QUERY:
         return "statistics"
     shown = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in spans)
     return f"{'round' if len(spans) == 1 and spans[0][0] == spans[0][1] else 'rounds'} {shown}"

@@ -10,7 +10,7 @@ import typer
 
 import umbel
 from umbel import checkpoint
-from umbel.cli._app import LoadedApp, find_settings, importable, load_app
+from umbel.cli._app import LoadedApp, find_settings, importable, load_app, load_main
 from umbel.cli._conclusion import conclude, report
 from umbel.cli._folder import (
     RUNS,
@@ -22,6 +22,7 @@ from umbel.cli._folder import (
     write_start,
 )
 from umbel.cli._later import later
+from umbel.cli._loop import run_main
 from umbel.cli._operated import OperatedApp
 from umbel.cli._options import Json
 from umbel.cli._progress import renderer
@@ -122,6 +123,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       engine = "processes"               a process for each core, or as many as workers = N says
       evaluate = "app:evaluate"          (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
+      main = "app:server"                a ServerApp with a loop of its own, instead of the last five but for the seed
       [tool.umbel.config]                values that reach every node; --set changes them
       epochs = 2
 
@@ -132,6 +134,9 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
     the settings and the initial model, and runs no code of the app. The model is downloaded, verified and kept as
     above; evaluate is then called here, on the final model only. Ctrl-C leaves the run going.
 
+    An app with a main is not submitted: main runs here, and asks the nodes of the server. Whenever it ends early, the
+    same command with --resume RUN runs it again: it is told what it was told before, and goes on where it was.
+
     \b
       umbel run hello                          the app in the folder hello
       umbel run hello --rounds 3 --nodes 4     a quick try
@@ -139,12 +144,19 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       umbel run --resume 20260131-154502-k7qm  go on with a run
       umbel run hello --json | jq .            one JSON object a line for every event
       umbel run hello --server https://host:8443 --nodes 2
+      umbel run own --server https://host:8443 --resume 7   run the main of run 7 again
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     screen = open_screen(json_wanted=json)
     if server is not None:
-        if resume is not None:
+        if resume is not None and app is None:
             raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
         settings = _begin(app, {"rounds": rounds, "seed": seed}, changes or [], runs).settings
+        if settings.main is not None:
+            _refuse_for_main(rounds, detach=detach)
+            later("umbel.cli._drive").drive(screen, settings, server, nodes=nodes, runs=runs, resume=resume)
+            return
+        if resume is not None:
+            raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
         later("umbel.cli._submit").submit(screen, settings, server, nodes=nodes, runs=runs, detach=detach)
         return
     asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes), **_by(engine, workers)}
@@ -152,12 +164,25 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         raise UsageError("only a server can go on with a run by itself: name one with --server URL", at="--detach")
     plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
     with importable(plan.settings.folder), quiet(screen):
+        if plan.settings.main is not None:
+            _refuse_for_main(rounds, detach=False)
+            run_main(screen, load_main(plan.settings), runs, tracebacks=context.meta["umbel.debug"])
+            return
         loaded = load_app(plan.settings)
         loaded = dataclasses.replace(loaded, client=OperatedApp(loaded.client, tracebacks=context.meta["umbel.debug"]))
         folder, history = _train(screen, plan, loaded)
         conclude(screen, folder, history)
         if loaded.report is not None:
             report(screen, loaded.report(history, plan.settings.config))
+
+
+def _refuse_for_main(rounds: int | None, *, detach: bool) -> None:
+    if rounds is not None:
+        raise UsageError(
+            "expected no number of rounds for an app with a main, which decides that itself", at="--rounds"
+        )
+    if detach:
+        raise UsageError("the main of this app runs here, and cannot be left to a server: leave it out", at="--detach")
 
 
 def _counted(nodes: int | list[str] | None) -> int | None:

@@ -12,7 +12,7 @@ from umbel.cli._fetch import history_of, keep, require_completed
 from umbel.cli._folder import RUNS
 from umbel.cli._options import Data, Json, Server
 from umbel.cli._remote import Remote, open_remote
-from umbel.cli._rounds import plain, show_round, show_run
+from umbel.cli._rounds import going_on, is_driven, plain, show_round, show_run
 from umbel.cli._screen import Screen, open_screen
 from umbel.cli._settings import MOST_ROUNDS
 from umbel.cli._table import Column
@@ -70,7 +70,7 @@ def _list(screen: Screen, rows: list[RunRow]) -> None:
 
 def _row(row: RunRow) -> list[str]:
     took = "" if row.ended_at is None else duration(row.ended_at - row.created_at)
-    done = f"{row.completed}/{row.rounds}"
+    done = "" if is_driven(row) else f"{row.completed}/{row.rounds}"
     begun = moment(row.created_at)
     return [str(row.run), safe(row.app), safe(row.strategy), row.status, done, safe(row.owner), begun, took]
 
@@ -153,7 +153,8 @@ def stop(run: Run, *, server: Server = None, data: Data = None, json: Json = Fal
         with _as_it_is(remote, number, "stopped"):
             remote.stop(number)
         row = remote.run(number).row
-    _say(screen, row, f"umbel runs resume {number}")
+        following = going_on(number, remote.url) if is_driven(row) else f"umbel runs resume {number}"
+    _say(screen, row, following)
 
 
 @app.command()
@@ -179,6 +180,9 @@ def resume(
     screen = open_screen(json_wanted=json)
     with open_remote(server, data) as remote:
         number = find(remote, run)
+        if is_driven(remote.run(number).row):
+            msg = f"run {number} goes on where its main is: {going_on(number, remote.url)}"
+            raise UsageError(msg, at=remote.url)
         with _as_it_is(remote, number, "resumed"):
             remote.resume(number, rounds)
         row = remote.run(number).row
@@ -212,7 +216,8 @@ def _say(screen: Screen, row: RunRow, following: str) -> None:
     if screen.json:
         screen.emit({"run": plain(row), "next": following})
     else:
-        screen.say(f"run {row.run}: {row.status}, {row.completed} of {row.rounds} rounds complete")
+        done = "" if is_driven(row) else f", {row.completed} of {row.rounds} rounds complete"
+        screen.say(f"run {row.run}: {row.status}{done}")
         screen.say(f"next     {following}", style="bold")
 
 

@@ -67,6 +67,12 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
     blobs: Annotated[
         str, typer.Option(metavar="URL", help="An object store for models: s3://bucket/prefix.", show_default=False)
     ] = "",
+    mains: Annotated[
+        bool,
+        typer.Option(
+            "--mains", help="Users, not the operator alone, may run mains of their own: they see each update."
+        ),
+    ] = False,
     keep: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Keep who was asked for the last N rounds only.", show_default=False),
@@ -117,6 +123,7 @@ def server(  # noqa: PLR0913 - the options of a command are its arguments
         hosts=names(name or [], listen),
         database=database,
         blobs=blobs,
+        mains=mains,
         keep=keep,
         poll=poll,
         patience=patience,

@@ -16,6 +16,7 @@ MOST_SEED = 2**63 - 1
 MOST_ROUNDS = 1_000_000
 MOST_NODES = 1_000_000_000
 _REQUIRED = ("client", "initial", "nodes")
+_OF_THE_LOOP = ("strategy", "rounds", "evaluate", "report")
 MOST_WORKERS = 10_000
 
 
@@ -32,6 +33,7 @@ class Settings:
     seed: int = 0
     engine: str = "local"
     workers: int | None = None
+    main: str | None = None
     evaluate: str | None = None
     report: str | None = None
     config: Mapping[str, Scalar] = field(default_factory=dict)
@@ -80,12 +82,21 @@ def read_settings(file: Path) -> Settings:
         if key not in known:
             msg = f'unknown setting "{safe(key)}" in [tool.umbel]{nearest(key, known)}'
             raise UsageError(msg, at=source.at("tool.umbel", key))
+    _check_main(source, table)
     for key in _REQUIRED:
-        if key not in table:
+        if key not in table and (key, "main" in table) != ("initial", True):
             msg = f'expected "{key}" in [tool.umbel], got none; for example {_EXAMPLES[key]}'
             raise UsageError(msg, at=source.at("tool.umbel"))
     checked = {key: _CHECKS[key](value, key, source) for key, value in table.items()}
-    return Settings(file=file, **checked)
+    return Settings(file=file, **{"initial": ""} | checked)
+
+
+def _check_main(source: _Source, table: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for settings that say how a loop goes, beside a loop of one's own."""
+    for key in _OF_THE_LOOP:
+        if "main" in table and key in table:
+            msg = f"expected no {key} beside main, which has a loop of its own and decides that itself: leave one out"
+            raise UsageError(msg, at=source.at("tool.umbel", key))
 
 
 _LIKELY = {"client": "app"}
@@ -193,6 +204,7 @@ _CHECKS: dict[str, Any] = {
     "seed": _seed,
     "engine": _engine,
     "workers": _workers,
+    "main": _text,
     "evaluate": _text,
     "report": _text,
     "config": _config,

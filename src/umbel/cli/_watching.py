@@ -21,7 +21,7 @@ _LOOK_AGAIN = 1.0  # seconds, while a run has not begun
 
 def watch(screen: Screen, remote: Remote, run: int) -> RunView:
     """Show what happens in a run until it ends, and return it as it is then."""
-    say = _voice(screen)
+    say = voice(screen)
     with _leaving(screen, remote, run), renderer(screen) as show:
         follow, look, after, ended = _follower(show, say), _waiting(remote, run, say), 0, False
         while look():
@@ -37,7 +37,9 @@ def watch(screen: Screen, remote: Remote, run: int) -> RunView:
     return remote.run(run, say)
 
 
-def _voice(screen: Screen) -> Say:
+def voice(screen: Screen) -> Say:
+    """Return what says, on a screen, what no event of the loop says."""
+
     def say(text: str, kind: str, **fields: Any) -> None:
         if screen.json:
             screen.emit({"event": kind, **fields})

@@ -42,6 +42,7 @@ UmbelError                        something Umbel refuses; never raised itself
 │   ├── Fenced                    a message was handed out again since, under a later number
 │   ├── BlobMissing               a blob is named that the store does not have
 │   ├── WrongOffset               an upload goes on elsewhere than where its bytes on disk end
+│   ├── MainDiffers               a main that was run again does not ask what it asked before
 │   ├── WrongState                a run, round or message is not in a state that permits this
 │   └── NodeSuperseded            another process with the node's key has called since: this one must stop
 ├── QuotaExceeded                 more than a quota allows
@@ -156,6 +157,7 @@ from umbel.errors._storage import (
     LedgerDamaged,
     LedgerFailed,
     LedgerInUse,
+    MainDiffers,
     MemberRevoked,
     NameTaken,
     NodeSuperseded,
@@ -209,6 +211,7 @@ __all__ = [
     "StoreUnavailable",
     "LengthRequired",
     "LimitExceeded",
+    "MainDiffers",
     "MemberRevoked",
     "MessageError",
     "MessageExpired",

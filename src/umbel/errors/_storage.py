@@ -114,6 +114,12 @@ class WrongState(Conflict):
     code = "conflict.state"
 
 
+class MainDiffers(Conflict):
+    """A main that was run again does not ask what it asked before."""
+
+    code = "conflict.main"
+
+
 class NodeSuperseded(Conflict):
     """Another process with the node's key has called since: this one must stop."""
 

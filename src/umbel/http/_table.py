@@ -6,7 +6,7 @@ import msgspec
 
 from umbel import errors
 from umbel.errors import UmbelError
-from umbel.http import wire
+from umbel.http import mains, wire
 
 _KIB: Final = 1024
 
@@ -43,6 +43,8 @@ _BLOB: Final = "/v1/blobs/{digest}"
 _RUN: Final = "/v1/runs/{run}"
 _TOKENS: Final = (errors.TokenUnknown, errors.TokenUsed, errors.TokenExpired, errors.TokenRevoked)
 _LATE: Final = (errors.Fenced, errors.ReplyConflict, errors.BlobMissing, errors.NotFound, errors.BadValue)
+_DRIVEN: Final = (errors.NotFound, errors.Forbidden, errors.WrongState)
+_CALL: Final = (*_DRIVEN, errors.MainDiffers, errors.BadValue)
 _LARGE: Final = 4 * _KIB * _KIB
 
 #: Every endpoint of a server, in the order of their numbers.
@@ -139,7 +141,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=wire.RunSpec,
         response=wire.RunMade,
         limit=_LARGE,
-        errors=(errors.StrategyError, errors.UsageError, errors.BlobMissing, errors.NotFound),
+        errors=(errors.StrategyError, errors.UsageError, errors.BlobMissing, errors.NotFound, errors.Forbidden),
     ),
     Endpoint(
         number=10,
@@ -268,6 +270,66 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         path="/metrics",
         text="Figures for Prometheus, as text.",
         errors=(errors.NotFound,),
+    ),
+    Endpoint(
+        number=23,
+        name="offer_nodes",
+        method="POST",
+        path=f"{_RUN}/nodes",
+        text="A call of a main: which nodes there are; held until the run can begin, or for `poll` seconds.",
+        who=USER,
+        request=mains.Wanted,
+        response=mains.Roster,
+        waits=True,
+        errors=_CALL,
+    ),
+    Endpoint(
+        number=24,
+        name="ask_nodes",
+        method="POST",
+        path=f"{_RUN}/asks",
+        text="A call of a main: ask nodes. Repeating it changes nothing; the same call with other words is refused.",
+        who=USER,
+        request=mains.Asking,
+        response=mains.Asked,
+        limit=_LARGE,
+        errors=(*_CALL, errors.BlobMissing, errors.Conflict),
+    ),
+    Endpoint(
+        number=25,
+        name="read_answers",
+        method="GET",
+        path=f"{_RUN}/answers",
+        text="What became of a main's messages, after so many; held until there is more, or for `poll` seconds.",
+        who=USER,
+        query={"after": 0},
+        response=mains.Answers,
+        waits=True,
+        errors=_DRIVEN,
+    ),
+    Endpoint(
+        number=26,
+        name="give_up",
+        method="POST",
+        path=f"{_RUN}/cancel",
+        text="A main gives messages up.",
+        who=USER,
+        request=mains.GivenUp,
+        response=wire.Done,
+        limit=_LARGE,
+        errors=_DRIVEN,
+    ),
+    Endpoint(
+        number=27,
+        name="end_run",
+        method="POST",
+        path=f"{_RUN}/end",
+        text="A main has ended: the run is complete, or has failed.",
+        who=USER,
+        request=mains.Ending,
+        response=wire.Done,
+        limit=_LARGE,
+        errors=(*_DRIVEN, errors.BlobMissing),
     ),
 )
 

@@ -184,6 +184,8 @@ class RunSpec(_Body, frozen=True):
 
     ``strategy`` is a name and its numbers. ``nodes`` is how many nodes, or the names of those, that must be there
     before the run begins. ``initial`` is the model to begin with.
+
+    A run whose main is elsewhere has ``{"main": "module:name"}`` as its strategy, no rounds, and no ``initial`` model.
     """
 
     app: str

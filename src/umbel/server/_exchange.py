@@ -104,9 +104,10 @@ class Exchange:
 
     def offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
         """Return the nodes for a phase that is not planned yet, and what there is to wait for."""
-        return self.on_loop(lambda: self._offer(commission, message_type, previous))
+        return self.on_loop(lambda: self.offered(commission, message_type, previous))
 
-    def _offer(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+    def offered(self, commission: Commission, message_type: str, previous: frozenset[int] | None) -> Offer:
+        """Do the same on the event loop."""
         wanted = commission.wanted
         able = [each for each in self._registry.nodes() if message_type in each.types]
         if not isinstance(wanted, int):
@@ -173,13 +174,7 @@ class Exchange:
     def _hand_over(self, commission: Commission, plan: messages.Plan, now: float) -> None:
         """Let nodes have messages that are durable."""
         failpoint("server.planned")
-        names = {number: name for name, number in plan.roster}
-        rows = [
-            messages.Open(plan.run, ask.message, ask.node, 1, plan.round, plan.phase, now, plan.ttl)
-            for ask in plan.asks
-        ]
-        tasks = [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
-        self._loop.call_soon_threadsafe(self._open, tasks)
+        self._loop.call_soon_threadsafe(self.open, tasks_of(commission, plan, now, plan.round))
 
     def reassign(self, commission: Commission, plan: messages.Plan) -> int:
         """Ask another node for the one message of a plan, durably; who had it is told, and its reply is none any more.
@@ -190,7 +185,7 @@ class Exchange:
         key = (plan.run, ask.message)
         fence = self._keeper.write(lambda connection: messages.reassign(connection, key, node=ask.node))
         names = {number: name for name, number in plan.roster}
-        row = messages.Open(plan.run, ask.message, ask.node, fence, plan.round, plan.phase, now, plan.ttl)
+        row = messages.Open(plan.run, ask.message, ask.node, fence, plan.round, plan.phase, now, plan.ttl, plan.round)
         task = task_of(commission, row, names[ask.node], plan.content)
 
         def move() -> None:
@@ -222,7 +217,8 @@ class Exchange:
 
         self.on_loop(lay_out)
 
-    def _open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+    def open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+        """Let nodes have messages; the event loop alone calls this."""
         for member, task in tasks:
             self._desk.open(member, task)
 
@@ -231,9 +227,10 @@ class Exchange:
         keys = [(run, message) for message in message_ids]
         self._keeper.write(lambda connection: messages.cancel(connection, keys, reason))
         failpoint("server.given-up")
-        self._loop.call_soon_threadsafe(self._close, keys)
+        self._loop.call_soon_threadsafe(self.take_away, keys)
 
-    def _close(self, keys: Iterable[Key]) -> None:
+    def take_away(self, keys: Iterable[Key]) -> None:
+        """Take messages away, which their nodes forget; the event loop alone calls this."""
         for key in keys:
             self._desk.close(key)
 
@@ -241,7 +238,7 @@ class Exchange:
         """Tell nodes to forget all messages of a run but some: the ledger has closed them."""
         wanted = frozenset(flying)
         self._loop.call_soon_threadsafe(
-            lambda: self._close([key for key in self._desk.of_run(run) if key[1] not in wanted])
+            lambda: self.take_away([key for key in self._desk.of_run(run) if key[1] not in wanted])
         )
 
     def cancel_run(self, run: int, reason: str) -> None:
@@ -276,6 +273,16 @@ def lost(message: int, reason: str) -> Fate:
     return Fate(message, error=Error(ErrorCode.NODE_UNAVAILABLE, reason))
 
 
+def tasks_of(commission: Commission, plan: messages.Plan, at: float, group: int) -> list[tuple[int, Task]]:
+    """Return what was planned for each node just now; ``group`` is the round that the messages name."""
+    names = {number: name for name, number in plan.roster}
+    rows = [
+        messages.Open(plan.run, ask.message, ask.node, 1, plan.round, plan.phase, at, plan.ttl, group)
+        for ask in plan.asks
+    ]
+    return [(row.node, task_of(commission, row, names[row.node], plan.content)) for row in rows]
+
+
 def task_of(commission: Commission, row: messages.Open, name: str, content: Content) -> Task:
     """Return an open message as its node gets it."""
     return Task(
@@ -283,9 +290,9 @@ def task_of(commission: Commission, row: messages.Open, name: str, content: Cont
         run_name=commission.name,
         message=row.message,
         fence=row.fence,
-        round=row.round,
+        round=row.group,
         message_type=row.phase,
-        seed=derive_seed(commission.seed, row.round, name, row.phase),
+        seed=derive_seed(commission.seed, row.group, name, row.phase),
         created_at=row.created_at,
         ttl=row.ttl,
         run_config=commission.config,

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 from umbel.http import Call, Handlers, wire
 from umbel.server import _views as views
 from umbel.server._delivery import Delivery
+from umbel.server._main_calls import is_driven
 from umbel.server._members import Members
 from umbel.server._metrics import Metrics
 from umbel.server._registry import Registry
@@ -70,6 +71,8 @@ class RunEndpoints:
 
     async def submit(self, call: Call) -> wire.RunMade:
         """Accept a run."""
+        if is_driven(call.body):
+            self._runs.mains.permit(call.kind)
         return await self._runs.submit(call.member, call.body, self._registry.actor(call.member))
 
     async def list(self, call: Call) -> wire.Runs:

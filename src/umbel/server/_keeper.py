@@ -72,6 +72,11 @@ class Keeper:
                 return use(pack(content, self.blobs.put, self.blobs.put))
         return use(pack(content, self.blobs.put, self.blobs.put))
 
+    def flush(self, digests: Collection[str]) -> None:
+        """Have blobs that members sent on the disk, which may not have them yet. Not for the event loop."""
+        for digest in digests:
+            self.blobs.put([self.blobs.get(digest)])
+
     def needed(self, run: int) -> dict[str, int]:
         """Return the digests that a run needs, with their sizes."""
         return self.read(lambda connection: references.of_run(connection, run))

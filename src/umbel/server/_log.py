@@ -43,6 +43,10 @@ class Log:
         """Add an event of the server's own, such as a failure, and tell the watchers."""
         self._add(kind, fields, self._round, closes=False)
 
+    def note(self, kind: str, number: int, **fields: Any) -> None:
+        """Do the same for what belongs to a round, or to a call of a main."""
+        self._add(kind, fields, number, closes=False)
+
     def end(self) -> None:
         """No more events will come."""
         self.ended = True

@@ -32,6 +32,12 @@ class Registry:
             raise NotFound(f"no member has the number {number}", at="member")
         return self._members[number]
 
+    def node(self, number: int) -> str:
+        """Return what people call a node, living or revoked; raises ``NotFound`` if there is none."""
+        if self.get(number).kind != NODE:
+            raise NotFound(f"no node has the number {number}", at="node")
+        return self.name(number)
+
     def find(self, number: int) -> Member | None:
         """Return a living member, or None."""
         member = self._members.get(number)

@@ -25,8 +25,10 @@ from umbel.server._grid import NetworkGrid
 from umbel.server._journal import Journal, initial_of, strategy_of
 from umbel.server._keeper import Keeper
 from umbel.server._log import Log
+from umbel.server._main_calls import check_driven, is_driven
+from umbel.server._mains import Mains
 from umbel.server._metrics import Metrics
-from umbel.store import audit, messages, runs
+from umbel.store import audit, calls, messages, runs
 
 _ACTIVE: Final = ("waiting", "running", "stopping")
 _RESUMABLE: Final = ("stopped", "failed")
@@ -49,7 +51,7 @@ class Runs:
         folder: Path,
         *,
         keep: int | None,
-        hold: float,
+        mains: Mains,
         fatal: Callable[[StoreError], object],
     ) -> None:
         self._keeper = keeper
@@ -57,7 +59,6 @@ class Runs:
         self._metrics = metrics
         self._folder = folder
         self._keep = keep
-        self._hold = hold
         self._fatal = fatal
         self._again: set[asyncio.Task[None]] = set()
         self._halting = False
@@ -65,6 +66,9 @@ class Runs:
         self._drivers: dict[int, Driver] = {}
         self._journals: dict[int, Journal] = {}
         self._logs: dict[int, Log] = {}
+        #: The runs that mains drive from elsewhere.
+        self.mains = mains
+        metrics.runs.set_function(lambda: len(self._drivers) + len(self.mains))
 
     async def take_up(self) -> None:
         """Let every run go on that was going on when the server ended."""
@@ -94,12 +98,15 @@ class Runs:
         return wire.RunMade(run=run.id, name=run.name)
 
     def _check(self, spec: wire.RunSpec) -> None:
-        strategy = strategy_of(spec)
         names = spec.nodes
         if (names < 1) if isinstance(names, int) else (not names or len(set(names)) != len(names)):
             raise UsageError(f"expected a number of nodes above 0, or different names, got {names!r:.80}", at="nodes")
         if spec.rounds < 0:
             raise UsageError(f"expected a number of rounds, 0 or more, got {spec.rounds}", at="rounds")
+        if is_driven(spec):
+            check_driven(spec)
+            return
+        strategy = strategy_of(spec)
         with scratch(self._folder):
             initial = initial_of(unpack(spec.initial, self._keeper.blob))
             begin(strategy, initial, seed=spec.seed, run_config=spec.config)
@@ -110,6 +117,10 @@ class Runs:
         await asyncio.to_thread(self._reopen, journal, fresh)
         log = await self._log(run.id)
         log.go_on()
+        if is_driven(journal.spec):
+            await self.mains.start(run, journal.commission, log)
+            self._drop_logs()
+            return
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
         driver = Driver(
             journal,
@@ -120,7 +131,6 @@ class Runs:
             ended=lambda trouble: self._ended(run.id, journal, trouble),
         )
         self._journals[run.id], self._drivers[run.id], self._logs[run.id] = journal, driver, log
-        self._metrics.runs.set(len(self._drivers))
         if journal.stopping:
             driver.halt()
         driver.start()
@@ -145,12 +155,11 @@ class Runs:
         del self._drivers[run], self._journals[run]
         if trouble is not None and not self._halting:
             self._mend(run, trouble)
-        self._metrics.runs.set(len(self._drivers))
         self._drop_logs()
 
     def _drop_logs(self) -> None:
         """Keep the logs of a few runs that have ended, those that were asked for last."""
-        ended = [each for each in self._logs if each not in self._drivers]
+        ended = [each for each in self._logs if each not in self._drivers and each not in self.mains]
         for each in ended[:-_LOGS]:
             del self._logs[each]
 
@@ -177,7 +186,7 @@ class Runs:
         if run not in self._logs:
             texts = await self._keeper.look(lambda connection: runs.reports(connection, run))
             log = Log(RoundReport.from_json(text) for text in texts)
-            log.ended = run not in self._drivers
+            log.ended = run not in self._drivers and run not in self.mains
             self._logs.setdefault(run, log)
         self._logs[run] = log = self._logs.pop(run)
         self._drop_logs()
@@ -193,7 +202,7 @@ class Runs:
 
     def waits_for(self, run: int) -> str:
         """Return what a run waits for, nothing if it does not."""
-        return self._exchange.waiting.get(run, "")
+        return self._exchange.waiting.get(run, "") or self.mains.waits_for(run)
 
     def is_sent(self, run: int, message: int) -> bool:
         """Say whether a node has an open message."""
@@ -218,7 +227,7 @@ class Runs:
         try:
             lines = log.after(after)
             if not lines and not log.ended:
-                await _wait(news, self._hold)
+                await _wait(news, self.mains.hold)
                 lines = log.after(after)
         finally:
             stop()
@@ -227,6 +236,7 @@ class Runs:
     async def stop(self, run: int, actor: str) -> None:
         """Stop a run after what is on disk; raises ``WrongState`` for one that has ended."""
         await self._keeper.commit(partial(_stop, run=run, actor=actor))
+        await self.mains.stop(run)
         if run in self._drivers:
             self._journals[run].stopping = True
             self._drivers[run].halt()
@@ -235,6 +245,10 @@ class Runs:
         """Let a run go on that was stopped or has failed, to more rounds if wanted."""
         found = await self.get(run, None)
         spec = msgspec.json.decode(found.spec, type=wire.RunSpec)
+        if rounds is not None and is_driven(spec):
+            raise UsageError(
+                "expected no number of rounds for a run whose main decides that: leave it out", at="rounds"
+            )
         if rounds is not None and rounds < spec.rounds:
             raise UsageError(f"expected at least {spec.rounds} rounds, as the run has, got {rounds}", at="rounds")
         text = msgspec.json.encode(msgspec.structs.replace(spec, rounds=rounds or spec.rounds)).decode()
@@ -286,7 +300,11 @@ def _resume(connection: sa.Connection, run: int, spec: str, actor: str) -> tuple
     if found.status not in _RESUMABLE:
         raise WrongState(f"expected a run that was stopped or failed, got one that is {found.status}", at=found.name)
     runs.set_spec(connection, run, spec)
-    fresh = messages.reopen(connection, run, now=now)
+    if calls.roster(connection, run) is not None:  # a main is told again what it was told; the rest is open still
+        messages.prolong(connection, run, now=now)
+        fresh = []
+    else:
+        fresh = messages.reopen(connection, run, now=now)
     audit.append(connection, actor=actor, action="run.resume", now=now, detail={"run": run, "name": found.name})
     return runs.set_status(connection, run, "waiting", now=now), fresh
 

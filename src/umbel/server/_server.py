@@ -21,6 +21,7 @@ from umbel.server._folder import About, Folder, ensure_operator
 from umbel.server._handlers import NodeEndpoints, OperatorEndpoints, RunEndpoints
 from umbel.server._housekeeping import Housekeeping
 from umbel.server._keeper import Keeper
+from umbel.server._mains import Mains
 from umbel.server._members import Members
 from umbel.server._metrics import Metrics
 from umbel.server._presence import Presence
@@ -135,7 +136,7 @@ class _Start:
             self._metrics,
             self._folder.scratch,
             keep=settings.keep,
-            hold=settings.poll,
+            mains=Mains(keeper, exchange, settings.poll, for_users=settings.mains),
             fatal=self._fatal,
         )
 
@@ -146,6 +147,7 @@ class _Start:
             {
                 **NodeEndpoints(delivery, people, transfers, self._audience, self._settings.poll).all(),
                 **RunEndpoints(runs, registry).all(),
+                **runs.mains.all(registry.node),
                 **OperatorEndpoints(people, delivery, registry, self._metrics).all(),
             }
         )

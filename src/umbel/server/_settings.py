@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         hosts: names and addresses by which the server is reached, for the certificate that it makes.
         database: a URL of the ledger; empty for SQLite in the data folder.
         blobs: a URL of an object store for the blobs; empty for a folder in the data folder.
+        mains: whether users, and not the operator alone, may drive runs, whose mains are told each single update.
         keep: for how many rounds of a run it stays known who was asked; None for all.
         poll: how long an empty poll is held.
         patience: how long a node may be silent; None for three times ``poll``.
@@ -40,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     database: str = ""
     blobs: str = ""
+    mains: bool = False
     keep: int | None = None
     poll: float = 25.0
     patience: float | None = None

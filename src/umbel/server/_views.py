@@ -17,7 +17,7 @@ def run_row(run: runs.Run, spec: wire.RunSpec, owner: str, waits_for: str) -> wi
         run=run.id,
         name=run.name,
         app=spec.app,
-        strategy=str(spec.strategy.get("name", "")),
+        strategy=str(spec.strategy.get("name", spec.strategy.get("main", ""))),
         status="waiting" if waits_for and run.status == "running" else run.status,
         reason=run.reason or waits_for,
         completed=run.completed,

@@ -14,10 +14,10 @@ from alembic.operations import Operations
 
 from umbel.errors import SchemaTooNew
 from umbel.failpoint import failpoint
-from umbel.store._schema import first
+from umbel.store._schema import calls, first
 
 # In the order in which they run: the name that the database keeps, and what the step does.
-STEPS: Final[tuple[tuple[str, Callable[[Operations], None]], ...]] = (("0001", first),)
+STEPS: Final[tuple[tuple[str, Callable[[Operations], None]], ...]] = (("0001", first), ("0002", calls))
 
 VERSION: Final = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 

@@ -1,4 +1,4 @@
-"""The first schema of the ledger, as it was released. `_tables` says what the tables are for."""
+"""The steps of the ledger's schema, as they were released. `_tables` says what the tables are for."""
 
 from typing import Any, Final
 
@@ -16,6 +16,25 @@ def first(op: Operations) -> None:
     _runs(op)
     _messages(op)
     _audit(op)
+
+
+def calls(op: Operations) -> None:
+    """Make the tables of runs that a main drives from elsewhere."""
+    op.create_table(
+        "calls",
+        sa.Column("run", sa.BigInteger, sa.ForeignKey("runs.id"), primary_key=True),
+        _column("number", sa.BigInteger, key=True),
+        _column("phase", sa.Text),
+        _column("group_id", sa.BigInteger),
+    )
+    op.create_table(
+        "told",
+        _column("run", sa.BigInteger, key=True),
+        _column("place", sa.BigInteger, key=True),
+        _column("message", sa.BigInteger),
+        sa.ForeignKeyConstraint(["run", "message"], ["messages.run", "messages.message"]),
+        sqlite_with_rowid=False,
+    )
 
 
 def _column(name: str, kind: Any, *, default: str | None = None, key: bool = False) -> "sa.Column[Any]":

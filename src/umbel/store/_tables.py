@@ -148,6 +148,28 @@ answers: Final = sa.Table(
     sa.ForeignKeyConstraint(["run", "message"], ["replies.run", "replies.message"]),
 )
 
+# The calls of a main that drives its run from elsewhere. What a call asks is the phase of the run with its number as
+# round; ``group_id`` is the round that the main calls it by.
+calls: Final = sa.Table(
+    "calls",
+    METADATA,
+    sa.Column("run", sa.BigInteger, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("phase", sa.Text, nullable=False),
+    sa.Column("group_id", sa.BigInteger, nullable=False),
+)
+
+# In which order such a main is told what became of its messages.
+told: Final = sa.Table(
+    "told",
+    METADATA,
+    sa.Column("run", sa.BigInteger, primary_key=True),
+    sa.Column("place", sa.BigInteger, primary_key=True),
+    sa.Column("message", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(["run", "message"], ["messages.run", "messages.message"]),
+    **_COMPACT,
+)
+
 references: Final = sa.Table(
     "blob_references",
     METADATA,

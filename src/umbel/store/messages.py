@@ -88,7 +88,10 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Open(NamedTuple):
-    """A message that waits for its reply. Its content is that of its phase: ``phase(...)``."""
+    """A message that waits for its reply. Its content is that of its phase: ``phase(...)``.
+
+    ``group`` is the round that the message names: that of its phase, unless that is a call of a main.
+    """
 
     run: int
     message: int
@@ -98,6 +101,7 @@ class Open(NamedTuple):
     phase: str
     created_at: float
     ttl: float
+    group: int
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -276,11 +280,15 @@ _ROWS: Final = (
 _JOINED: Final = (
     (tables.phases.c.run == _M.run) & (tables.phases.c.round == _M.round) & (tables.phases.c.phase == _M.phase)
 )
+_CALLED: Final = (tables.calls.c.run == _M.run) & (tables.calls.c.number == _M.round)
+_GROUP: Final = sa.func.coalesce(tables.calls.c.group_id, _M.round)
 _OPEN: Final = (
     sa.select(
-        *(_M.run, _M.message, _M.node, _M.fence, _M.round, _M.phase), tables.phases.c.created_at, tables.phases.c.ttl
+        *(_M.run, _M.message, _M.node, _M.fence, _M.round, _M.phase),
+        *(tables.phases.c.created_at, tables.phases.c.ttl, _GROUP),
     )
     .join_from(tables.messages, tables.phases, _JOINED)
+    .outerjoin(tables.calls, _CALLED)
     .where(_M.status == sa.literal_column("'planned'"))
     .order_by(tables.phases.c.created_at, _M.run, _M.message)
 )
@@ -312,10 +320,12 @@ _FORGET: Final = tuple(
 )
 _QUESTIONS: Final = (
     sa.select(
-        *(_M.message, _M.round, _M.phase, tables.members.c.name.label("node"), _M.status.label("outcome"), _M.reason),
+        *(_M.message, _GROUP.label("round"), _M.phase, tables.members.c.name.label("node")),
+        *(_M.status.label("outcome"), _M.reason),
         *(_M.sent, _M.received, _M.seconds, tables.replies.c.counted),
     )
     .join_from(tables.messages, tables.members, tables.members.c.id == _M.node)
+    .outerjoin(tables.calls, _CALLED)
     .outerjoin(tables.replies, (tables.replies.c.run == _M.run) & (tables.replies.c.message == _M.message))
     .where(_M.run == sa.bindparam("run"), _M.round > sa.bindparam("after"))
     .order_by(_M.round, _M.message)

@@ -30,7 +30,7 @@ class MessageTests:
             scene = Planned(ledger)
             north, south = (node.id for node in scene.nodes)
             found = ledger.read(lambda c: messages.open_messages(c, south))
-            equal(found, [messages.Open(scene.run, 12, south, 1, 1, "train", NOW, DAY)], "those of a node")
+            equal(found, [messages.Open(scene.run, 12, south, 1, 1, "train", NOW, DAY, 1)], "those of a node")
             every = ledger.read(messages.open_messages)
             equal([(each.node, each.message) for each in every], [(north, 11), (south, 12)], "all of them")
 
