@@ -150,7 +150,7 @@ class Driven:
         require_same(asking, made, plan)
         if is_new:
             failpoint("server.planned")
-            self._exchange.open(tasks_of(self._commission, plan, now, asking.round))
+            self._exchange.hand_over(tasks_of(self._commission, plan, now, asking.round))
             self._log.note("Asked", asking.call, type=asking.message_type, nodes=len(names))
         return mains.Asked(at=made.planned.created_at)
 

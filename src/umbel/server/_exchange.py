@@ -174,7 +174,7 @@ class Exchange:
     def _hand_over(self, commission: Commission, plan: messages.Plan, now: float) -> None:
         """Let nodes have messages that are durable."""
         failpoint("server.planned")
-        self._loop.call_soon_threadsafe(self.open, tasks_of(commission, plan, now, plan.round))
+        self._loop.call_soon_threadsafe(self.hand_over, tasks_of(commission, plan, now, plan.round))
 
     def reassign(self, commission: Commission, plan: messages.Plan) -> int:
         """Ask another node for the one message of a plan, durably; who had it is told, and its reply is none any more.
@@ -217,7 +217,7 @@ class Exchange:
 
         self.on_loop(lay_out)
 
-    def open(self, tasks: Iterable[tuple[int, Task]]) -> None:
+    def hand_over(self, tasks: Iterable[tuple[int, Task]]) -> None:
         """Let nodes have messages; the event loop alone calls this."""
         for member, task in tasks:
             self._desk.open(member, task)

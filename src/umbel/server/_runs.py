@@ -119,7 +119,7 @@ class Runs:
         log.go_on()
         if is_driven(journal.spec):
             await self.mains.start(run, journal.commission, log)
-            self._drop_logs()
+            self._logs[run.id] = log
             return
         grid = NetworkGrid(self._exchange, journal.commission, await asyncio.to_thread(journal.previous))
         driver = Driver(
