@@ -1,5 +1,7 @@
 """The benchmark of FLUTE in Flower's simulation, with the training of `_flute`.
 
+Its grid looks for replies every 0.1 s: much of its time on the clock is waiting, whatever else the machine does.
+
 python _flute_flower.py ROUNDS
 """
 

@@ -83,6 +83,16 @@ SIMULATION: tuple[Row, ...] = (
     ),
     ("memory at the peak", Figure(f"{ROUND}: peak RSS", unit=" MiB"), "-", "3.3 GB", "113 MB", "-"),
 )
+SAME = "FLUTE, 100 rounds"
+FLUTE_SIDES = ("umbel", "bare loop", "blazefl 2.0.3", "pfl-research 0.6", "Flower 1.41")
+FLUTE: tuple[Row, ...] = (
+    (
+        "FLUTE: logistic regression, 100 rounds of 10 of 1,000 clients, the same training",
+        *("Umbel", "bare NumPy loop", "blazefl 2.0.3", "pfl-research 0.6", "Flower 1.41 with Ray"),
+    ),
+    ("CPU seconds", *(Figure(f"{SAME}: {side}, CPU time of all processes") for side in FLUTE_SIDES)),
+    ("seconds", *(Figure(f"{SAME}: {side}") for side in FLUTE_SIDES)),
+)
 MEAN: tuple[Row, ...] = (
     ("weighted mean of ten models, CPU time over the time to move the bytes", "Umbel", "Flower 1.13"),
     *(
@@ -127,7 +137,7 @@ INSTALL: tuple[Row, ...] = (
     ("base installation", "164 MB, 31 packages", "215 MB, 53 packages", "160 MB, 44 packages"),
     ("modules that the first import loads", "195 (NumPy alone: 173)", "1,206", "-"),
 )
-TABLES = (RECORDS, SIMULATION, MEAN, DEPLOYED, INSTALL)
+TABLES = (RECORDS, SIMULATION, FLUTE, MEAN, DEPLOYED, INSTALL)
 
 
 def figures() -> Known:
