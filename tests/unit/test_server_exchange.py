@@ -6,10 +6,15 @@ import time
 
 import pytest
 
+from umbel.envelope import Content, Part
+from umbel.http.wire import Task
+from umbel.server._delivery import _raise_fences
 from umbel.server._desk import Desk
 from umbel.server._exchange import Exchange
-from umbel.server._plans import Halted
+from umbel.server._plans import Fate, Halted
 from umbel.server._presence import Presence
+from umbel.store import Ledger, messages
+from umbel.testing._scene import Planned
 
 PATIENCE = 20.0  # seconds before a test gives up
 
@@ -75,3 +80,53 @@ def test_a_loop_that_has_ended_is_not_waited_for():
         loop.close()
     with pytest.raises(Halted):
         exchange.on_loop(lambda: "an answer")
+
+
+def task(scene, message=11, fence=1):
+    return Task(
+        run=scene.run,
+        run_name="run",
+        message=message,
+        fence=fence,
+        round=1,
+        message_type="train",
+        seed=1,
+        created_at=0.0,
+        ttl=9.0,
+        run_config={},
+        content=Content((), Part("blake3:" + 64 * "0", 0, b"")),
+    )
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        yield Planned(ledger)
+
+
+def test_a_poll_passes_over_what_has_gone_to_another_node(scene):
+    north, south = (node.id for node in scene.nodes)
+    scene.plan(2)
+    scene.ledger.write(lambda connection: messages.reassign(connection, (scene.run, 11), node=south)).result()
+    held = [task(scene, 11), task(scene, 21)]
+    renewed = scene.ledger.write(lambda connection: _raise_fences(connection, north, held)).result()
+    assert [(each.message, each.fence) for each in renewed] == [(21, 2)]
+    late = scene.ledger.write(lambda connection: _raise_fences(connection, south, [task(scene, 11, 1)])).result()
+    assert late == []
+
+
+def test_what_has_gone_to_another_node_stays_there_when_the_first_one_ends_late(scene):
+    async def main():
+        desk, told = Desk(), []
+        exchange = Exchange(None, desk, Presence(9.0), None)
+        exchange.attach(scene.run, told.append)
+        desk.open(7, task(scene))
+        desk.close((scene.run, 11))
+        desk.open(8, task(scene, fence=2))
+        exchange.settle(7, (scene.run, 11), Fate(11, stored=True), answered=True)
+        assert (len(told), desk.box(8).room, len(desk)) == (1, 0, 1)
+        assert desk.find(8, (scene.run, 11)).fence == 2
+        exchange.settle(8, (scene.run, 11), Fate(11, stored=True), answered=True)
+        assert (len(told), len(desk)) == (2, 0)
+
+    asyncio.run(main())

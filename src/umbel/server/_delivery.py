@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from umbel import _clock
-from umbel.errors import WrongState
+from umbel.errors import Fenced, NotFound, WrongState
 from umbel.failpoint import failpoint
 from umbel.http.wire import Answer, Poll, Polled, Replied, Task
 from umbel.server._claims import check_answer, check_description, check_instance, reason_of, seconds_of
@@ -111,7 +111,7 @@ class Delivery:
         )
         failpoint("server.reply-stored")
         if task is not None:
-            self._settle(key, reply, accepted, now)
+            self._settle(member, key, reply, accepted, now)
         return Replied(counted=accepted.counted, reason=accepted.reason)
 
     def _reply(self, answer: Answer, task: Task | None) -> replies.Reply:
@@ -137,11 +137,11 @@ class Delivery:
             return min(now, math.nextafter(task.created_at + task.ttl, 0.0))
         return now
 
-    def _settle(self, key: Key, reply: replies.Reply, accepted: replies.Accepted, now: float) -> None:
+    def _settle(self, member: int, key: Key, reply: replies.Reply, accepted: replies.Accepted, now: float) -> None:
         if accepted.counted:
-            self._exchange.settle(key, fate_of(reply, now), answered=True)
+            self._exchange.settle(member, key, fate_of(reply, now), answered=True)
         else:
-            self._exchange.settle(key, lost(key[1], accepted.reason))
+            self._exchange.settle(member, key, lost(key[1], accepted.reason))
 
     async def sweep(self) -> None:
         """Give up what silent nodes hold, and what nobody answers in its time."""
@@ -153,34 +153,37 @@ class Delivery:
                 await self.revoked(member)  # a round that was being planned asked it still
             elif self._presence.is_silent(member):
                 since = self._presence.seconds_silent(member)
-                await self._lose(open_, _SILENT.format(name=self._registry.name(member), seconds=since))
+                await self._lose(member, open_, _SILENT.format(name=self._registry.name(member), seconds=since))
             elif not self._presence.is_moving(member):
                 expired = [task for task in open_ if now >= task.created_at + task.ttl]
                 if expired:
-                    await self._lose(expired, _EXPIRED.format(seconds=expired[0].ttl))
+                    await self._lose(member, expired, _EXPIRED.format(seconds=expired[0].ttl))
 
     async def revoked(self, member: int) -> None:
         """Give up what a node holds that was excluded."""
         open_ = self._desk.of_node(member)
-        await self._lose(open_, _REVOKED.format(name=self._registry.name(member)))
+        await self._lose(member, open_, _REVOKED.format(name=self._registry.name(member)))
 
-    async def _lose(self, tasks: list[Task], reason: str) -> None:
+    async def _lose(self, member: int, tasks: list[Task], reason: str) -> None:
         keys = [key_of(task) for task in tasks]
         if not keys:
             return
-        gone = await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason))
+        gone = await self._keeper.commit(lambda connection: messages.lose(connection, keys, reason, node=member))
         for key in gone:
-            self._exchange.settle(key, lost(key[1], reason))
+            self._exchange.settle(member, key, lost(key[1], reason))
         for key in set(keys).difference(gone):
-            # The ledger knows better: it was answered, or given up, and the run may not have heard of that.
-            self._exchange.settle(key, Fate(key[1], stored=True))
+            # The ledger knows better: it was answered, or given up, and the run may not have heard of that. Unless it
+            # has gone to another node.
+            if self._desk.find(member, key) is not None:
+                self._exchange.settle(member, key, Fate(key[1], stored=True))
 
 
 def _raise_fences(connection: sa.Connection, member: int, tasks: list[Task]) -> list[Task]:
     """Return the tasks under their next numbers, but for those that were given up meanwhile."""
     renewed = []
     for task in tasks:
-        with suppress(WrongState):
+        # Given up, or gone to another node, since the desk was looked at.
+        with suppress(WrongState, NotFound, Fenced):
             fence = messages.raise_fence(connection, key_of(task), node=member, fence=task.fence)
             renewed.append(msgspec.structs.replace(task, fence=fence))
     return renewed

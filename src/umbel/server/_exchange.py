@@ -49,9 +49,13 @@ class Exchange:
 
     # What the event loop calls
 
-    def settle(self, key: Key, fate: Fate, *, answered: bool = False) -> None:
-        """Take an open message away, and tell the grid of its run what became of it."""
-        self._desk.close(key, answered=answered)
+    def settle(self, member: int, key: Key, fate: Fate, *, answered: bool = False) -> None:
+        """Take an open message of a node away, and tell the grid of its run what became of it.
+
+        One that has gone to another node meanwhile stays there.
+        """
+        if self._desk.find(member, key) is not None:
+            self._desk.close(key, answered=answered)
         tell = self._tell.get(key[0])
         if tell is not None:
             tell(fate)

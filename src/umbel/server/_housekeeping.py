@@ -39,7 +39,9 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Go on until cancelled; silent nodes are found however long an object store takes over its garbage."""
-        await asyncio.gather(self._repeat(self._delivery.sweep, _SWEEP), self._repeat(self.collect, _COLLECT))
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._repeat(self._delivery.sweep, _SWEEP))
+            both.create_task(self._repeat(self.collect, _COLLECT))
 
     async def _repeat(self, step: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
@@ -50,6 +52,9 @@ class Housekeeping:
                 return
             except StoreError as error:
                 _LOG.error("housekeeping will be tried again: %s", error)
+            except Exception:  # noqa: BLE001 - it is told, with where it was
+                # Whatever it is, a server that no longer looks for silent nodes would let every round wait for ever.
+                _LOG.exception("housekeeping met a fault, and will be tried again")
             await asyncio.sleep(pause)
 
     async def collect(self) -> None:

@@ -1,7 +1,8 @@
 """Messages to nodes: planned with their phase, fenced, lost, cancelled. Each function is an operation of a ledger.
 
 The states of a message are drawn in ``docs/spec/storage.md``. A message is known by its run and its number in the run;
-``replies.accept`` is the only way from planned to replied, and ``runs.close_round`` the only way from there.
+``replies.accept`` is the only way from planned to replied. From there, ``runs`` records what the loop made of the
+reply; ``reassign`` and ``reopen`` forget it and plan the message again.
 """
 
 from collections.abc import Iterable
@@ -213,9 +214,12 @@ def raise_fence(connection: sa.Connection, key: Key, *, node: int, fence: int) -
     return fence + 1
 
 
-def lose(connection: sa.Connection, keys: Iterable[Key], reason: str) -> list[Key]:
-    """Give open messages up because their node is silent, or their time has passed; return those that were open."""
-    return _end(connection, keys, "lost", reason)
+def lose(connection: sa.Connection, keys: Iterable[Key], reason: str, *, node: int) -> list[Key]:
+    """Give open messages up because their node is silent, or their time has passed; return those that were open.
+
+    What has gone to another node meanwhile stays open.
+    """
+    return _end(connection, keys, "lost", reason, node)
 
 
 def cancel(connection: sa.Connection, keys: Iterable[Key], reason: str) -> list[Key]:
@@ -311,7 +315,11 @@ _REOPEN: Final = (
 _REASSIGN: Final = _REOPEN.values(node=sa.bindparam("other"))
 _END: Final = (
     sa.update(tables.messages)
-    .where(_WHICH, _M.status == sa.literal_column("'planned'"))
+    .where(
+        _WHICH,
+        _M.status == sa.literal_column("'planned'"),
+        _M.node == sa.func.coalesce(sa.bindparam("whose", type_=sa.BigInteger), _M.node),
+    )
     .values(status=sa.bindparam("next_status"), reason=sa.bindparam("why"))
 )
 _FORGET: Final = tuple(
@@ -332,8 +340,10 @@ _QUESTIONS: Final = (
 )
 
 
-def _end(connection: sa.Connection, keys: Iterable[Key], status: str, reason: str) -> list[Key]:
-    values = {"next_status": status, "why": legible(reason)}
+def _end(
+    connection: sa.Connection, keys: Iterable[Key], status: str, reason: str, node: int | None = None
+) -> list[Key]:
+    values = {"next_status": status, "why": legible(reason), "whose": node}
     return [key for key in keys if _changed(connection, {**values, "its_run": key[0], "which": key[1]})]
 
 

@@ -41,6 +41,10 @@ class FlightTests:
             equal(fence, 2, "the next number")
             equal(ledger.read(lambda c: replies.of_message(c, scene.run, 11)), None, "what was answered")
             equal(ledger.read(lambda c: references.of_run(c, scene.run)), {}, "what is needed")
+            with refused(NotFound, "another number for the node that had it"):
+                ledger.write(lambda c: messages.raise_fence(c, (scene.run, 11), node=north, fence=1)).result()
+            gone = ledger.write(lambda c: messages.lose(c, [(scene.run, 11)], "silent", node=north)).result()
+            equal(gone, [], "what is lost with the node that had it")
             with refused(NotFound, "a reply of the node that had it"):
                 _accept(scene, scene.reply(fence=2), north)
             with refused(Fenced, "a reply under the old number"):

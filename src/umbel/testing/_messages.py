@@ -107,7 +107,7 @@ class MessageTests:
         with open_ledger() as ledger:
             scene = Planned(ledger)
             keys = [(scene.run, 11), (scene.run, 13)]
-            gone = ledger.write(lambda c: messages.lose(c, keys, "silent for 75 s")).result()
+            gone = ledger.write(lambda c: messages.lose(c, keys, "silent for 75 s", node=scene.nodes[0].id)).result()
             equal(gone, [(scene.run, 11)], "what was open")
             for _ in range(2):
                 answer = _accept(scene, scene.reply())
