@@ -94,16 +94,17 @@ def again(federation):
 
 @pytest.mark.parametrize(("federation", "points"), list(chains()), indirect=["federation"], scope="module")
 def test_the_server_is_killed(trained, points):
-    earlier, rounds = runs(trained), 12
+    # A model of its own for each chain: what the store has already would not be uploaded again.
+    earlier, rounds, size = runs(trained), 12, LARGE + len(points)
     trained.serving.end()
     for point in points:
         server = trained.serve(point)
         with suppress(ServerUnreachable):
             if not runs(trained) - earlier:
-                begin(trained, LARGE, rounds)
+                begin(trained, size, rounds)
         assert server.wait() == -signal.SIGKILL, point
     again(trained)
-    view = check(trained, begun(trained, earlier, LARGE, rounds), LARGE, rounds)
+    view = check(trained, begun(trained, earlier, size, rounds), size, rounds)
     assert handled(trained) == each_once(rounds), "nothing was trained twice"
     assert len(points) - 2 <= len(view.restarts) <= len(points), "the run says how often it was taken up"
 

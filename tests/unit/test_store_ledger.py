@@ -26,6 +26,7 @@ from umbel.store import Ledger, _sqlite, audit, members
 from umbel.store._faults import named
 from umbel.store._migrations import STEPS, VERSION, migrate
 from umbel.store._tables import METADATA
+from umbel.testing._scene import submit
 
 
 def note(connection):
@@ -284,3 +285,11 @@ def test_what_databases_say_is_named(error, kind):
     found = named(error, "here")
     assert type(found) is kind
     assert found is None or found.at == "here"
+
+
+def test_two_runs_of_one_second_have_names_of_their_own(tmp_path, monkeypatch):
+    drawn = iter("aaaaaaaabbbb")
+    monkeypatch.setattr("secrets.choice", lambda _: next(drawn))
+    with Ledger.open(url_of(tmp_path)) as ledger:
+        names = [submit(ledger, owner).name for owner in ("ada", "eve")]
+    assert [name[-4:] for name in names] == ["aaaa", "bbbb"]

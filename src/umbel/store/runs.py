@@ -110,7 +110,7 @@ def create(
 
     Raises ``BlobMissing`` if one is not there.
     """
-    values = {"name": _name(now), "spec": spec, "status": "waiting", "owner": owner, "created_at": now}
+    values = {"name": _free_name(connection, now), "spec": spec, "status": "waiting", "owner": owner, "created_at": now}
     insert = sa.insert(tables.runs).returning(tables.runs.c.id)
     number: int = connection.execute(insert, {**values, "restarts": "[]"}).scalar_one()
     if initial is not None:
@@ -245,6 +245,14 @@ def _unknown(shown: str) -> NotFound:
 
 def _run(row: Any) -> Run:
     return Run(**{**row._mapping, "restarts": unpacked(row.restarts, tuple[float, ...], "runs.restarts")})  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _free_name(connection: sa.Connection, now: float) -> str:
+    """Return a name that no run has; of a thousand runs in one second two would have the same now and then."""
+    while True:
+        name = _name(now)
+        if connection.execute(sa.select(tables.runs.c.id).where(tables.runs.c.name == name)).first() is None:
+            return name
 
 
 def _name(now: float) -> str:
