@@ -73,7 +73,8 @@ def plan_of(run: int, asking: mains.Asking, names: Sequence[str]) -> messages.Pl
         run=run,
         round=asking.call,
         phase=asking.message_type,
-        roster=tuple(dict(zip(names, asking.nodes, strict=True)).items()),
+        # Two nodes may be of one name, if one of them was revoked.
+        roster=tuple((name, node) for node, name in dict(zip(asking.nodes, names, strict=True)).items()),
         content=asking.content,
         ttl=asking.ttl,
         asks=tuple(asks),
