@@ -16,7 +16,6 @@ from umbel.http import mains
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.records import ParametersRecord, RecordSet, digest
 
-_AT_ONCE: Final = 10_000  # messages in one call
 _ATTEMPTS: Final = 3  # a blob may be collected between its upload and the call that needs it
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 
@@ -83,8 +82,8 @@ class RemoteGrid:
                 key = (id(message.content), asked.message_type, asked.group_id, asked.ttl)
                 alike.setdefault(key, []).append(message)
         for group in alike.values():
-            for first in range(0, len(group), _AT_ONCE):
-                self._plan(group[first : first + _AT_ONCE])
+            for first in range(0, len(group), mains.AT_ONCE):
+                self._plan(group[first : first + mains.AT_ONCE])
 
     def _plan(self, group: Sequence[Message]) -> None:
         self._calls += 1
@@ -173,8 +172,8 @@ class RemoteGrid:
         numbers = [number for number, sent in self._open.items() if sent.message.metadata.message_id in wanted]
         for number in numbers:
             del self._open[number]
-        if numbers:
-            self._ask("give_up", mains.GivenUp(messages=numbers))
+        for first in range(0, len(numbers), mains.AT_ONCE):
+            self._ask("give_up", mains.GivenUp(messages=numbers[first : first + mains.AT_ONCE]))
 
     def close(self) -> None:
         """Hear nothing more. What is open stays planned: whoever drives the run next is told of it."""

@@ -20,8 +20,10 @@ from umbel.server._main_calls import (
     carried,
     end,
     failures,
+    keys_of,
     note_running,
     plan_of,
+    require_model,
     require_same,
     require_type,
     told_of,
@@ -200,9 +202,9 @@ class Driven:
         for number in numbers:
             del self._untold[number]
 
-    async def give_up(self, numbers: Sequence[int]) -> None:
+    async def give_up(self, given: mains.GivenUp) -> None:
         """Give messages up, durably; a node that has one is told to forget it."""
-        await self._in_turn(self._give_up([(self._run, number) for number in numbers]))
+        await self._in_turn(self._give_up(keys_of(self._run, given)))
 
     async def _give_up(self, keys: Sequence[messages.Key]) -> None:
         self._require()
@@ -223,6 +225,7 @@ class Driven:
 
     async def _end(self, ending: mains.Ending) -> None:
         self._require()
+        require_model(ending)
         needed = await asyncio.to_thread(self._keeper.needed, self._run)
         keys = await self._keeper.commit(partial(end, run=self._run, ending=ending, present=self._keeper.present))
         failpoint("server.run-finished")

@@ -92,7 +92,7 @@ class Mains:
 
     async def give_up(self, call: Call) -> wire.Done:
         """Give messages up."""
-        await (await self._drive(call)).give_up(call.body.messages)
+        await (await self._drive(call)).give_up(call.body)
         return wire.Done()
 
     async def end(self, call: Call) -> wire.Done:
