@@ -1,9 +1,14 @@
 """What is rare between the main of a run and its server: nodes of one name, repeats, bounds, ends that meet a stop."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 
 from by_hand import Actor, content, serving
-from test_server_mains import NOTHING, answers, asking, submit
+from test_server_mains import NOTHING, answers, asking, submit, wanted
 from umbel import _clock, errors
 from umbel.cli._grid import RemoteGrid
 from umbel.cli._remote import Remote
@@ -11,6 +16,8 @@ from umbel.cli._servers import operator_of
 from umbel.http import mains
 from umbel.message import ErrorCode, Message, Metadata
 from umbel.records import RecordSet
+from umbel.server._mains import Mains
+from umbel.store import calls, runs
 
 MODEL = content(9.0, metrics=False)
 
@@ -110,3 +117,78 @@ def test_an_end_whose_digest_is_not_that_of_its_model_is_none(operator, digest, 
         operator.call("end_run", mains.Ending(digest=MODEL.records[0].part.digest, state=MODEL), run=run)
     with pytest.raises(errors.WrongState, match="completed"):
         operator.call("end_run", mains.Ending(), run=run)
+
+
+class Held:
+    """A function of the server that waits, once it is called, until a test has done something meanwhile."""
+
+    def __init__(self, function):
+        self.function = function
+        self.is_called, self.may_go = threading.Event(), threading.Event()
+
+    def __call__(self, *args, **kwargs):
+        self.is_called.set()
+        assert self.may_go.wait(30)
+        return self.function(*args, **kwargs)
+
+
+def test_a_run_that_is_stopped_before_its_main_can_drive_it_is_stopped(operator, monkeypatch):
+    held = Held(lambda: None)
+    start = Mains.start
+
+    async def late(self, *args):
+        await asyncio.to_thread(held)
+        await start(self, *args)
+
+    monkeypatch.setattr(Mains, "start", late)
+    with ThreadPoolExecutor(1) as other, operator.again() as again:
+        run = other.submit(submit, again, 1)
+        assert held.is_called.wait(30)
+        operator.call("stop_run", run=1)
+        held.may_go.set()
+        assert run.result() == 1
+    assert operator.view(1).row.status == "stopped"
+    operator.call("resume_run", run=1)
+    assert operator.view(1).row.status == "waiting"
+
+
+def test_a_run_whose_stop_the_disk_refuses_can_be_stopped_again(operator, monkeypatch):
+    run, set_status, refused = submit(operator, 1), runs.set_status, []
+
+    def refuse_once(connection, run, status, **told):
+        if status == "stopped" and not refused:
+            refused.append(run)
+            raise errors.StorageFull("expected room for a commit, got none", at="ledger")
+        return set_status(connection, run, status, **told)
+
+    monkeypatch.setattr(runs, "set_status", refuse_once)
+    with pytest.raises(errors.UmbelError):
+        operator.call("stop_run", run=run)
+    assert (refused, operator.view(run).row.status) == ([run], "stopping")
+    operator.call("stop_run", run=run)
+    assert operator.view(run).row.status == "stopped"
+
+
+def test_answers_wait_until_the_server_has_read_where_a_run_is(operator, north, monkeypatch):
+    run = submit(operator, 1)
+    operator.call("ask_nodes", asking(1, [north]), run=run)
+    north.reply(north.work())
+    first = answers(operator, run)
+    operator.call("stop_run", run=run)
+    held = Held(calls.told)
+    monkeypatch.setattr(calls, "told", held)
+    with ThreadPoolExecutor(2) as others, operator.again() as again, operator.again() as third:
+        resumed = others.submit(again.call, "resume_run", run=run)
+        assert held.is_called.wait(30)
+        told = others.submit(answers, third, run)
+        with suppress(TimeoutError):
+            assert told.result(timeout=1.0) == first  # longer than an answer is held
+        held.may_go.set()
+        resumed.result()
+        assert told.result() == first
+
+
+def test_what_a_main_waited_for_is_forgotten_once_it_asks_no_more(operator, north):
+    run = submit(operator, 2)
+    assert operator.call("offer_nodes", wanted(1), run=run).missing
+    assert operator.view(run).row.reason == ""
