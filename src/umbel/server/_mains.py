@@ -105,7 +105,7 @@ class Mains:
         """End a run; again, if the first answer was lost, changes nothing."""
         number = call.params["run"]
         found = await self._keeper.look(lambda connection: runs.get(connection, number, call.member))
-        if found.status in ("completed", "failed") and (found.status, found.reason, found.digest) == _end_of(call.body):
+        if runs.ended_as(found, call.body.reason, call.body.digest):
             return wire.Done()
         driven = await self._drive(call)
         await driven.end(call.body)
@@ -130,7 +130,3 @@ class Mains:
 def _note_stopped(connection: sa.Connection, run: int) -> None:
     if runs.get(connection, run).status == "stopping":  # whoever stopped it as well may have been quicker
         runs.set_status(connection, run, "stopped", now=time.time(), reason="stopped by request")
-
-
-def _end_of(ending: mains.Ending) -> tuple[str, str, str]:
-    return ("failed", ending.reason, "") if ending.reason else ("completed", "", ending.digest)
