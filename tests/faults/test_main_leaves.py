@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from by_hand import blob, serving
 from test_server_mains import answers, submit
@@ -13,6 +14,7 @@ from umbel import errors
 from umbel.cli._drive import _leaving
 from umbel.cli._grid import RemoteGrid
 from umbel.cli._remote import Remote
+from umbel.cli._runs import app
 from umbel.cli._screen import open_screen
 from umbel.cli._servers import operator_of
 from umbel.http import mains
@@ -126,3 +128,12 @@ def test_a_reason_that_the_ledger_cuts_is_the_same_when_it_is_said_again(operato
     for _ in range(2):
         operator.call("end_run", mains.Ending(reason=reason), run=run)
     assert status(operator) == "failed"
+
+
+def test_a_run_that_cannot_be_stopped_again_says_how_its_main_goes_on(operator, grid, folder):
+    command = ["stop", "1", "--data", str(folder)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    error = CliRunner().invoke(app, command).exception
+    assert isinstance(error, errors.WrongState)
+    said = f"run 1 cannot be stopped: it is stopped\ngo on with: umbel run APP --server {operator.url} --resume 1"
+    assert error.message == said
