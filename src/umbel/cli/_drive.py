@@ -20,7 +20,7 @@ from umbel.cli._settings import Settings
 from umbel.cli._text import safe
 from umbel.cli._watching import voice
 from umbel.envelope import Content, pack
-from umbel.errors import UsageError, WrongState
+from umbel.errors import UmbelError, UsageError, WrongState
 from umbel.http.wire import RunSpec
 from umbel.records import RecordSet
 
@@ -96,8 +96,9 @@ def _leaving(screen: Screen, grid: RemoteGrid, command: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if isinstance(error, Exception) and grid.trouble is None:
-            grid.fail(_reason(error))
+        if isinstance(error, Exception) and error is not grid.trouble:
+            with contextlib.suppress(UmbelError):  # what main got wrong is what there is to say
+                grid.fail(_reason(error))
         if screen.json:
             screen.emit({"event": "main-left", "next": command})
         else:

@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from umbel import _clock
 from umbel.cli._remote import Remote, Say
 from umbel.cli._text import safe
-from umbel.envelope import Content, pack
+from umbel.envelope import Content, Part, pack
 from umbel.errors import BlobMissing, RecordError, RecordTypeError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
@@ -16,8 +17,8 @@ from umbel.http import mains
 from umbel.message import Error, ErrorCode, Message, Metadata
 from umbel.records import ParametersRecord, RecordSet, digest
 
-_AT_ONCE: Final = 10_000  # messages in one call
 _ATTEMPTS: Final = 3  # a blob may be collected between its upload and the call that needs it
+_LONGEST: Final = 4_000  # characters of a reason
 _NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 
 _T = TypeVar("_T")
@@ -37,7 +38,7 @@ class RemoteGrid:
     that is run again, and that goes by what it is told alone, comes to where it was and goes on.
 
     Messages of one ``send`` that hold the same record set carry the same content. A message without a number gets one.
-    ``trouble`` is what the server has refused, which is no fault that ends the run.
+    ``trouble`` is what was last refused by the server, or did not reach it, which is no fault that ends the run.
     """
 
     #: Takes messages while others are outstanding.
@@ -56,22 +57,27 @@ class RemoteGrid:
         self.trouble: UmbelError | None = None
 
     def _ask(self, name: str, body: Any = None, **params: int) -> Any:
-        try:
+        with self._noting():
             return self._remote.drive(name, self._run, body, say=self._say, **params)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
         except UmbelError as error:
             self.trouble = error
             raise
 
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
         """Return the nodes that there are and that handle the type, by name; waits until the run can begin."""
-        self._calls += 1
-        wanted = mains.Wanted(call=self._calls, round=round, message_type=str(message_type))
+        wanted = mains.Wanted(call=self._calls + 1, round=round, message_type=str(message_type))
         roster: mains.Roster = self._ask("offer_nodes", wanted)
         while roster.missing:
             if roster.missing != self._missing:
                 self._missing = roster.missing
                 self._say(f"the run {safe(roster.missing)}", "waiting", reason=roster.missing)
             roster = self._ask("offer_nodes", wanted)
+        self._calls += 1  # one that was refused was none
         return [Node(name, number) for name, number in zip(roster.names, roster.nodes, strict=True)]
 
     def send(self, messages: Iterable[Message]) -> None:
@@ -83,13 +89,13 @@ class RemoteGrid:
                 key = (id(message.content), asked.message_type, asked.group_id, asked.ttl)
                 alike.setdefault(key, []).append(message)
         for group in alike.values():
-            for first in range(0, len(group), _AT_ONCE):
-                self._plan(group[first : first + _AT_ONCE])
+            for first in range(0, len(group), mains.AT_ONCE):
+                self._plan(group[first : first + mains.AT_ONCE])
 
     def _plan(self, group: Sequence[Message]) -> None:
-        self._calls += 1
-        numbers = [_number(message, self._calls, slot) for slot, message in enumerate(group)]
+        numbers = [_number(message, self._calls + 1, slot) for slot, message in enumerate(group)]
         at = self._planned(numbers, group)
+        self._calls += 1
         failpoint("main.asked")
         self._open |= {number: _Sent(message, at) for number, message in zip(numbers, group, strict=True)}
 
@@ -98,7 +104,7 @@ class RemoteGrid:
 
         def plan(content: Content) -> float:
             body = mains.Asking(
-                call=self._calls,
+                call=self._calls + 1,
                 round=first.group_id,
                 message_type=str(first.message_type),
                 ttl=first.ttl,
@@ -123,19 +129,22 @@ class RemoteGrid:
 
     def fail(self, reason: str) -> None:
         """The main has failed, and the run with it."""
-        self._ask("end_run", mains.Ending(reason=reason))
+        legible = reason[:_LONGEST].encode(errors="replace").decode()
+        self._ask("end_run", mains.Ending(reason=legible))
 
     def _upload(self, content: RecordSet, use: Callable[[Content], _T]) -> _T:
         """Send the blobs of a content, and return what ``use`` makes of its description."""
         for _ in range(_ATTEMPTS - 1):
-            try:
+            with suppress(BlobMissing):
                 return use(self._packed(content))
-            except BlobMissing:
-                self.trouble = None
         return use(self._packed(content))
 
     def _packed(self, content: RecordSet) -> Content:
-        return pack(content, lambda segments: self._remote.put(segments, self._folder))
+        return pack(content, self._put)
+
+    def _put(self, segments: Sequence[bytes | memoryview]) -> Part:
+        with self._noting():
+            return self._remote.put(segments, self._folder)
 
     def replies(self) -> Iterator[Message]:
         """Yield what becomes of every message, in the order in which the server has it.
@@ -162,7 +171,8 @@ class RemoteGrid:
             code = ErrorCode.UNKNOWN if told.error_code is None else told.error_code
             return Message(metadata, error=Error(code, told.error_reason))
         try:
-            return Message(metadata, self._remote.fetch(told.content, self._folder))
+            with self._noting():
+                return Message(metadata, self._remote.fetch(told.content, self._folder))
         except (RecordError, RecordTypeError) as error:
             fault = f"expected a reply that can be read, got one that cannot: {error}"
             return Message(metadata, error=Error(ErrorCode.BAD_REPLY, fault))
@@ -173,8 +183,8 @@ class RemoteGrid:
         numbers = [number for number, sent in self._open.items() if sent.message.metadata.message_id in wanted]
         for number in numbers:
             del self._open[number]
-        if numbers:
-            self._ask("give_up", mains.GivenUp(messages=numbers))
+        for first in range(0, len(numbers), mains.AT_ONCE):
+            self._ask("give_up", mains.GivenUp(messages=numbers[first : first + mains.AT_ONCE]))
 
     def close(self) -> None:
         """Hear nothing more. What is open stays planned: whoever drives the run next is told of it."""

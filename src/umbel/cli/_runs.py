@@ -196,11 +196,14 @@ def _as_it_is(remote: Remote, run: int, wanted: str) -> Iterator[None]:
         yield
     except WrongState as error:
         row = remote.run(run).row
-        msg = f"run {run} cannot be {wanted}: it is {row.status}, {row.completed} of {row.rounds} rounds complete"
-        raise WrongState(f"{msg}\n{_onward(row, remote.url)}") from error
+        raise WrongState(
+            f"run {run} cannot be {wanted}: it is {row.status}{_done(row)}\n{_onward(row, remote.url)}"
+        ) from error
 
 
 def _onward(row: RunRow, url: str) -> str:
+    if row.status == "completed" and is_driven(row):
+        return f"keep its model with: umbel runs watch {row.run} --save"
     if row.status == "completed":
         return (
             f"keep its model with: umbel runs watch {row.run} --save\n"
@@ -208,7 +211,7 @@ def _onward(row: RunRow, url: str) -> str:
             f"then umbel run APP --server {url} --rounds N"
         )
     if row.status in ("stopped", "failed"):
-        return f"go on with: umbel runs resume {row.run}"
+        return f"go on with: {going_on(row.run, url) if is_driven(row) else f'umbel runs resume {row.run}'}"
     return f"look at it with: umbel runs watch {row.run}"
 
 
@@ -216,9 +219,12 @@ def _say(screen: Screen, row: RunRow, following: str) -> None:
     if screen.json:
         screen.emit({"run": plain(row), "next": following})
     else:
-        done = "" if is_driven(row) else f", {row.completed} of {row.rounds} rounds complete"
-        screen.say(f"run {row.run}: {row.status}{done}")
+        screen.say(f"run {row.run}: {row.status}{_done(row)}")
         screen.say(f"next     {following}", style="bold")
+
+
+def _done(row: RunRow) -> str:
+    return "" if is_driven(row) else f", {row.completed} of {row.rounds} rounds complete"
 
 
 def find(remote: Remote, given: str) -> int:

@@ -317,7 +317,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=mains.GivenUp,
         response=wire.Done,
         limit=_LARGE,
-        errors=_DRIVEN,
+        errors=(*_DRIVEN, errors.BadValue),
     ),
     Endpoint(
         number=27,

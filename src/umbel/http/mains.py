@@ -1,10 +1,15 @@
 """What a main that drives a run and its server say to each other, as frozen values; `umbel.http.wire` has the rest."""
 
+from typing import Final
+
 import msgspec
 
 from umbel.envelope import Content
 
-__all__ = ["Answers", "Asked", "Asking", "Ending", "GivenUp", "Roster", "Told", "Wanted"]
+__all__ = ["AT_ONCE", "Answers", "Asked", "Asking", "Ending", "GivenUp", "Roster", "Told", "Wanted"]
+
+#: Messages that one body asks or gives up, at most: a commit may not keep all others waiting.
+AT_ONCE: Final = 10_000
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,7 +33,7 @@ class Roster(_Body, frozen=True):
 
 
 class Asking(_Body, frozen=True):
-    """Call ``call`` of a main: messages of one content, by number, and the node that each is for."""
+    """Call ``call`` of a main: up to ``AT_ONCE`` messages of one content, by number, and the node that each is for."""
 
     call: int
     round: int
@@ -62,7 +67,7 @@ class Answers(_Body, frozen=True):
 
 
 class GivenUp(_Body, frozen=True):
-    """Messages of which a main will not hear any more."""
+    """Up to ``AT_ONCE`` messages of which a main will not hear any more."""
 
     messages: list[int]
 

@@ -20,8 +20,10 @@ from umbel.server._main_calls import (
     carried,
     end,
     failures,
+    keys_of,
     note_running,
     plan_of,
+    require_model,
     require_same,
     require_type,
     told_of,
@@ -57,12 +59,18 @@ class Driven:
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._works: set[asyncio.Task[Any]] = set()
+        self._is_open = False
         self._is_over = False
         #: When the main was heard of, on the monotonic clock.
         self.heard = time.monotonic()
 
     async def open(self) -> None:
         """Read where the run is; from now on it hears of its messages."""
+        await self._in_turn(self._open())
+
+    async def _open(self) -> None:
+        if self._is_open or self._is_over:
+            return
         self._exchange.attach(self._run, self._settled)
         found = await self._keeper.look(partial(calls.roster, run=self._run))
         self._previous = None if found is None else frozenset(number for _, number in found)
@@ -72,24 +80,37 @@ class Driven:
             self._untold.pop(message, None)
         for message in await self._keeper.look(partial(calls.untold, run=self._run)):
             self._settled(Fate(message))
+        self._is_open = True
 
     def _close(self) -> None:
         """Answer whoever waits that this is over."""
         self._is_over = True
         self._exchange.detach(self._run)
         self._log.end()
-        self._news.set()
+        self._tell_news()
 
     def _settled(self, fate: Fate) -> None:
         if fate.message not in self._known:
             self._known.add(fate.message)
             self._untold[fate.message] = None
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        """Wake whoever waits; each waits for what follows on its last look, which another must not undo."""
         self._news.set()
+        self._news = asyncio.Event()
 
     def _require(self) -> None:
         self.heard = time.monotonic()
         if self._is_over:
             raise WrongState("expected a run that goes on, got one that has ended", at=f"run {self._run}")
+
+    async def _ready(self) -> None:
+        """Wait until it is known where the run is."""
+        self._require()
+        if not self._is_open:
+            await self.open()
+            self._require()
 
     async def _in_turn(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Do something alone, and to its end, even if the request that asked for it is cut off."""
@@ -105,9 +126,21 @@ class Driven:
 
     async def nodes(self, wanted: mains.Wanted, hold: float) -> mains.Roster:
         """Answer a call for nodes: with those of then, with those of now, or with what is missing after a while."""
-        self._require()
         require_type(wanted.message_type)
-        until = time.monotonic() + hold
+        await self._ready()
+        try:
+            made = await self._made(wanted, time.monotonic() + hold)
+        finally:
+            self._exchange.waiting.pop(self._run, None)
+        if isinstance(made, str):
+            return mains.Roster(names=[], nodes=[], missing=made)
+        require_same(wanted, made)
+        roster = made.planned.roster
+        self._previous = frozenset(number for _, number in roster)
+        return mains.Roster(names=[name for name, _ in roster], nodes=[number for _, number in roster])
+
+    async def _made(self, wanted: mains.Wanted, until: float) -> calls.Call | str:
+        """Return a call for nodes, made by now; or, once it is late, what is missing."""
         made = await self._keeper.look(partial(calls.find, run=self._run, number=wanted.call))
         while made is None:
             self._require()
@@ -116,13 +149,10 @@ class Driven:
                 roster = tuple((node.name, node.node_id) for node in offer.roster)
                 made = await self._note(wanted, roster)
             elif time.monotonic() >= until:
-                return mains.Roster(names=[], nodes=[], missing=offer.missing)
+                return offer.missing
             else:
                 await asyncio.sleep(_LOOK_AGAIN)
-        require_same(wanted, made)
-        roster = made.planned.roster
-        self._previous = frozenset(number for _, number in roster)
-        return mains.Roster(names=[name for name, _ in roster], nodes=[number for _, number in roster])
+        return made
 
     async def _note(self, wanted: mains.Wanted, roster: tuple[tuple[str, int], ...]) -> calls.Call:
         now = _clock.now()
@@ -156,16 +186,17 @@ class Driven:
 
     async def answers(self, after: int, hold: float) -> mains.Answers:
         """Return what the main is told after so many answers, as soon as there is some; none after a while."""
+        await self._ready()
         until = time.monotonic() + hold
         while True:
             self._require()
-            self._news.clear()
+            news = self._news
             found = await self._after(after)
             if found or time.monotonic() >= until:
                 return mains.Answers(answers=found)
             try:
                 async with asyncio.timeout(until - time.monotonic()):
-                    await self._news.wait()
+                    await news.wait()
             except TimeoutError:
                 return mains.Answers(answers=[])
 
@@ -200,9 +231,9 @@ class Driven:
         for number in numbers:
             del self._untold[number]
 
-    async def give_up(self, numbers: Sequence[int]) -> None:
+    async def give_up(self, given: mains.GivenUp) -> None:
         """Give messages up, durably; a node that has one is told to forget it."""
-        await self._in_turn(self._give_up([(self._run, number) for number in numbers]))
+        await self._in_turn(self._give_up(keys_of(self._run, given)))
 
     async def _give_up(self, keys: Sequence[messages.Key]) -> None:
         self._require()
@@ -223,6 +254,7 @@ class Driven:
 
     async def _end(self, ending: mains.Ending) -> None:
         self._require()
+        require_model(ending)
         needed = await asyncio.to_thread(self._keeper.needed, self._run)
         keys = await self._keeper.commit(partial(end, run=self._run, ending=ending, present=self._keeper.present))
         failpoint("server.run-finished")

@@ -14,6 +14,7 @@ from umbel.store import calls, messages, runs
 from umbel.store.references import Present
 
 _MAIN: Final = "main"
+_MODEL: Final = "model"
 _LONGEST: Final = 256
 _ENDED: Final = "the main has ended"
 
@@ -63,9 +64,33 @@ def require_type(message_type: str) -> None:
         raise BadValue(f"expected a type of 1 to {_LONGEST} characters, got {len(message_type)}", at="message_type")
 
 
+def require_model(ending: mains.Ending) -> None:
+    """Raise ``BadValue`` unless the digest of an end is that of the model in its state."""
+    state = ending.state
+    models = {named.name: named.part.digest for named in (() if state is None else state.records)}
+    expected = "" if state is None else models.get(_MODEL)
+    if ending.digest != expected:
+        what = "none, since there is no state" if state is None else f"that of the record {_MODEL!r} of the state"
+        raise BadValue(f"expected as the digest {what}, got {ending.digest!r:.80}", at="digest")
+
+
+def keys_of(run: int, given: mains.GivenUp) -> list[messages.Key]:
+    """Return what a main gives up; raises ``BadValue`` if that is too much at once."""
+    _require_few(given.messages)
+    return [(run, number) for number in dict.fromkeys(given.messages)]
+
+
+def _require_few(numbers: Sequence[int]) -> None:
+    if len(numbers) > mains.AT_ONCE:
+        raise BadValue(
+            f"expected up to {mains.AT_ONCE} messages at once, got {len(numbers)}: send several", at="messages"
+        )
+
+
 def plan_of(run: int, asking: mains.Asking, names: Sequence[str]) -> messages.Plan:
     """Return what a call asks; raises ``BadValue`` for what nobody can be asked."""
     require_type(asking.message_type)
+    _require_few(asking.messages)
     if not 0 < len(asking.messages) == len(asking.nodes) or not asking.ttl > 0:
         raise BadValue("expected messages, a node for each, and seconds to live above 0", at="asking")
     asks = [messages.Ask(message, slot, asking.nodes[slot]) for slot, message in enumerate(asking.messages)]
@@ -73,7 +98,8 @@ def plan_of(run: int, asking: mains.Asking, names: Sequence[str]) -> messages.Pl
         run=run,
         round=asking.call,
         phase=asking.message_type,
-        roster=tuple(dict(zip(names, asking.nodes, strict=True)).items()),
+        # Two nodes may be of one name, if one of them was revoked.
+        roster=tuple((name, node) for node, name in dict(zip(asking.nodes, names, strict=True)).items()),
         content=asking.content,
         ttl=asking.ttl,
         asks=tuple(asks),

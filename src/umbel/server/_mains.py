@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
+
+import sqlalchemy as sa
 
 from umbel.errors import Forbidden, WrongState
 from umbel.http import Call, Handlers, mains, wire
@@ -46,22 +49,25 @@ class Mains:
             )
 
     async def start(self, run: runs.Run, commission: Commission, log: Log) -> None:
-        """Let a main drive a run; one that the server was about to stop when it ended is stopped."""
+        """Let a main drive a run; one that is to be stopped, by now or since before a restart, is stopped."""
         self._driven[run.id] = Driven(self._keeper, self._exchange, commission, log)
         await self._driven[run.id].open()
-        if run.status == "stopping":
+        found = await self._keeper.look(lambda connection: runs.get(connection, run.id))
+        if found.status == "stopping":
             await self.stop(run.id)
 
     async def stop(self, run: int) -> None:
-        """Stop a run if a main drives it."""
-        driven = self._driven.pop(run, None)
+        """Stop a run if a main drives it; if that fails, it can be stopped again."""
+        driven = self._driven.get(run)
         if driven is None:
             return
         await driven.leave()
-        reason = "stopped by request"
-        await self._keeper.commit(
-            lambda connection: runs.set_status(connection, run, "stopped", now=time.time(), reason=reason)
-        )
+        await self._keeper.commit(partial(_note_stopped, run=run))
+        self._forget(run, driven)
+
+    def _forget(self, run: int, driven: Driven) -> None:
+        if self._driven.get(run) is driven:  # it may have been resumed already
+            del self._driven[run]
 
     def waits_for(self, run: int) -> str:
         """Return that a run waits for its main, if nothing was heard of that for a while."""
@@ -92,19 +98,18 @@ class Mains:
 
     async def give_up(self, call: Call) -> wire.Done:
         """Give messages up."""
-        await (await self._drive(call)).give_up(call.body.messages)
+        await (await self._drive(call)).give_up(call.body)
         return wire.Done()
 
     async def end(self, call: Call) -> wire.Done:
         """End a run; again, if the first answer was lost, changes nothing."""
         number = call.params["run"]
         found = await self._keeper.look(lambda connection: runs.get(connection, number, call.member))
-        if found.status in ("completed", "failed") and (found.status, found.reason, found.digest) == _end_of(call.body):
+        if runs.ended_as(found, call.body.reason, call.body.digest):
             return wire.Done()
         driven = await self._drive(call)
         await driven.end(call.body)
-        if self._driven.get(number) is driven:  # it may have been resumed already
-            del self._driven[number]
+        self._forget(number, driven)
         return wire.Done()
 
     def all(self, name: Callable[[int], str]) -> Handlers:
@@ -122,5 +127,6 @@ class Mains:
         }
 
 
-def _end_of(ending: mains.Ending) -> tuple[str, str, str]:
-    return ("failed", ending.reason, "") if ending.reason else ("completed", "", ending.digest)
+def _note_stopped(connection: sa.Connection, run: int) -> None:
+    if runs.get(connection, run).status == "stopping":  # whoever stopped it as well may have been quicker
+        runs.set_status(connection, run, "stopped", now=time.time(), reason="stopped by request")

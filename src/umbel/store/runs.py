@@ -26,6 +26,7 @@ __all__ = [
     "Run",
     "close_round",
     "create",
+    "ended_as",
     "every",
     "find",
     "get",
@@ -159,6 +160,13 @@ def set_status(connection: sa.Connection, run: int, status: str, *, now: float, 
         values["ended_at"] = now if status in _ENDED else None
     _update(connection, run, values)
     return get(connection, run)
+
+
+def ended_as(run: Run, reason: str, digest: str) -> bool:
+    """Say whether a run has failed for a reason, or without one is complete, with the model of a digest."""
+    if reason:
+        return run.status == "failed" and run.reason == legible(reason)
+    return run.status == "completed" and run.digest == digest
 
 
 def set_state(connection: sa.Connection, run: int, content: Content, digest: str, *, present: Present) -> None:
