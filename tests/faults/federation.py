@@ -126,6 +126,11 @@ class Federation:
         path = self.folder / name
         return read_status(path) if (path / "status.json").exists() else None
 
+    def state(self, name):
+        """Return in which state a node is."""
+        status = self.status(name)
+        return status and status.state
+
     def call(self, name, body=None, **params):
         """Ask the server as its operator."""
         return self.ask(lambda client: client.call(name, body, **params))
