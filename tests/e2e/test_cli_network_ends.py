@@ -73,6 +73,10 @@ def test_a_server_that_is_killed_and_started_again_ends_the_run_with_the_same_by
     assert [f"round {number:>2}/{ROUNDS}" in text for number in range(1, ROUNDS + 1)].count(True) == ROUNDS
     shown = running.umbel("runs", "show", 1).stdout
     assert "the server came back and the run went on by itself" in shown
+    watched = running.umbel("runs", "watch", 1).stdout.splitlines()
+    assert watched[0] == said(running).splitlines()[1]
+    assert watched[0].startswith(f"fedavg over 2 nodes, {ROUNDS} rounds, seed ")
+    assert [line.split()[1] for line in watched if line.startswith("round ")][0::29] == ["1/30", "30/30"]
 
 
 def test_a_node_that_is_killed_and_started_again_goes_on(running, whole):

@@ -1,6 +1,7 @@
 """Who joins a server and how; what a node needs at its first start and at its next; the doctor."""
 
 import json
+import shutil
 import stat
 
 import pytest
@@ -38,6 +39,28 @@ def test_the_operator_finds_the_server_by_its_folder_or_by_itself(shared):
     lost = shared.umbel("nodes", **other(shared, "nobody"))
     assert lost.returncode == 2
     assert "umbel server starts one here" in lost.stderr
+
+
+def test_the_folder_of_a_server_says_who_its_operator_is_from_anywhere_and_after_a_move(shared, tmp_path, monkeypatch):
+    """The server was started with a relative path."""
+    data, moved = shared.folder / "server", tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(data / "server.json", moved)
+    shutil.copytree(data / "keys", moved / "keys")
+    nobody = other(shared, "nobody")
+    monkeypatch.setattr(shared, "folder", tmp_path)
+    for folder in (data, moved, "moved"):
+        listed = shared.umbel("nodes", "--data", folder, **nobody)
+        assert "site-0" in listed.stdout, listed.stderr
+
+
+def test_a_run_of_no_name_is_told_the_newest_ones(shared):
+    for _ in range(9):
+        asked = ("--nodes", 1, "--rounds", 1, "--detach", "--runs", "many")
+        assert shared.umbel("run", "app", "--server", shared.url, *asked).returncode == 0
+    newest = max(row["run"] for row in json.loads(shared.umbel("runs", "list", "--json").stdout)["runs"])
+    said = shared.umbel("runs", "show", "abc").stderr
+    assert f"the last ones are: {', '.join(str(newest - i) for i in range(8))}\n" in said
 
 
 def test_a_token_is_a_line_to_copy_and_is_listed_without_its_secret(shared):
@@ -272,8 +295,8 @@ def test_a_node_whose_token_is_used_up_is_not_connected_and_says_so_once(shared)
     process = shared.node("app", "site-1", join=line)
     assert process.wait(20) == 77
     lines = told(shared, "site-1")
-    assert lines[2:4] == [f"site-1 joins {shared.url}", "site-1 ended"]
-    assert "used as often as it may be" in lines[4]
+    assert (lines[2], lines[4]) == (f"site-1 joins {shared.url}", "site-1 ended")
+    assert "used as often as it may be" in lines[3]
     assert len(lines) == 5
 
 

@@ -37,15 +37,6 @@ def wait_for(condition, what, seconds=PATIENCE):
     return found
 
 
-class About(msgspec.Struct):
-    """What a server writes of itself."""
-
-    url: str
-    member: int
-    key_file: str
-    fingerprint: str
-
-
 class Process:
     """A process of this file, with what it said on standard error in ``log``; ``prefix`` is a command that runs it."""
 
@@ -100,7 +91,9 @@ class Federation:
 
     @property
     def about(self):
-        return msgspec.json.decode((self.folder / "server" / "server.json").read_bytes(), type=About)
+        from umbel.server import read_about  # noqa: PLC0415 - a node needs none
+
+        return read_about(self.folder / "server")
 
     def node(self, name, failpoint="", *, place="", url="", secret=True, prefix=(), **told):
         """Start a node, in a folder of its name or called ``place``; it joins with a token of its own."""
@@ -132,6 +125,11 @@ class Federation:
         """Return what a node says of itself, None before its first word."""
         path = self.folder / name
         return read_status(path) if (path / "status.json").exists() else None
+
+    def state(self, name):
+        """Return in which state a node is."""
+        status = self.status(name)
+        return status and status.state
 
     def call(self, name, body=None, **params):
         """Ask the server as its operator."""

@@ -27,6 +27,24 @@ def federation(tmp_path):
     made.close()
 
 
+@pytest.mark.slow
+def test_a_node_says_that_it_is_back_as_soon_as_its_server_is(tmp_path):
+    """Long before a poll that finds no work is answered."""
+    (tmp_path / "site_app.py").write_text(APP)
+    federation = Federation(tmp_path / "federation", tmp_path, poll=600.0)
+    try:
+        server = federation.serve()
+        federation.node("north")
+        wait_for(lambda: federation.state("north") == "connected", "the node has joined")
+        for _ in range(2):
+            server.end()
+            wait_for(lambda: federation.state("north") == "away", "the node misses its server")
+            server = federation.serve()
+            wait_for(lambda: federation.state("north") == "connected", "the node is back")
+    finally:
+        federation.close()
+
+
 @pytest.fixture
 def proxy(federation):
     with Proxy(("127.0.0.1", federation.port)) as made:

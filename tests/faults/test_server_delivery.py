@@ -250,9 +250,11 @@ def test_after_a_restart_nobody_is_silent_and_what_is_held_counts(tmp_path):
         identity, member = node.identity, node.member
     with serving(tmp_path / "server") as operator, type(operator)(operator.url, identity, member) as node:
         (row,) = operator.call("list_nodes").nodes
-        assert row.status == "online"
+        assert row.status == "unheard"
         node.tasks[task.run, task.message] = task
         assert node.poll().tasks == []
+        (row,) = operator.call("list_nodes").nodes
+        assert row.status == "online"
         assert node.reply(task).counted
         node.reply(node.work())
         view = operator.until(run, "completed")

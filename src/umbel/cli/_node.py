@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -100,11 +101,11 @@ def node(  # noqa: PLR0913 - the options of a command are its arguments
         tell(f"a node of {app_} starts", event="node-starts", app=app_)
     folder = node_folder(data, name, joins=join is not None)
     settings = prepare(Typed(join, app_, name, changes, policy, memory_limit, handler_limit), folder)
-    asyncio.run(Node(settings, watch=_teller()).run())
+    asyncio.run(Node(settings, watch=_teller(context.find_root().call_on_close)).run())
 
 
-def _teller() -> Callable[[Status], None]:
-    """Return what says a line whenever the status changes in a way that matters."""
+def _teller(at_the_end: Callable[[Callable[[], object]], object]) -> Callable[[Status], None]:
+    """Return what says a line whenever the status changes in a way that matters; the last one, when all is said."""
     before: Status | None = None
 
     def watch(status: Status) -> None:
@@ -112,7 +113,11 @@ def _teller() -> Callable[[Status], None]:
         former, before = before, status
         if former is None or _is_news(status, former):
             text = _STATES[status.state].format(name=status.name, url=status.url, reason=status.reason)
-            tell(text, event=f"node-{status.state}", name=status.name, reason=status.reason)
+            say = partial(tell, text, event=f"node-{status.state}", name=status.name, reason=status.reason)
+            if status.state == _ENDED:
+                at_the_end(say)  # after the error
+            else:
+                say()
         if status.running is not None and (former is None or former.running != status.running):
             running = status.running
             told = {"run": running.run, "round": running.round, "message_type": running.message_type}

@@ -46,7 +46,10 @@ class Remote:
         self._client = client_of(known)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also after several interrupts at once."""
+        loop = self._runner.get_loop()
+        loop.call_soon(loop.stop)  # a call that was interrupted twice may have left the same behind
+        loop.run_forever()
         self._runner.run(self._client.close())
         self._runner.close()
 

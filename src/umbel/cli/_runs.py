@@ -235,5 +235,5 @@ def find(remote: Remote, given: str) -> int:
     for row in rows:
         if row.name == given:
             return row.run
-    known = ", ".join(str(row.run) for row in rows[-8:]) or "none"
+    known = ", ".join(str(row.run) for row in rows[:8]) or "none"  # the newest come first
     raise UsageError(f'there is no run "{safe(given)}"; the last ones are: {known}', at=remote.url)

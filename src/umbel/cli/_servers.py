@@ -25,7 +25,7 @@ _KEY: Final = "key"
 
 
 class About(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A server as one of its members knows it; ``key_file`` is where the key is if it is not beside this.
+    """A server as one of its members knows it; ``key_file`` is where the key is, seen from here, if not beside this.
 
     A server writes the same, and more, into its data folder.
     """
@@ -47,7 +47,7 @@ class Known:
     @property
     def key_file(self) -> Path:
         """Return where the private key is."""
-        return Path(self.about.key_file) if self.about.key_file else self.folder / _KEY
+        return self.folder / (self.about.key_file or _KEY)
 
     @property
     def identity(self) -> Identity:

@@ -1,5 +1,6 @@
 """``umbel run APP --server URL``: the app's model and settings go to a server, which trains it over its nodes."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from umbel.cli._remote import Remote, open_remote
 from umbel.cli._screen import Screen, quiet
 from umbel.cli._settings import Settings
 from umbel.cli._text import safe
-from umbel.cli._watching import watch
+from umbel.cli._watching import voice, watch
 from umbel.envelope import Content, pack
-from umbel.errors import UsageError
+from umbel.errors import StrategyError, UsageError
 from umbel.http.wire import RunSpec, RunView
 from umbel.records import RecordSet
+from umbel.strategy import named
 
 
 def submit(
@@ -27,8 +29,10 @@ def submit(
         app = load_app(settings)
         runs.mkdir(parents=True, exist_ok=True)
         initial = pack(RecordSet({"model": app.initial}), lambda segments: remote.put(segments, runs))
-        run = remote.submit(_spec(app, strategy, nodes, initial))
+        spec = _spec(app, strategy, nodes, initial)
+        run = remote.submit(spec)
         _announce(screen, remote, run, detach=detach)
+        _warn(screen, spec)
         if not detach:
             _finish(screen, app, remote, watch(screen, remote, run), runs)
 
@@ -41,6 +45,21 @@ def _announce(screen: Screen, remote: Remote, run: int, *, detach: bool) -> None
     screen.say(f"run {run} of {safe(remote.url)}")
     if detach:
         screen.say(f"next     {command}", style="bold")
+
+
+def _warn(screen: Screen, spec: RunSpec) -> None:
+    """Say so if nodes that are to train all the time would wait for one another."""
+    count = spec.nodes if isinstance(spec.nodes, int) else len(spec.nodes)
+    with contextlib.suppress(StrategyError):  # the server may know strategies that are not known here
+        overlap = named(
+            str(spec.strategy["name"]), {key: value for key, value in spec.strategy.items() if key != "name"}
+        ).policy.overlap
+        if overlap is not None and overlap.buffer >= count > 1:
+            text = (
+                f"a model of {overlap.buffer} updates waits for each of {count} nodes, since a node gets a model once: "
+                f"with a buffer below {count} they train all the time"
+            )
+            voice(screen)(text, "large-buffer", buffer=overlap.buffer, nodes=count)
 
 
 def strategy_as_data(settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from umbel.cli._feed import event_of
 from umbel.cli._progress import Renderer, renderer
 from umbel.cli._remote import Remote, Say
+from umbel.cli._rounds import is_driven
 from umbel.cli._screen import Screen
 from umbel.cli._text import safe
 from umbel.http.wire import EventLine, RunView
@@ -23,7 +24,8 @@ def watch(screen: Screen, remote: Remote, run: int) -> RunView:
     """Show what happens in a run until it ends, and return it as it is then."""
     say = voice(screen)
     with _leaving(screen, remote, run), renderer(screen) as show:
-        follow, look, after, ended = _follower(show, say), _waiting(remote, run, say), 0, False
+        follow = _follower(show, say, lambda: _opening(remote.run(run, say)))
+        look, after, ended = _waiting(remote, run, say), 0, False
         while look():
             time.sleep(_LOOK_AGAIN)
         while not ended:
@@ -49,8 +51,21 @@ def voice(screen: Screen) -> Say:
     return say
 
 
-def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
-    """Return what shows the lines of a run; a start that is told again, after a restart, is no second start."""
+def _opening(view: RunView) -> RunStarted | None:
+    """Return how a run began, as far as the run itself says; None for one whose rounds nobody knows beforehand."""
+    if is_driven(view.row):
+        return None
+    wanted = view.spec.nodes if isinstance(view.spec.nodes, int) else len(view.spec.nodes)
+    nodes = max(wanted, len({each.node for each in view.questions}))
+    return RunStarted(view.row.run, view.row.strategy, view.spec.seed, view.row.rounds, 0, nodes)
+
+
+def _follower(show: Renderer, say: Say, opening: Callable[[], RunStarted | None]) -> Callable[[EventLine], None]:
+    """Return what shows the lines of a run; a start that is told again, after a restart, is no second start.
+
+    A server that was started again tells the rounds that were complete before the start: ``opening`` says then how the
+    run began.
+    """
     started = False
 
     def follow(line: EventLine) -> None:
@@ -62,8 +77,11 @@ def _follower(show: Renderer, say: Say) -> Callable[[EventLine], None]:
         elif isinstance(event, RunStarted) and started:
             say(f"the run goes on after round {event.completed}", "run-goes-on", completed=event.completed)
         elif event is not None:
-            started = started or isinstance(event, RunStarted)
-            show(event)
+            first = None if started or isinstance(event, RunStarted) else opening()
+            started = True
+            for each in (first, event):
+                if each is not None:
+                    show(each)
 
     return follow
 

@@ -276,7 +276,7 @@ class Events(_Body, frozen=True):
 
 
 class NodeRow(_Body, frozen=True):
-    """A node as the server knows it. ``status`` is one of online, silent, revoked."""
+    """A node as the server knows it. ``status`` is one of online, unheard, silent, revoked."""
 
     member: int
     name: str

@@ -32,7 +32,7 @@ class Inbox:
     async def run(self) -> None:
         """Poll for ever."""
         while True:
-            polled: Polled = await self._line.call("poll", self._poll())
+            polled = await self._line.poll(self._poll())
             for task in polled.tasks:
                 await self._accept(task)
             if polled.cancelled and not self._forget(polled) and not polled.tasks:

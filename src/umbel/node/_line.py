@@ -21,6 +21,7 @@ from umbel.errors import (
     WrongOffset,
 )
 from umbel.http import Client, backoff
+from umbel.http.wire import Poll, Polled
 from umbel.node._status import Board
 from umbel.records._files import map_file
 
@@ -74,6 +75,11 @@ class Line:
         """Ask an endpoint; raises what the server answers, if waiting does not help."""
         return await self._patiently(lambda: self._client.call(name, body))
 
+    async def poll(self, body: Poll) -> Polled:
+        """Ask for work, which takes as long as there is none."""
+        polled: Polled = await self._patiently(lambda: self._client.call("poll", body), parks=True)
+        return polled
+
     async def fetch(self, digest: str, path: Path) -> int:
         """Fetch a blob into a file, from where that ends, and return its size; ``DigestMismatch`` if it is another."""
         try:
@@ -96,11 +102,19 @@ class Line:
         else:
             self._board.note(str(error))
 
-    async def _patiently(self, operation: Callable[[], Awaitable[_T]], *, proves: bool = True) -> _T:
-        """Return what an operation returns, once it can be done; ``proves`` if only a member of the server could."""
-        waits, since = backoff(), time.monotonic()
+    async def _patiently(
+        self, operation: Callable[[], Awaitable[_T]], *, proves: bool = True, parks: bool = False
+    ) -> _T:
+        """Return what an operation returns, once it can be done; ``proves`` if only a member of the server could.
+
+        The answer to one that ``parks`` may be long in coming: a server that was away is asked for a word first.
+        """
+        waits, since, lost = backoff(), time.monotonic(), False
         while True:
             try:
+                if parks and lost:
+                    await self._client.stat_blob(_NOTHING)
+                    self._board.turn("connected")
                 result = await operation()
             except UmbelError as error:
                 if not _passes(error, is_known=self._client.member != 0):
@@ -110,6 +124,7 @@ class Line:
                     if time.monotonic() - since > _NAMELESS:
                         raise error from None
                 self._say(error)
+                lost = isinstance(error, ServerUnreachable)
                 await asyncio.sleep(error.retry_after if isinstance(error, TooManyRequests) else next(waits))
             else:
                 if proves:

@@ -20,8 +20,8 @@ _MOMENT: Final = 60.0
 class About(msgspec.Struct, frozen=True):
     """What a server writes into its data folder, for programs on the same machine: where it listens, and who it is.
 
-    ``member`` is the operator's number; ``key_file`` holds the operator's private key. ``fingerprint`` is empty for
-    plain HTTP.
+    ``member`` is the operator's number; ``key_file`` holds the operator's private key: in the file it is named as seen
+    from there, so that the folder may move. ``fingerprint`` is empty for plain HTTP.
     """
 
     server: str
@@ -66,6 +66,7 @@ class Folder:
 
     def say(self, about: About) -> None:
         """Write where the server is."""
+        about = msgspec.structs.replace(about, key_file=str(self.operator.relative_to(self.path)))
         write([msgspec.json.format(msgspec.json.encode(about), indent=2), b"\n"], self.about)
 
 
@@ -76,13 +77,14 @@ def read_about(data: Path) -> About:
     """
     path = data / "server.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=About)
+        about = msgspec.json.decode(path.read_bytes(), type=About)
     except FileNotFoundError:
         raise UsageError(
             "expected the data folder of a server, got none: umbel server makes one", at=str(data)
         ) from None
     except msgspec.DecodeError as error:
         raise UsageError(f"expected what a server writes, got something else: {error}", at=str(path)) from error
+    return msgspec.structs.replace(about, key_file=str(data / about.key_file))
 
 
 def ensure_operator(connection: sa.Connection, key: bytes) -> members.Member:

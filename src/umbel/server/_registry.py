@@ -92,4 +92,6 @@ class Registry:
     def _status(self, member: Member) -> str:
         if member.revoked_at is not None:
             return "revoked"
-        return "silent" if self._presence.is_silent(member.id) else "online"
+        if self._presence.is_silent(member.id):
+            return "silent"
+        return "online" if self._presence.is_here(member.id) else "unheard"

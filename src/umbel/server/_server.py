@@ -185,7 +185,7 @@ class _Start:
         about = About(
             server=self._folder.server,
             member=operator,
-            key_file=str(self._folder.operator),
+            key_file=str(self._folder.operator.absolute()),
             url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
             fingerprint="" if self._certificate is None else self._certificate.fingerprint,
         )
