@@ -335,3 +335,17 @@ def test_whoever_watches_sees_what_is_asked_and_that_the_main_is_silent(operator
     monkeypatch.setattr(_mains, "_QUIET", 0.0)
     row = operator.view(run).row
     assert (row.status, "waits for its main, of which nothing was heard for" in row.reason) == ("waiting", True)
+
+
+def test_a_main_that_ends_before_it_has_asked_what_it_asked_before_is_another(operator, north):
+    run = submit(operator, 1)
+    for call in (1, 2):
+        operator.call("ask_nodes", asking(call, [north]), run=run)
+        north.reply(north.work(), 1.0)
+    with pytest.raises(
+        errors.MainDiffers, match="makes the 2 calls that were made before, got one that has ended after 1"
+    ):
+        operator.call("end_run", mains.Ending(calls=1), run=run)
+    assert operator.view(run).row.status == "running"
+    operator.call("end_run", mains.Ending(calls=2), run=run)
+    assert operator.view(run).row.status == "completed"

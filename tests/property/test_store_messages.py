@@ -109,12 +109,19 @@ class Machine(RuleBasedStateMachine):
             message.fence += 1
             assert found == message.fence
 
-    @rule(slots=st.lists(SLOTS, unique=True), status=st.sampled_from(["lost", "cancelled"]))
-    def give_up(self, slots, status):
-        end = {"lost": messages.lose, "cancelled": messages.cancel}[status]
-        numbers = [self.number(slot) for slot in slots]
-        found = self.write(lambda c: end(c, [(self.run, number) for number in numbers], "why"))
-        ended = [number for number in numbers if number in self.open and self.open[number].status == "planned"]
+    @rule(slots=st.lists(SLOTS, unique=True), node=st.one_of(st.none(), NODES))
+    def give_up(self, slots, node):
+        """Cancel messages, or lose those that one node has."""
+        status, keys = "cancelled" if node is None else "lost", [(self.run, self.number(slot)) for slot in slots]
+        if node is None:
+            found = self.write(lambda c: messages.cancel(c, keys, "why"))
+        else:
+            found = self.write(lambda c: messages.lose(c, keys, "why", node=self.nodes[node].id))
+        ended = [
+            number
+            for _, number in keys
+            if number in self.open and self.open[number].status == "planned" and node in (None, self.open[number].node)
+        ]
         assert found == [(self.run, number) for number in ended]
         for number in ended:
             self.open[number].status = status

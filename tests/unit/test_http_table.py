@@ -76,10 +76,10 @@ def test_get_and_head_change_nothing_and_take_nothing():
 def test_every_body_of_the_wire_is_used():
     parts = {"Assignment", "AuditLine", "EventLine", "Fault", "NodeRow", "Question", "RunRow", "Task", "TokenRow"}
     bodies = {kind.__name__ for each in ENDPOINTS for kind in (each.request, each.response) if kind is not None}
-    assert bodies | parts | {"VERSION", "Told"} == {*wire.__all__, *mains.__all__}
+    assert bodies | parts | {"VERSION", "AT_ONCE", "Told"} == {*wire.__all__, *mains.__all__}
 
 
-@pytest.mark.parametrize("name", sorted({*wire.__all__, *mains.__all__} - {"VERSION"}))
+@pytest.mark.parametrize("name", sorted({*wire.__all__, *mains.__all__} - {"VERSION", "AT_ONCE"}))
 def test_every_body_refuses_what_it_does_not_know(name):
     kind = getattr(wire if name in wire.__all__ else mains, name)
     assert kind.__struct_config__.forbid_unknown_fields

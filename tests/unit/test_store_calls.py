@@ -112,7 +112,7 @@ def test_what_came_is_told_in_one_order(journal):
     assert journal.read(calls.what_came, journal.run, 7) is None
     journal.reply(8, 1, 2.0)
     journal.reply(7, 0, 5.0, error_code=2, error_reason="no")
-    journal.write(messages.lose, [(journal.run, 17)], "silent")
+    journal.write(messages.lose, [(journal.run, 17)], "silent", node=journal.nodes[0])
     journal.write(messages.cancel, [(journal.run, 18)], "given up")
     assert journal.read(calls.untold, journal.run) == [17, 8, 7]
     journal.write(calls.tell, journal.run, 1, [8])

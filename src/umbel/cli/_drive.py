@@ -13,7 +13,6 @@ from umbel.cli._failure import blame
 from umbel.cli._grid import RemoteGrid
 from umbel.cli._loop import context_of, keep_model, model_in
 from umbel.cli._remote import Remote, open_remote
-from umbel.cli._rounds import going_on
 from umbel.cli._runs import find
 from umbel.cli._screen import Screen, quiet
 from umbel.cli._settings import Settings
@@ -29,18 +28,29 @@ _ENDED: Final = "completed"
 
 
 def drive(
-    screen: Screen, settings: Settings, server: str, *, nodes: int | list[str] | None, runs: Path, resume: str | None
+    screen: Screen,
+    settings: Settings,
+    server: str,
+    *,
+    nodes: int | list[str] | None,
+    runs: Path,
+    resume: str | None,
+    typed: str,
 ) -> None:
-    """Make a run of the server, or take one up, and run the main of the app for it to its end."""
+    """Make a run of the server, or take one up, and run the main of the app for it to its end.
+
+    ``typed`` is the command with which that was asked, which goes on with the run if ``--resume`` is added.
+    """
     with importable(settings.folder), quiet(screen), open_remote(server) as remote:
         app = load_main(settings)
         runs.mkdir(parents=True, exist_ok=True)
         initial = pack(RecordSet(), lambda segments: remote.put(segments, runs))
         spec = _spec(app, nodes, initial)
-        run = remote.submit(spec) if resume is None else _take_up(remote, spec, resume)
-        _announce(screen, remote, run)
+        run = remote.submit(spec) if resume is None else _take_up(remote, spec, resume, as_before=nodes is None)
+        command = f"{typed} --resume {run}"
+        _announce(screen, remote, run, command)
         context, grid = context_of(app, run), RemoteGrid(remote, run, runs, voice(screen))
-        with _leaving(screen, grid, going_on(run, remote.url)):
+        with _leaving(screen, grid, command):
             app.main(grid, context)
             model = model_in(context)
             grid.end(model)
@@ -61,10 +71,14 @@ def _spec(app: LoadedMain, nodes: int | list[str] | None, initial: Content) -> R
     )
 
 
-def _take_up(remote: Remote, spec: RunSpec, given: str) -> int:
-    """Return the number of a run that this very command has begun, and let it go on if it was stopped or failed."""
+def _take_up(remote: Remote, spec: RunSpec, given: str, *, as_before: bool) -> int:
+    """Return the number of a run that this very command has begun, and let it go on if it was stopped or failed.
+
+    Its nodes are those that it has, unless others are named.
+    """
     run = find(remote, given)
     view = remote.run(run)
+    spec = msgspec.structs.replace(spec, nodes=view.spec.nodes) if as_before else spec
     before, now = msgspec.structs.asdict(view.spec), msgspec.structs.asdict(spec)
     differing = [name for name in now if before[name] != now[name]]
     if differing:
@@ -79,8 +93,7 @@ def _take_up(remote: Remote, spec: RunSpec, given: str) -> int:
     return run
 
 
-def _announce(screen: Screen, remote: Remote, run: int) -> None:
-    command = going_on(run, remote.url)
+def _announce(screen: Screen, remote: Remote, run: int, command: str) -> None:
     if screen.json:
         screen.emit({"event": "run-driven", "run": run, "server": remote.url, "next": command})
     else:

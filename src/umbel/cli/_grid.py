@@ -120,11 +120,12 @@ class RemoteGrid:
     def end(self, model: ParametersRecord | None) -> None:
         """The main has ended, and the run is complete, with a model if there is one."""
         if model is None:
-            self._ask("end_run", mains.Ending())
+            self._ask("end_run", mains.Ending(calls=self._calls))
             return
         name = digest(model)
         self._upload(
-            RecordSet({"model": model}), lambda state: self._ask("end_run", mains.Ending(digest=name, state=state))
+            RecordSet({"model": model}),
+            lambda state: self._ask("end_run", mains.Ending(calls=self._calls, digest=name, state=state)),
         )
 
     def fail(self, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,7 +154,10 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         settings = _begin(app, {"rounds": rounds, "seed": seed}, changes or [], runs).settings
         if settings.main is not None:
             _refuse_for_main(rounds, detach=detach)
-            later("umbel.cli._drive").drive(screen, settings, server, nodes=nodes, runs=runs, resume=resume)
+            typed = _typed(app, server, seed, nodes, changes or [])
+            later("umbel.cli._drive").drive(
+                screen, settings, server, nodes=nodes, runs=runs, resume=resume, typed=typed
+            )
             return
         if resume is not None:
             raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
@@ -174,6 +178,14 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
         conclude(screen, folder, history)
         if loaded.report is not None:
             report(screen, loaded.report(history, plan.settings.config))
+
+
+def _typed(app: str | None, server: str, seed: int | None, nodes: Any, changes: list[str]) -> str:
+    """Return the command that asked for a run of a main, as far as it says what that is; a token is used up by now."""
+    words = ["umbel", "run", *filter(None, [app]), "--server", server.partition("#")[0]]
+    words += [] if seed is None else ["--seed", str(seed)]
+    words += [] if nodes is None else ["--nodes", str(nodes) if isinstance(nodes, int) else ",".join(nodes)]
+    return shlex.join([*words, *(word for change in changes for word in ("--set", change))])
 
 
 def _refuse_for_main(rounds: int | None, *, detach: bool) -> None:

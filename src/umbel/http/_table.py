@@ -329,7 +329,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=mains.Ending,
         response=wire.Done,
         limit=_LARGE,
-        errors=(*_DRIVEN, errors.BlobMissing, errors.BadValue),
+        errors=(*_DRIVEN, errors.BlobMissing, errors.MainDiffers, errors.BadValue),
     ),
 )
 

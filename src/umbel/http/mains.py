@@ -73,8 +73,12 @@ class GivenUp(_Body, frozen=True):
 
 
 class Ending(_Body, frozen=True):
-    """A main has ended: with a state, and the digest of the model in it, or with the reason why it failed."""
+    """A main has ended: with a state, and the digest of the model in it, or with the reason why it failed.
 
+    ``calls`` is how many it made in all: one that was run again and makes fewer than before is another main.
+    """
+
+    calls: int | None = None
     reason: str = ""
     digest: str = ""
     state: Content | None = None

@@ -49,6 +49,7 @@ def end(connection: sa.Connection, run: int, ending: mains.Ending, present: Pres
     if ending.reason:
         runs.set_status(connection, run, "failed", now=now, reason=ending.reason)
         return keys
+    _require_all(calls.count(connection, run), ending.calls)
     note_running(connection, run)
     messages.cancel(connection, keys, _ENDED)
     calls.close(connection, run, now=now)
@@ -56,6 +57,15 @@ def end(connection: sa.Connection, run: int, ending: mains.Ending, present: Pres
         runs.set_state(connection, run, ending.state, ending.digest, present=present)
     runs.set_status(connection, run, "completed", now=now)
     return keys
+
+
+def _require_all(recorded: int, made: int | None) -> None:
+    if made is not None and made != recorded:
+        raise MainDiffers(
+            f"expected a main that makes the {recorded} calls that were made before, got one that has ended after "
+            f"{made}: run the main that this run was begun with, or begin another run",
+            at="calls",
+        )
 
 
 def require_type(message_type: str) -> None:

@@ -16,7 +16,21 @@ from umbel.store import messages, replies
 from umbel.store._json import packed
 from umbel.store.references import Present
 
-__all__ = ["Call", "Told", "close", "find", "offer", "open_of", "plan", "roster", "tell", "told", "untold", "what_came"]
+__all__ = [
+    "Call",
+    "Told",
+    "close",
+    "count",
+    "find",
+    "offer",
+    "open_of",
+    "plan",
+    "roster",
+    "tell",
+    "told",
+    "untold",
+    "what_came",
+]
 
 _BATCH: Final = 500  # databases take a bounded number of parameters in one statement
 
@@ -85,6 +99,11 @@ def roster(connection: sa.Connection, run: int) -> tuple[tuple[str, int], ...] |
     last = connection.execute(_LAST, {"run": run}).scalar()
     found = None if last is None else find(connection, run, last)
     return None if found is None else found.planned.roster
+
+
+def count(connection: sa.Connection, run: int) -> int:
+    """Return how many calls there are."""
+    return connection.execute(_LAST, {"run": run}).scalar() or 0
 
 
 def told(connection: sa.Connection, run: int) -> list[int]:
@@ -157,7 +176,7 @@ _OPEN: Final = sa.select(_M.message).where(_M.run == _OF_RUN, _M.status == sa.li
 
 
 def _require_next(connection: sa.Connection, run: int, number: int) -> None:
-    following = (connection.execute(_LAST, {"run": run}).scalar() or 0) + 1
+    following = count(connection, run) + 1
     if number != following:
         raise WrongState(f"expected call {following} of the main, got call {number}", at=f"run {run}")
 
