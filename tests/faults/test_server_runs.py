@@ -247,5 +247,5 @@ def test_the_logs_of_runs_that_have_ended_are_few_however_many_are_watched(opera
     for run in runs:
         assert operator.call("run_events", run=run, after=0).ended
     gc.collect()
-    assert sum(isinstance(each, Log) for each in gc.get_objects()) <= 20
+    assert sum(type(each) is Log for each in gc.get_objects()) <= 20
     assert operator.call("run_events", run=runs[0], after=0).ended
