@@ -175,9 +175,8 @@ def test_a_run_that_is_stopped_goes_on_with_what_was_in_flight(stage):
     assert len(counted) == len(set(counted)) == 4
 
 
-@pytest.mark.skip(reason="now and then no further node is asked after the run was resumed; why is not understood yet")
 def test_a_run_that_failed_in_flight_asks_again_whose_answer_did_not_count(stage):
-    run, slow = one_in_flight(stage)
+    run, slow = one_in_flight(stage, rounds=2)
     failed = set()
     while stage.operator.view(run).row.status == "running":
         for _, name in stage.open(run) - failed:
@@ -188,13 +187,18 @@ def test_a_run_that_failed_in_flight_asks_again_whose_answer_did_not_count(stage
     assert failed == {(1, slow), *((2, name) for name in NODES)}
     stage.operator.call("resume_run", run=run)
     stage.answer(run, slow, 1.0)
+    # All of them have their message again; which answer counts beside the slow one's, the loop's draw decides.
     others = [stage.nodes[name] for name in NODES if name != slow]
-    wait_for(lambda: any(node.poll().tasks for node in others), "another one is asked")
-    asked = [(node, task) for node in others for task in node.tasks.values()]
-    assert {task.round for _, task in asked} == {2}
-    node, task = asked[0]
-    assert node.reply(task, 5.0).counted
-    view = stage.completed(run, 2)
+
+    def is_over():
+        for node in others:
+            node.poll()
+            for task in list(node.tasks.values()):
+                node.reply(task, 5.0)
+        return stage.operator.view(run).row.status == "completed"
+
+    wait_for(is_over, "it is complete")
+    view = stage.operator.view(run)
     assert value(view) == pytest.approx((5.0 + 3.0 + 1 / np.sqrt(2)) / 2, rel=1e-15)
     counted = [arrival for report in view.reports for arrival in report["arrivals"]]
     assert len({arrival[1] for arrival in counted}) == len(counted) == 4
