@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_TTL", "Error", "ErrorCode", "Message", "MessageType", "Metad
 
 DEFAULT_TTL: Final = 43_200.0
 
+_NEARLY_ALL: Final = 0.999_999  # of a time to live
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _IDS: Final = ("run_id", "message_id", "src_node_id", "dst_node_id", "reply_to_message", "group_id")
@@ -94,6 +95,28 @@ class Metadata(msgspec.Struct, frozen=True):
     def expires_at(self) -> float:
         """The time, in seconds since 1970, from which on a reply is refused."""
         return self.created_at + self.ttl
+
+    def reply(self, ttl: float, created_at: float) -> "Metadata":
+        """Return the metadata of a reply, from the destination to the source, with its time to live in seconds."""
+        return Metadata(
+            run_id=self.run_id,
+            message_id=0,
+            src_node_id=self.dst_node_id,
+            dst_node_id=self.src_node_id,
+            reply_to_message=self.message_id,
+            group_id=self.group_id,
+            ttl=ttl,
+            message_type=self.message_type,
+            created_at=created_at,
+        )
+
+    def answered(self, at: float, passed: float) -> "Metadata":
+        """Return the metadata of a reply that came at a time, so many seconds after it was asked for; 0 if none came.
+
+        Whoever kept the reply has decided that it came in time: however late it was, some time to live is left.
+        """
+        taken = min(max(0.0, passed), self.ttl * _NEARLY_ALL) if at else 0.0
+        return self.reply(self.ttl - taken, at or self.created_at)
 
 
 def _is_seconds(value: object) -> bool:
@@ -216,17 +239,7 @@ class Message:
                 "the server has given this message up; ask again with a longer ttl"
             )
             raise MessageExpired(message, at=f"message {asked.message_id}")
-        return Metadata(
-            run_id=asked.run_id,
-            message_id=0,
-            src_node_id=asked.dst_node_id,
-            dst_node_id=asked.src_node_id,
-            reply_to_message=asked.message_id,
-            group_id=asked.group_id,
-            ttl=remaining if ttl is None or ttl > remaining else ttl,
-            message_type=asked.message_type,
-            created_at=created_at,
-        )
+        return asked.reply(remaining if ttl is None or ttl > remaining else ttl, created_at)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):

@@ -212,3 +212,15 @@ def test_the_names_and_codes_of_the_wire_do_not_change() -> None:
         "NOT_ALLOWED": 102,
         "HANDLER_LOST": 103,
     }
+
+
+@pytest.mark.parametrize(
+    ("at", "passed", "ttl", "created_at"),
+    [(105.0, 4.0, 6.0, 105.0), (105.0, -1.0, 10.0, 105.0), (0.0, 4.0, 10.0, 100.0), (900.0, 800.0, 10.0 * 1e-6, 900.0)],
+)
+def test_an_answer_that_was_kept_has_some_time_left(at, passed, ttl, created_at):
+    asked = Metadata(1, 2, 3, 4, 5, 6, 10.0, "train", 100.0)
+    found = asked.answered(at, passed)
+    assert found == Metadata(1, 0, 4, 3, 2, 6, found.ttl, "train", created_at)
+    assert found.ttl == pytest.approx(ttl)
+    assert found.ttl > 0

@@ -14,12 +14,11 @@ from umbel.errors import BlobMissing, RecordError, RecordTypeError, UmbelError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.http import mains
-from umbel.message import Error, ErrorCode, Message, Metadata
+from umbel.message import Error, ErrorCode, Message
 from umbel.records import ParametersRecord, RecordSet, digest
 
 _ATTEMPTS: Final = 3  # a blob may be collected between its upload and the call that needs it
 _LONGEST: Final = 4_000  # characters of a reason
-_NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 
 _T = TypeVar("_T")
 
@@ -167,7 +166,7 @@ class RemoteGrid:
         return self._came.popleft()
 
     def _reply(self, sent: _Sent, told: mains.Told) -> Message:
-        metadata = _metadata(sent, told)
+        metadata = sent.message.metadata.answered(told.at, told.at - sent.at)
         if told.content is None:
             code = ErrorCode.UNKNOWN if told.error_code is None else told.error_code
             return Message(metadata, error=Error(code, told.error_reason))
@@ -195,21 +194,3 @@ class RemoteGrid:
 def _number(message: Message, call: int, slot: int) -> int:
     """Return the number of a message in its run: its own, or one that follows from its place."""
     return message.metadata.message_id or (call << 32) + slot + 1
-
-
-def _metadata(sent: _Sent, told: mains.Told) -> Metadata:
-    """Return where a reply comes from, when it came, and what is left of its message's time to live."""
-    asked = sent.message.metadata
-    # Whether it came in time was decided when it came.
-    taken = min(max(0.0, told.at - sent.at), asked.ttl * _NEARLY_ALL) if told.at else 0.0
-    return Metadata(
-        run_id=asked.run_id,
-        message_id=0,
-        src_node_id=asked.dst_node_id,
-        dst_node_id=asked.src_node_id,
-        reply_to_message=asked.message_id,
-        group_id=asked.group_id,
-        ttl=asked.ttl - taken,
-        message_type=asked.message_type,
-        created_at=told.at or asked.created_at,
-    )

@@ -17,7 +17,6 @@ from umbel.server._phases import Phases
 from umbel.server._plans import Asked, Commission, Fate, Halted, Note
 
 _LOOK_AGAIN: Final = 0.25  # seconds; nodes come, and fall silent, without telling every run
-_NEARLY_ALL: Final = 0.999_999  # of a time to live: a reply has some left
 _GIVEN_UP: Final = "the round went on without it"
 
 
@@ -184,19 +183,6 @@ class NetworkGrid:
 
 def _metadata(asked: Asked, fate: Fate) -> Metadata:
     """Return where a reply comes from, when it came, and what is left of its message's time to live."""
-    question, taken = asked.message.metadata, 0.0
-    if fate.at:
-        passed = max(0.0, fate.at - asked.at)
-        passed -= asked.gone if passed > asked.gone else 0.0  # it came after the server was there again
-        taken = min(passed, question.ttl * _NEARLY_ALL)  # whether it came in time was decided when it came
-    return Metadata(
-        run_id=question.run_id,
-        message_id=0,
-        src_node_id=question.dst_node_id,
-        dst_node_id=question.src_node_id,
-        reply_to_message=question.message_id,
-        group_id=question.group_id,
-        ttl=question.ttl - taken,
-        message_type=question.message_type,
-        created_at=fate.at or question.created_at,
-    )
+    passed = max(0.0, fate.at - asked.at)
+    passed -= asked.gone if passed > asked.gone else 0.0  # it came after the server was there again
+    return asked.message.metadata.answered(fate.at, passed)
