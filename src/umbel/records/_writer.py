@@ -26,25 +26,34 @@ def dumps(records: RecordSet) -> list[bytes | memoryview]:
 
 def solid_alone(records: RecordSet) -> Solid | None:
     """Return what is known of the one record of ``records`` if that is all, and its container is what it came in."""
-    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+    found = _alone(records)
+    if found is None:
         return None
-    ((name, record),) = records.parameters_records.items()
+    name, record = found
     solid = solid_of(record)
     return solid if solid is not None and solid.layout.record == name else None
 
 
 def _known(records: RecordSet) -> list[bytes | memoryview] | None:
     """Return the container of one record that is like one that was read lately."""
-    solid = solid_alone(records)
-    if solid is not None:
-        return [_prefixed(solid.layout.header), solid.data]
-    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+    found = _alone(records)
+    if found is None:
         return None
-    ((name, record),) = records.parameters_records.items()
-    layout = _layout_like(record)
+    name, record = found
+    solid = solid_of(record)
+    layout = _layout_like(record) if solid is None else solid.layout
     if layout is None or layout.record != name:
         return None
-    return [_prefixed(layout.header), *(record[each].data for each in layout.placed)]
+    payloads = [record[each].data for each in layout.placed] if solid is None else [solid.data]
+    return [_prefixed(layout.header), *payloads]
+
+
+def _alone(records: RecordSet) -> tuple[str, ParametersRecord] | None:
+    """Return the one parameters record of ``records``, with its name, if there is nothing else."""
+    if len(records.parameters_records) != 1 or records.metrics_records or records.configs_records:
+        return None
+    (entry,) = records.parameters_records.items()
+    return entry
 
 
 def _prefixed(header: bytes) -> bytes:
