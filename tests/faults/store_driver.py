@@ -36,19 +36,21 @@ def write(ledger, _):
         try:
             waiting.append(ledger.write(lambda c, n=number: audit.append(c, actor="a", action=f"{n}", now=NOW)))
         except UmbelError as error:
+            settle(waiting)  # so that what is said stands in the order of the entries
             say(f"refused {error.code}")
         if len(waiting) == OUTSTANDING:
-            settle(waiting.popleft())
+            settle([waiting.popleft()])
+    settle(waiting)
+
+
+def settle(waiting):
+    """Say what became of entries, which are none that wait then."""
     for future in waiting:
-        settle(future)
-
-
-def settle(future):
-    """Say what became of an entry."""
-    try:
-        say(f"entry {future.result().seq}")
-    except UmbelError as error:
-        say(f"refused {error.code}")
+        try:
+            say(f"entry {future.result().seq}")
+        except UmbelError as error:
+            say(f"refused {error.code}")
+    waiting.clear()
 
 
 def put(_, folder):

@@ -82,7 +82,7 @@ def test_files_that_were_damaged_while_the_node_was_down(federation, step, folde
     settings = {"nodes": NODES, "rounds": ROUNDS, "seed": 7, "run_config": told}
     assert view.digest == umbel.simulate(space["app"], fedavg(), _zeros(), **settings).digest
     assert [each for each in view.questions if each.outcome != "accepted"] == []
-    assert said in federation.status("north").last_error
+    wait_for(lambda: said in federation.status("north").last_error, "the node says so too")
 
 
 def test_a_run_whose_state_was_damaged_does_not_begin_anew_in_silence(federation):

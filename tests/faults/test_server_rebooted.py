@@ -1,6 +1,7 @@
 """The machine of the server loses power: an update that was acknowledged, and not flushed, is made again."""
 
 import contextlib
+import sqlite3
 
 import numpy as np
 import pytest
@@ -52,27 +53,37 @@ def federation(tmp_path):
     made.close()
 
 
-def spoil_updates(federation):
-    """Overwrite what a disk that lost power could have lost: all blobs that were not flushed."""
+def spoil_updates(federation, fate):
+    """Do to all blobs that were not flushed what a disk that lost power could have done; return how many these are."""
+    ledger = sqlite3.connect(f"file:{federation.folder}/server/ledger.db?mode=ro", uri=True)
+    flushed = {row[0] for row in ledger.execute("SELECT digest FROM blob_references WHERE holder NOT LIKE 'message %'")}
+    ledger.close()
     blobs = [path for path in (federation.folder / "server" / "blobs").glob("??/*") if path.name[0] != "."]
-    newest = max(blobs, key=lambda path: path.stat().st_mtime_ns)
-    size = newest.stat().st_size
-    newest.unlink()
-    newest.write_bytes(bytes(size))
-    return newest
+    lost = [path for path in blobs if f"blake3:{path.parent.name}{path.name}" not in flushed]
+    for path in lost:
+        size = path.stat().st_size
+        path.unlink()
+        if fate == "zeroed":
+            path.write_bytes(bytes(size))
+    return len(lost)
 
 
 @pytest.mark.parametrize("fate", ["zeroed", "gone"])
-def test_an_update_that_was_lost_with_the_power_is_made_again(federation, tmp_path, fate):
-    server = federation.serve("server.reply-stored:kill:3")  # the first reply of the second round
+@pytest.mark.parametrize(
+    "point",
+    [
+        "server.reply-stored:kill:3",  # the first reply of the second round
+        "store.upload-finished:kill:4",  # its update is there, its reply is not: the first upload was the model
+    ],
+)
+def test_an_update_that_was_lost_with_the_power_is_made_again(federation, tmp_path, point, fate):
+    server = federation.serve(point)
     nodes = [federation.node(name) for name in NODES]
     log = federation.folder / "handled.log"
     with contextlib.suppress(ServerUnreachable):
         federation.submit(model(), nodes=list(NODES), rounds=ROUNDS, seed=SEED, log=str(log))
     server.wait()
-    lost = spoil_updates(federation)
-    if fate == "gone":
-        lost.unlink()
+    assert spoil_updates(federation, fate)
     (federation.folder / "server" / "boot").write_text("another boot")
     federation.serve()
     view = federation.completed(1)

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,28 @@ def test_a_server_that_may_open_no_more_files(tmp_path):
         check(federation, run, LARGE, rounds=6)
         assert handled(federation) == each_once(6)
         wait_for(lambda: _descriptors(federation.serving) < 60, "descriptors are given back")
+
+
+def test_an_update_that_cannot_be_opened_for_a_moment_counts_all_the_same(tmp_path):
+    """The run waits for the disk, as it says, and goes on without having lost a node."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    with federating(tmp_path, failpoint="server.reply-stored:kill") as federation:
+        run = submit(federation, LARGE)
+        assert federation.serving.wait() == -signal.SIGKILL
+        updates = digests_of(federation, "SELECT answer FROM answers")
+        paths = [path for path in blobs_of(federation) if f"{path.parent.name}{path.name}" in updates]
+        inject = ("-e", "trace=openat", "-e", "inject=openat:error=EMFILE", *(f"-P{path}" for path in paths))
+        federation.serving = federation.serve(prefix=("strace", "-D", "-I1", "-f", "-qq", "-o", os.devnull, *inject))
+        wait_for(lambda: "too much is open" in federation.view(run).row.reason, "it waits")
+        os.kill(_tracer(federation.serving), signal.SIGTERM)
+        check(federation, run, LARGE)
+        assert handled(federation) == each_once()
+
+
+def _tracer(process):
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
+    return int(status.partition("TracerPid:")[2].split()[0])
 
 
 def _descriptors(process):

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from umbel.envelope import unpack
-from umbel.errors import RecordError, RecordTypeError, StoreError
+from umbel.errors import NotFound, RecordError, RecordTypeError
 from umbel.failpoint import failpoint
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message, Metadata
@@ -90,7 +90,8 @@ class NetworkGrid:
     def replies(self) -> Iterator[Message]:
         """Yield a reply to every message, as they come: content mapped from disk, or an error that says what happened.
 
-        A node that is lost, and a reply that cannot be read, are error replies.
+        A node that is lost, and a reply that cannot be read, are error replies. Raises ``StoreError`` for one that the
+        disk does not give at present: the reply is good, and is there when the run is taken up again.
         """
         while self._open:
             fate = self._next()
@@ -150,7 +151,7 @@ class NetworkGrid:
         get = self._exchange.whole if fate.message in self._earlier else self._exchange.blob
         try:
             return Message(metadata, unpack(fate.content, get))
-        except (RecordError, RecordTypeError, StoreError) as error:
+        except (NotFound, RecordError, RecordTypeError) as error:
             fault = f"expected a reply that can be read, got one that cannot: {error}"
             return Message(metadata, error=Error(ErrorCode.BAD_REPLY, fault))
 

@@ -81,6 +81,10 @@ class Keeper:
         """Return the digests that a run needs, with their sizes."""
         return self.read(lambda connection: references.of_run(connection, run))
 
+    def unneeded(self) -> set[str]:
+        """Return the digests of the blobs that nothing needs."""
+        return self.read(partial(references.unreferenced, digests=self.blobs.list()))
+
     def discard(self, digests: Collection[str]) -> None:
         """Delete blobs, soon, unless something needs them."""
         if digests:

@@ -2,7 +2,8 @@
 
 Bytes of updates are not flushed before they are acknowledged. They survive every process; a machine that stops may lose
 them. So the first start on a new boot hashes the updates of open rounds: a message whose update is damaged is
-open again, and its node, which goes back to what it had before, makes the same bytes once more.
+open again, and its node, which goes back to what it had before, makes the same bytes once more. Blobs that nothing needs
+yet are hashed as well: their nodes have sent them and are about to say so, and what is there is not sent again.
 """
 
 from functools import partial
@@ -19,7 +20,7 @@ _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def recover(keeper: Keeper, marker: Path) -> int:
-    """Look at what is not known to be whole, unless ``marker`` names this boot; return how many updates are gone."""
+    """Look at what is not known to be whole, unless ``marker`` names this boot; return how many replies are gone."""
     boot = _BOOT.read_bytes() if _BOOT.exists() else b""
     if boot and marker.exists() and marker.read_bytes() == boot:
         return 0
@@ -28,14 +29,20 @@ def recover(keeper: Keeper, marker: Path) -> int:
     ]
     for run, message in gone:
         keeper.write(partial(replies.retract, run=run, message=message))
+    for digest in keeper.unneeded():
+        _is_whole(keeper, digest)
     write([boot], marker)
     return len(gone)
 
 
 def _is_gone(keeper: Keeper, content: Content | None) -> bool:
+    return not all([_is_whole(keeper, digest) for digest in ({} if content is None else blobs_of(content))])
+
+
+def _is_whole(keeper: Keeper, digest: str) -> bool:
+    """Hash a blob, which is removed if it is not whole."""
     try:
-        for digest in {} if content is None else blobs_of(content):
-            verify(keeper.blobs, digest)
+        verify(keeper.blobs, digest)
     except (DigestMismatch, NotFound):
-        return True
-    return False
+        return False
+    return True
