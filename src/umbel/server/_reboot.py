@@ -2,8 +2,8 @@
 
 Bytes of updates are not flushed before they are acknowledged. They survive every process; a machine that stops may lose
 them. So the first start on a new boot hashes the updates of open rounds: a message whose update is damaged is
-open again, and its node, which goes back to what it had before, makes the same bytes once more. Blobs that nothing needs
-yet are hashed as well: their nodes have sent them and are about to say so, and what is there is not sent again.
+open again, and its node, which goes back to what it had before, makes the same bytes once more. Blobs that nothing
+needs yet are hashed as well: their nodes have sent them and are about to say so, and what is there is not sent again.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ def recover(keeper: Keeper, marker: Path) -> int:
 
 
 def _is_gone(keeper: Keeper, content: Content | None) -> bool:
-    return not all([_is_whole(keeper, digest) for digest in ({} if content is None else blobs_of(content))])
+    return content is not None and not all(_is_whole(keeper, digest) for digest in blobs_of(content))
 
 
 def _is_whole(keeper: Keeper, digest: str) -> bool:
