@@ -87,7 +87,8 @@ class Taken(NamedTuple):
     """Seconds from each round to the next, CPU seconds a round over all processes, and peaks of anonymous memory.
 
     These are bytes above idle: of the server, of the largest node without its worker, and of all processes. ``laps``
-    are the median seconds of the parts of a round, and of what nodes say of theirs.
+    are the median seconds of the parts of a round, and of what nodes say of theirs; ``down`` and ``up`` what the
+    slowest node of a round needs to fetch the model and to send its own, all nodes at once.
     """
 
     rounds: list[float]
@@ -96,6 +97,8 @@ class Taken(NamedTuple):
     node: int
     together: int
     laps: dict[str, float]
+    down: float
+    up: float
 
 
 def measure(cluster: Cluster, initial: dict[str, Any], rounds: int) -> Taken:
@@ -106,14 +109,16 @@ def measure(cluster: Cluster, initial: dict[str, Any], rounds: int) -> Taken:
         view, heard = followed(here, here.submit(initial, nodes=len(cluster.nodes), rounds=rounds + 1))
     cpu = cpu_seconds(cluster.everyone) - used
     reports = view.reports[1:]
-    asked = [question.seconds for question in view.questions if question.round > 1]
+    asked = [(question.round, question.seconds) for question in view.questions if question.round > 1]
     return Taken(
         [after - before for before, after in pairwise(heard)],
         cpu / (rounds + 1),
         peak.growth(cluster.server),
         max(map(peak.growth, cluster.nodes)),
         peak.together - peak.idle_together,
-        _middle([report["seconds"] for report in reports]) | _middle(asked),
+        _middle([report["seconds"] for report in reports]) | _middle([seconds for _, seconds in asked]),
+        _slowest(asked, "downloading"),
+        _slowest(asked, "uploading"),
     )
 
 
@@ -124,6 +129,14 @@ def warm_up(cluster: Cluster, arrays: int) -> None:
 
 def _middle(given: list[dict[str, float]]) -> dict[str, float]:
     return {name: median(each.get(name, 0.0) for each in given) for each in given[:1] for name in each}
+
+
+def _slowest(asked: list[tuple[int, dict[str, float]]], part: str) -> float:
+    """The seconds that the slowest node of a round takes for a part of it, in the middle of the rounds."""
+    slowest: dict[int, float] = {}
+    for number, seconds in asked:
+        slowest[number] = max(slowest.get(number, 0.0), seconds[part])
+    return median(slowest.values())
 
 
 def idle(cluster: Cluster, seconds: float) -> list[float]:
