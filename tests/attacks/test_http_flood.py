@@ -57,6 +57,7 @@ def test_a_flood_of_polls_is_refused_and_others_are_served():
     run(main, Settings(port=0, limits=Limits(member_rate=20.0, burst=2.0)))
 
 
+@pytest.mark.slow
 def test_what_is_pipelined_is_not_piled_up():
     """A client that sends requests and never reads an answer is not read from for long."""
 

@@ -12,7 +12,7 @@ from by_hand import serving
 from umbel.errors import BlobMissing, StoreUnavailable
 from umbel.server._keeper import Keeper
 from umbel.server._metrics import Metrics
-from umbel.store import DirectoryBlobs, Ledger, ObjectBlobs, Uploads, audit, references
+from umbel.store import DirectoryBlobs, Ledger, ObjectBlobs, Uploads, audit, here, references
 from umbel.store._blobs import part_of
 
 pytest.importorskip("obstore", reason="the extra s3 is not installed")
@@ -129,6 +129,15 @@ def test_silent_nodes_are_found_while_the_object_store_says_nothing(tmp_path, mo
             north.work()
             assert "'north' was silent" in operator.until(run, "failed").row.reason
             listening.close()
+
+
+def test_what_this_machine_may_damage_are_the_copies(s3, tmp_path):
+    url = f"s3://umbel/{uuid.uuid4()}"
+    digest = ObjectBlobs(url, tmp_path / "copies", config=s3).put([b"some bytes"]).digest
+    blobs = ObjectBlobs(url, tmp_path / "elsewhere", config=s3)
+    assert list(here(blobs)) == []
+    assert bytes(blobs.get(digest)) == b"some bytes"
+    assert list(here(blobs)) == [digest]
 
 
 def test_objects_that_go_are_listed_no_more(s3, tmp_path):

@@ -138,6 +138,7 @@ def test_a_disk_whose_flush_fails(tmp_path):
         assert set(before) - {each for each in before if each[4] == "replied"} <= set(after)
 
 
+@pytest.mark.slow
 def test_a_server_that_may_open_no_more_files(tmp_path):
     """Connections that hold all its descriptors keep others out while they last, and no longer."""
     with federating(tmp_path, server={"rlimits": {"RLIMIT_NOFILE": 80}}) as federation:

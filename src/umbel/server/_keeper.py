@@ -16,7 +16,7 @@ from umbel.failpoint import failpoint
 from umbel.records import RecordSet
 from umbel.server._answers import Answers
 from umbel.server._metrics import Metrics
-from umbel.store import Blobs, Ledger, Uploads, collect, references, verify
+from umbel.store import Blobs, Ledger, Uploads, collect, here, references, verify
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 3
@@ -82,8 +82,8 @@ class Keeper:
         return self.read(lambda connection: references.of_run(connection, run))
 
     def unneeded(self) -> set[str]:
-        """Return the digests of the blobs that nothing needs."""
-        return self.read(partial(references.unreferenced, digests=self.blobs.list()))
+        """Return the digests of the blobs on this machine that nothing needs."""
+        return self.read(partial(references.unreferenced, digests=here(self.blobs)))
 
     def discard(self, digests: Collection[str]) -> None:
         """Delete blobs, soon, unless something needs them."""

@@ -5,7 +5,7 @@ Operations on the ledger are functions in ``members``, ``runs``, ``messages``, `
 the disk.
 """
 
-from umbel.store._blobs import Blobs, DirectoryBlobs, verify
+from umbel.store._blobs import Blobs, DirectoryBlobs, here, verify
 from umbel.store._collect import Collected, collect
 from umbel.store._ledger import Ledger
 from umbel.store._objects import ObjectBlobs
@@ -20,5 +20,6 @@ __all__ = [
     "Upload",
     "Uploads",
     "collect",
+    "here",
     "verify",
 ]

@@ -186,6 +186,13 @@ class _Copied(Protocol):
 
     def drop(self, digest: str) -> None: ...
 
+    def copies(self) -> Iterator[str]: ...
+
+
+def here(blobs: Blobs) -> Iterator[str]:
+    """Yield the digests of the blobs whose bytes are in files of this machine, which may damage them."""
+    return blobs.copies() if isinstance(blobs, _Copied) else blobs.list()
+
 
 def verify(blobs: Blobs, digest: str) -> int:
     """Hash a blob again, and return its size.

@@ -120,6 +120,10 @@ class ObjectBlobs:
         """Forget the copy of a blob, which is fetched anew when it is wanted."""
         self._copies.delete(digest)
 
+    def copies(self) -> Iterator[str]:
+        """Yield the digests of the blobs that have a copy."""
+        return self._copies.list()
+
     def list(self) -> Iterator[str]:
         """Yield the digests of all blobs."""
         gone = self._removals.all()
