@@ -228,7 +228,10 @@ def test_a_main_that_fails_can_be_mended_and_goes_on(serving, app, expected, tmp
     assert (row["status"], "ZeroDivisionError" in row["reason"]) == ("failed", True)
     (app / "app.py").write_text(code)
     assert digest_of(serving.umbel("run", "app", "--server", serving.url, "--resume", "1")) == expected
-    assert trained(tmp_path) == ONCE
+    found = trained(tmp_path)
+    assert found.keys() == ONCE.keys()
+    # What nodes had in hand when the main failed was given up with it, and is asked again.
+    assert {asked for asked, times in found.items() if times > 1} <= {asked for asked in ONCE if asked.endswith(" 3")}
 
 
 @pytest.mark.slow
