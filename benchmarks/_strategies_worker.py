@@ -1,0 +1,118 @@
+"""One strategy's part in one round, from replies in memory to the next model, in a process of its own.
+
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT  prints {"wall": s, "cpu": s, "extra": bytes}
+
+SIDE is ``umbel`` or ``flower``. Each of COUNT nodes has sent a model of 46.8 MB. The replies are there before;
+``extra`` is how far memory rises at the peak, beyond the records that are the result: the next model, and what the
+server optimizer keeps.
+"""
+
+# ruff: noqa: PLC0415 - each side imports what its environment has
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from _aggregate_worker import WEIGHTS, Arrays, K, extra, models, timed
+
+BYZANTINE, LOSS = 5, "train_loss"
+#: How many records a strategy keeps beside the model: moments of its server optimizer.
+KEPT = {"fedavgm": 1, "fedadagrad": 1, "fedadam": 2, "fedyogi": 2}
+
+Step = Callable[[], Any]
+
+
+def metrics(node: int) -> dict[str, Any]:
+    return {"num-examples": WEIGHTS[node % K], LOSS: 0.1 + node / 100}
+
+
+def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Step:
+    from umbel import strategy as made
+    from umbel.aggregation import Update, aggregate, by_examples, multi_krum
+    from umbel.optimizers import Cohort
+    from umbel.records import MetricsRecord, ParametersRecord
+
+    several = multi_krum(byzantine=BYZANTINE, count=K, weigh=by_examples)
+    ways: dict[str, Callable[[], made.Strategy]] = {
+        "fedtrimmedavg": lambda: made.fedtrimmedavg(share=0.2),
+        "krum": lambda: made.krum(byzantine=BYZANTINE),
+        "multikrum": lambda: made.fedavg(aggregator=several),
+        "bulyan": lambda: made.bulyan(byzantine=BYZANTINE),
+        "qfedavg": lambda: made.qfedavg(q=0.2, learning_rate=0.1, loss=LOSS),
+    }
+    chosen = ways[name]() if name in ways else getattr(made, name)()
+    aggregator, optimizer = chosen.aggregator, chosen.optimizer
+    model = ParametersRecord.from_numpy(current, copy=False)
+    updates = []
+    for node, arrays in enumerate(replies):
+        told = {"metrics": MetricsRecord(metrics(node))}
+        record = ParametersRecord.from_numpy(arrays, copy=False)
+        updates.append(Update(f"node-{node:03}", aggregator.weigh(told), record, told))
+    state = optimizer.init(model)
+
+    def step() -> Any:
+        sums = {of: sum(measure(each, model) for each in updates) for of, measure in aggregator.measures.items()}
+        mean = aggregate(aggregator, model, updates)
+        return optimizer.update(state, model, mean, Cohort(len(updates), len(updates), sums))
+
+    return step
+
+
+def flower(name: str, current: Arrays, replies: list[Arrays]) -> Step:
+    import logging
+
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp import strategy as made
+    from flwr.supercore.task_identity import TaskIdentity
+
+    logging.disable(logging.CRITICAL)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1  # what its messages are made from
+    ways: dict[str, Callable[[], Any]] = {
+        "fedavg": made.FedAvg,
+        "fedavgm": made.FedAvgM,
+        "fedadagrad": made.FedAdagrad,
+        "fedadam": made.FedAdam,
+        "fedyogi": made.FedYogi,
+        "fedmedian": made.FedMedian,
+        "fedtrimmedavg": lambda: made.FedTrimmedAvg(beta=0.2),
+        "krum": lambda: made.Krum(num_malicious_nodes=BYZANTINE),
+        "multikrum": lambda: made.MultiKrum(num_malicious_nodes=BYZANTINE, num_nodes_to_select=K),
+        "bulyan": lambda: made.Bulyan(num_malicious_nodes=BYZANTINE),
+        "qfedavg": lambda: made.QFedAvg(client_learning_rate=0.1, q=0.2),
+    }
+    chosen = ways[name]()
+
+    class Grid:
+        """As much of Flower's grid as choosing nodes takes."""
+
+        def get_node_ids(self) -> list[int]:
+            return list(range(1, len(replies) + 1))
+
+    def record(arrays: Arrays) -> Any:
+        return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+    asked = chosen.configure_train(1, record(current), ConfigRecord({}), Grid())
+    answers = []
+    for message in sorted(asked, key=lambda each: each.metadata.dst_node_id):
+        node = message.metadata.dst_node_id - 1
+        content = RecordDict({"arrays": record(replies[node]), "metrics": MetricRecord(metrics(node))})
+        answers.append(Message(content, reply_to=message))
+    replies.clear()
+    return lambda: chosen.aggregate_train(1, answers)
+
+
+def main(side: str, name: str, count: int) -> None:
+    sides: dict[str, Callable[[str, Arrays, list[Arrays]], Step]] = {"umbel": umbel, "flower": flower}
+    small = models("simulated", 51)
+    sides[side](name, small[0], small[1:])()  # what a first call loads is not the model's
+    del small
+    current, *replies = models("resnet", count + 1)
+    step = sides[side](name, current, replies)
+    wall, cpu = timed(step)
+    kept = (1 + KEPT.get(name, 0)) * sum(array.nbytes for array in current.values())
+    print(json.dumps({"wall": wall, "cpu": cpu, "extra": extra(step) - kept}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
