@@ -233,10 +233,17 @@ def test_a_blob_that_the_server_refuses_becomes_an_error(tmp_path):
 
 def test_a_reply_under_an_old_number_is_sent_under_the_new_one(tmp_path):
     async def scenario(script):
-        script.answers = [errors.Fenced("handed out again")]
-        task = script.ask(1)
-        await until(lambda: script.replies, "the first reply came")
-        script.open = [msgspec.structs.replace(task, fence=2)]
+        reply = script.stand.handlers["reply"]
+
+        async def handed_out_again(call):
+            if call.body.fence == again.fence:
+                return await reply(call)
+            script.open = [again]
+            script.replies.append(call.body)
+            raise errors.Fenced("handed out again")
+
+        script.stand.handlers["reply"] = handed_out_again
+        again = msgspec.structs.replace(script.ask(1), fence=2)
         await until(lambda: not script.open, "the reply counted")
 
     script = play(tmp_path, scenario)
