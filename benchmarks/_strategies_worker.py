@@ -3,8 +3,8 @@
     PYTHON _strategies_worker.py SIDE STRATEGY COUNT  prints {"wall": s, "cpu": s, "extra": bytes}
 
 SIDE is ``umbel`` or ``flower``. Each of COUNT nodes has sent a model of 46.8 MB. The replies are there before;
-``extra`` is how far memory rises at the peak, beyond the records that are the result: the next model, and what the
-server optimizer keeps.
+``extra`` is how far memory rises at the peak of the first round, beyond the records that are the result: the next
+model, and what the server optimizer keeps. The seconds are of the second round, which finds the memory of the first.
 """
 
 # ruff: noqa: PLC0415 - each side imports what its environment has
@@ -20,14 +20,15 @@ BYZANTINE, LOSS = 5, "train_loss"
 #: How many records a strategy keeps beside the model: moments of its server optimizer.
 KEPT = {"fedavgm": 1, "fedadagrad": 1, "fedadam": 2, "fedyogi": 2}
 
-Step = Callable[[], Any]
+#: Makes what plays a round, which Flower's replies do not survive.
+Round = Callable[[], Callable[[], Any]]
 
 
 def metrics(node: int) -> dict[str, Any]:
     return {"num-examples": WEIGHTS[node % K], LOSS: 0.1 + node / 100}
 
 
-def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Step:
+def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Round:
     from umbel import strategy as made
     from umbel.aggregation import Update, aggregate, by_examples, multi_krum
     from umbel.optimizers import Cohort
@@ -51,15 +52,15 @@ def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Step:
         updates.append(Update(f"node-{node:03}", aggregator.weigh(told), record, told))
     state = optimizer.init(model)
 
-    def step() -> Any:
+    def play() -> Any:
         sums = {of: sum(measure(each, model) for each in updates) for of, measure in aggregator.measures.items()}
         mean = aggregate(aggregator, model, updates)
         return optimizer.update(state, model, mean, Cohort(len(updates), len(updates), sums))
 
-    return step
+    return lambda: play
 
 
-def flower(name: str, current: Arrays, replies: list[Arrays]) -> Step:
+def flower(name: str, current: Arrays, replies: list[Arrays]) -> Round:
     import logging
 
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -92,26 +93,33 @@ def flower(name: str, current: Arrays, replies: list[Arrays]) -> Step:
     def record(arrays: Arrays) -> Any:
         return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
-    asked = chosen.configure_train(1, record(current), ConfigRecord({}), Grid())
-    answers = []
-    for message in sorted(asked, key=lambda each: each.metadata.dst_node_id):
-        node = message.metadata.dst_node_id - 1
-        content = RecordDict({"arrays": record(replies[node]), "metrics": MetricRecord(metrics(node))})
-        answers.append(Message(content, reply_to=message))
-    replies.clear()
-    return lambda: chosen.aggregate_train(1, answers)
+    def begin() -> Callable[[], Any]:
+        answers = []
+        asked = chosen.configure_train(1, record(current), ConfigRecord({}), Grid())
+        for message in sorted(asked, key=lambda each: each.metadata.dst_node_id):
+            node = message.metadata.dst_node_id - 1
+            content = RecordDict({"arrays": record(replies[node]), "metrics": MetricRecord(metrics(node))})
+            answers.append(Message(content, reply_to=message))
+        return lambda: chosen.aggregate_train(1, answers)
+
+    return begin
+
+
+def cohort(workload: str, count: int) -> tuple[Arrays, list[Arrays]]:
+    """A model and so many others like it, of floats alone: Flower's QFedAvg takes no others."""
+    made = models(workload, count + 1)
+    current, *replies = [{name: array for name, array in each.items() if array.dtype.kind == "f"} for each in made]
+    return current, replies
 
 
 def main(side: str, name: str, count: int) -> None:
-    sides: dict[str, Callable[[str, Arrays, list[Arrays]], Step]] = {"umbel": umbel, "flower": flower}
-    small = models("simulated", 51)
-    sides[side](name, small[0], small[1:])()  # what a first call loads is not the model's
-    del small
-    current, *replies = models("resnet", count + 1)
-    step = sides[side](name, current, replies)
+    sides: dict[str, Callable[[str, Arrays, list[Arrays]], Round]] = {"umbel": umbel, "flower": flower}
+    sides[side](name, *cohort("simulated", count))()()  # what a first call loads is not the model's
+    current, replies = cohort("resnet", count)
+    begin = sides[side](name, current, replies)
     kept = (1 + KEPT.get(name, 0)) * sum(array.nbytes for array in current.values())
-    more = extra(step) - kept
-    wall, cpu = timed(step)  # of a later round, which finds the memory of an earlier one
+    more = extra(begin()) - kept
+    wall, cpu = timed(begin())
     print(json.dumps({"wall": wall, "cpu": cpu, "extra": more}))
 
 
