@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -120,6 +122,20 @@ def counted(federation, run):
         found = connection.execute(sa.text(text), {"run": run}).all()
     engine.dispose()
     return [(row.round, row.phase, row.name, bool(row.counted), row.status) for row in found]
+
+
+def blobs_of(federation):
+    """The files of the server's blobs by the hex digits of their digests, the oldest first."""
+    paths = [path for path in (federation.folder / "server" / "blobs").glob("??/*") if path.name[0] != "."]
+    return {f"{path.parent.name}{path.name}": path for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)}
+
+
+def digests_of(federation, query):
+    """The hex digits of the digests that a column of the ledger names."""
+    ledger = sqlite3.connect(f"file:{federation.folder}/server/ledger.db?mode=ro", uri=True)
+    text = "".join(row[0] or "" for row in ledger.execute(query))
+    ledger.close()
+    return set(re.findall(r"blake3:([0-9a-f]{64})", text))
 
 
 def cpu_seconds(pid):

@@ -1,13 +1,13 @@
 """The machine of the server loses power: an update that was acknowledged, and not flushed, is made again."""
 
 import contextlib
-import sqlite3
 
 import numpy as np
 import pytest
 
 import umbel
 from federation import Federation
+from system import blobs_of, digests_of
 from umbel.errors import ServerUnreachable
 from umbel.strategy import fedavg
 
@@ -55,11 +55,8 @@ def federation(tmp_path):
 
 def spoil_updates(federation, fate):
     """Do to all blobs that were not flushed what a disk that lost power could have done; return how many these are."""
-    ledger = sqlite3.connect(f"file:{federation.folder}/server/ledger.db?mode=ro", uri=True)
-    flushed = {row[0] for row in ledger.execute("SELECT digest FROM blob_references WHERE holder NOT LIKE 'message %'")}
-    ledger.close()
-    blobs = [path for path in (federation.folder / "server" / "blobs").glob("??/*") if path.name[0] != "."]
-    lost = [path for path in blobs if f"blake3:{path.parent.name}{path.name}" not in flushed]
+    flushed = digests_of(federation, "SELECT digest FROM blob_references WHERE holder NOT LIKE 'message %'")
+    lost = [path for digest, path in blobs_of(federation).items() if digest not in flushed]
     for path in lost:
         size = path.stat().st_size
         path.unlink()

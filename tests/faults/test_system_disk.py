@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from by_hand import blob
 from federation import wait_for
-from system import LARGE, check, counted, each_once, federating, handled, submit
+from system import LARGE, blobs_of, check, counted, digests_of, each_once, federating, handled, submit
 from umbel.errors import StorageFull
 
 FULL = re.compile("make room|No space left")
@@ -161,7 +160,7 @@ def test_an_update_that_cannot_be_opened_for_a_moment_counts_all_the_same(tmp_pa
         run = submit(federation, LARGE)
         assert federation.serving.wait() == -signal.SIGKILL
         updates = digests_of(federation, "SELECT answer FROM answers")
-        paths = [path for path in blobs_of(federation) if f"{path.parent.name}{path.name}" in updates]
+        paths = [path for digest, path in blobs_of(federation).items() if digest in updates]
         inject = ("-e", "trace=openat", "-e", "inject=openat:error=EMFILE", *(f"-P{path}" for path in paths))
         federation.serving = federation.serve(prefix=("strace", "-D", "-I1", "-f", "-qq", "-o", os.devnull, *inject))
         wait_for(lambda: "too much is open" in federation.view(run).row.reason, "it waits")
@@ -191,18 +190,11 @@ def flip(path):
     path.write_bytes(data)
 
 
-def blobs_of(federation):
-    folder = federation.folder / "server" / "blobs"
-    return sorted(
-        (path for path in folder.glob("??/*") if path.name[0] != "."), key=lambda path: path.stat().st_mtime_ns
-    )
-
-
 def test_a_model_that_was_damaged_before_the_run_began(tmp_path):
     """The run says so, and does not train another model."""
     with federating(tmp_path, nodes=[]) as federation:
         run = submit(federation, LARGE)
-        (path,) = blobs_of(federation)
+        (path,) = blobs_of(federation).values()
         flip(path)
         for name in ("north", "south"):
             federation.node(name)
@@ -223,7 +215,7 @@ def test_a_blob_that_was_damaged_while_the_server_was_down(tmp_path, what):
         found = digests_of(
             federation, "SELECT state FROM runs" if point.endswith("2") else "SELECT answer FROM answers"
         )
-        flip(next(path for path in blobs_of(federation) if f"{path.parent.name}{path.name}" in found))
+        flip(next(path for digest, path in blobs_of(federation).items() if digest in found))
         federation.serve()
         view = wait_for(lambda: (each := federation.view(run)).row.ended_at and each, "it ends")
         if point.endswith("2"):
@@ -240,18 +232,10 @@ def test_a_blob_that_was_damaged_while_the_server_was_down(tmp_path, what):
 def test_a_model_that_was_damaged_is_sent_again_and_its_run_goes_on(tmp_path):
     with federating(tmp_path, nodes=[]) as federation:
         run = submit(federation, LARGE)
-        flip(*blobs_of(federation))
+        flip(*blobs_of(federation).values())
         for name in ("north", "south"):
             federation.node(name)
         wait_for(lambda: federation.view(run).row.status == "failed", "it fails")
         federation.call("stop_run", run=submit(federation, LARGE))  # its model is the same blob, and sent again
         federation.call("resume_run", run=run)
         check(federation, run, LARGE)
-
-
-def digests_of(federation, query):
-    """The digests that a column of the ledger names."""
-    ledger = sqlite3.connect(f"file:{federation.folder}/server/ledger.db?mode=ro", uri=True)
-    text = "".join(row[0] or "" for row in ledger.execute(query))
-    ledger.close()
-    return set(re.findall(r"blake3:([0-9a-f]{64})", text))
