@@ -169,6 +169,11 @@ pytest_collect_file = Sybil(
 ).pytest()
 
 
+def pytest_configure() -> None:
+    """Take interrupts, which tests send: a shell that starts them in the background has them ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Look for doctests in the package alone: a file beside the tests may be made for another interpreter."""
     is_python = collection_path.suffix == ".py" and collection_path.name != "conftest.py"

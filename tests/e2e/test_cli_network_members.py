@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import stat
 
 import pytest
@@ -265,9 +266,11 @@ def test_what_a_server_cannot_be_started_with(shared, args, expected):
 
 
 def test_a_second_server_on_one_folder_is_refused(shared):
+    handler = signal.getsignal(signal.SIGINT)
     result = shared.umbel("server", "--data", "server", "--insecure-http", "--port", 0)
     assert result.returncode == 75
     assert "Traceback" not in result.stderr
+    assert signal.getsignal(signal.SIGINT) is handler  # it ran in this process
 
 
 def told(shared, name):

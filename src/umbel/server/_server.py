@@ -5,9 +5,9 @@ import logging
 import resource
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from importlib.metadata import version
 from typing import Final
 
@@ -36,6 +36,7 @@ _LOG: Final = logging.getLogger("umbel.server")
 _THREADS: Final = 16  # that wait for the disk
 _SAFE_POINT: Final = 1.0  # seconds that drivers have to leave their loops
 _RELEASE: Final = version("umbel")
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server:
@@ -58,7 +59,7 @@ class Server:
 
         """
         _let_many_connect()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with _signals_given_back(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._main())
 
     def stop(self) -> None:
@@ -68,7 +69,7 @@ class Server:
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             with suppress(ValueError, RuntimeError):  # a server in a thread other than the first gets no signals
                 self._loop.add_signal_handler(number, self._stop.set)
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "umbel-disk"))
@@ -212,6 +213,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """Leave signals to whoever had them before: a loop of uvloop that has closed may still have them."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            with suppress(ValueError):  # in a thread other than the first, where they were not touched
+                signal.signal(number, handler)
 
 
 def _let_many_connect() -> None:
