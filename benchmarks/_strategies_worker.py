@@ -55,7 +55,7 @@ def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Round:
     def play() -> Any:
         sums = {of: sum(measure(each, model) for each in updates) for of, measure in aggregator.measures.items()}
         mean = aggregate(aggregator, model, updates)
-        return optimizer.update(state, model, mean, Cohort(len(updates), len(updates), sums))
+        return optimizer.consume(state, model, mean, Cohort(len(updates), len(updates), sums))
 
     return lambda: play
 

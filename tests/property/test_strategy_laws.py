@@ -25,7 +25,7 @@ MODEL = {
 STRATEGIES = {
     "fedavg": (named.fedavg(**COMMON), []),
     "fedavgm": (named.fedavgm(**COMMON), ["optimizer.momentum"]),
-    "fedadagrad": (named.fedadagrad(**COMMON), ["optimizer.momentum", "optimizer.second-moment"]),
+    "fedadagrad": (named.fedadagrad(**COMMON), ["optimizer.second-moment"]),
     "fedadam": (named.fedadam(**COMMON), ["optimizer.momentum", "optimizer.second-moment"]),
     "fedyogi": (named.fedyogi(**COMMON), ["optimizer.momentum", "optimizer.second-moment"]),
     "diloco": (named.diloco(**COMMON), ["optimizer.momentum"]),

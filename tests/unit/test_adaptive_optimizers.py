@@ -209,3 +209,31 @@ def test_a_state_of_another_optimizer_is_refused(kept):
 
 def test_replace_looks_at_no_cohort():
     assert run(replace(), np.zeros(1), [np.ones(1)], Cohort(1, 5))[0].tolist() == [1.0]
+
+
+def made(optimizer, dtype, *, step):
+    """A state, a model and an aggregate of two arrays of floats and one of integers, after one round."""
+    rng = np.random.default_rng(3)
+    model, aggregate = (
+        record(w=rng.standard_normal(50_000).astype(dtype), n=np.arange(turn, turn + 3), s=np.ones((), dtype))
+        for turn in range(2)
+    )
+    return step(optimizer.init(model), model, aggregate, Cohort(1, 2, {"a": 0.5})), model, aggregate
+
+
+IN_PLACE = [
+    *ALL,
+    replace(),
+    scaled(momentum(), lambda cohort: cohort.sums["a"], name="half", needs=("a",)),
+    elementwise("the last aggregate", lambda cohort, x, mean, last: (x + (mean - last) / 2, mean), last=0.0),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "complex64"])
+@pytest.mark.parametrize("optimizer", IN_PLACE, ids=lambda optimizer: optimizer.name.partition("(")[0])
+def test_a_step_that_consumes_the_aggregate_comes_to_the_same_in_its_memory(optimizer, dtype):
+    (state, following), model, aggregate = made(optimizer, dtype, step=optimizer.consume)
+    (expected_state, expected), first, _ = made(optimizer, dtype, step=optimizer.update)
+    assert following == expected
+    assert (dict(state), model) == (dict(expected_state), first)
+    assert np.shares_memory(following["w"].numpy(copy=False), aggregate["w"].numpy(copy=False))

@@ -10,6 +10,7 @@ from umbel.aggregation._weights import Step
 from umbel.errors import RoundFailed
 from umbel.gate import Gate
 from umbel.grid import Node
+from umbel.optimizers import momentum
 from umbel.records import Array, MetricsRecord, ParametersRecord, RecordSet, load, save
 from umbel.rounds import RoundCompleted, UpdateAccepted, UpdateRefused, _waiting, begin, train
 from umbel.rounds._waiting import can_wait
@@ -235,3 +236,36 @@ def test_what_proves_nothing_waits_and_is_looked_at_before(tmp_path):
     assert [type(event) for event in events if getattr(event, "node", "") == "node-04"] == [UpdateRefused]
     assert fedavg().aggregator.reduce.proves_finite
     assert not weighted_mean(finite=False).reduce.proves_finite
+
+
+class Chosen:
+    """The first update: as it came, or as a copy, which is what ``fresh`` says."""
+
+    streaming = False
+
+    def __init__(self, *, fresh):
+        if fresh:
+            self.fresh = True
+
+    def start(self, template):
+        return []
+
+    def add(self, acc, updates):
+        return [*acc, *updates]
+
+    def finish(self, acc, updates=()):
+        self.first = acc[0].record
+        self.result = ParametersRecord.from_numpy(self.first.to_numpy()) if hasattr(self, "fresh") else self.first
+        return self.result
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_step_takes_the_memory_of_a_result_that_is_nobody_elses(fresh):
+    fold = Chosen(fresh=fresh)
+    plan = strategy(aggregator=Aggregator("first", uniform, fold), optimizer=momentum(learning_rate=0.5))
+    _, _, done = run([ParametersRecord.from_numpy([array]) for array in ARRAYS[:3]], fold, plan=plan)
+    following = done.state.parameters_records["model"]["0"].numpy(copy=False)
+    assert np.array_equal(following, ARRAYS[0] / 2)
+    assert np.shares_memory(following, fold.result["0"].numpy(copy=False)) is fresh
+    assert np.array_equal(fold.first["0"].numpy(), ARRAYS[0])
+    assert fedavg().aggregator.reduce.fresh

@@ -41,10 +41,14 @@ class _Kept:
 
 @dataclass(frozen=True)
 class CohortFold:
-    """A reduction of a whole cohort as a fold: ``reduce(template, updates)`` is a function of all of them."""
+    """A reduction of a whole cohort as a fold: ``reduce(template, updates)`` is a function of all of them.
+
+    ``fresh`` says whether nobody else has the memory of a result.
+    """
 
     reduce: Callable[[ParametersRecord, list[Update]], ParametersRecord]
     streaming: bool = False
+    fresh: bool = True
 
     def start(self, template: ParametersRecord) -> _Kept:
         """Return an empty accumulator. The values of the template are the model that the updates began with.

@@ -123,6 +123,11 @@ class LinearFold:
         """Whether a result is proof that every number of every update was finite: NaN and infinity go through sums."""
         return self.finite
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nobody else has the memory of a result."""
+        return True
+
     def start(self, template: ParametersRecord) -> _Accumulator:
         """Return an empty accumulator.
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -83,6 +84,14 @@ def flat(array: Array) -> NDArray[Any]:
     copied.reshape(whole.shape)[...] = whole
     copied.setflags(write=False)
     return copied
+
+
+def writable(array: Array) -> NDArray[Any]:
+    """Return what ``flat`` does, to be written to: only for whoever made the memory of ``array`` and shares it not."""
+    elements = flat(array)
+    room = dict(elements.__array_interface__, data=(elements.ctypes.data, False))
+    held = SimpleNamespace(__array_interface__=room, elements=elements)
+    return np.asarray(held).view(elements.dtype)
 
 
 def view(slot: Slot, kind: np.dtype[Any], update: Update) -> NDArray[Any]:

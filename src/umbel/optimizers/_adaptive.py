@@ -3,7 +3,7 @@
 All three keep ``m``, a mean of past differences ``d = aggregate - model``, and ``v``, what their squares have come to,
 as the records "momentum" and "second-moment". They differ in how ``v`` follows ``d*d``, and end in
 ``model + learning_rate*m / (sqrt(v) + tau)``. There is no correction of bias, as in the paper: ``v`` begins at
-``tau**2``, the least that Algorithm 2 allows.
+``tau**2``, the least that Algorithm 2 allows. With a ``beta1`` of 0, ``m`` is the last difference, and not kept.
 """
 
 from collections.abc import Callable
@@ -88,16 +88,31 @@ def _adaptive(kind: str, name: str, follow: _Follow, numbers: _Numbers) -> Optim
     require_share(kind, "beta1", numbers.beta1)
     require_share(kind, "beta2", numbers.beta2)
     require_rate(kind, "tau", numbers.tau)
-    return elementwise(name, partial(_step, follow, numbers), momentum=0.0, second_moment=numbers.tau**2)
+    if not numbers.beta1:
+        return elementwise(name, partial(_without_momentum, follow, numbers), second_moment=numbers.tau**2)
+    return elementwise(name, partial(_with_momentum, follow, numbers), momentum=0.0, second_moment=numbers.tau**2)
 
 
-def _step(
+def _without_momentum(
+    follow: _Follow, numbers: _Numbers, _: Cohort, x: Block, mean: Block, v: Block
+) -> tuple[Block, ...]:
+    d = mean - x
+    v = follow(numbers.beta2, d * d, v)
+    return _stepped(numbers, x, d, v), v
+
+
+def _with_momentum(
     follow: _Follow, numbers: _Numbers, _: Cohort, x: Block, mean: Block, m: Block, v: Block
 ) -> tuple[Block, ...]:
     d = mean - x
     m = numbers.beta1 * m + (1 - numbers.beta1) * d
     v = follow(numbers.beta2, d * d, v)
-    return x + numbers.learning_rate * m / (np.sqrt(v) + numbers.tau), m, v
+    return _stepped(numbers, x, m, v), m, v
+
+
+def _stepped(numbers: _Numbers, x: Block, m: Block, v: Block) -> Block:
+    following: Block = x + numbers.learning_rate * m / (np.sqrt(v) + numbers.tau)
+    return following
 
 
 def _adagrad(_: float, dd: Block, v: Block) -> Block:

@@ -48,7 +48,7 @@ def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, ne
     """
     stretch = elementwise(name, partial(_stretch, factor))
     whole = _Scaled(stretch, inner)
-    return Optimizer(f"{name} {inner.name}", inner.init, whole.update, (*needs, *inner.needs))
+    return Optimizer(f"{name} {inner.name}", inner.init, whole.update, (*needs, *inner.needs), whole.in_place)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,13 @@ class _Scaled:
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
     ) -> tuple[OptimizerState, ParametersRecord]:
         _, stretched = self.stretch.update({}, model, aggregate, cohort)
-        return self.inner.update(state, model, stretched, cohort)
+        return self.inner.consume(state, model, stretched, cohort)
+
+    def in_place(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        _, stretched = self.stretch.consume({}, model, aggregate, cohort)
+        return self.inner.consume(state, model, stretched, cohort)
 
 
 def _accumulate(cohort: Cohort, c: Block, mean: Block) -> tuple[Block, ...]:

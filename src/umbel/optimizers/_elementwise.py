@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import flat
+from umbel.aggregation._layout import writable
 from umbel.aggregation._memory import Memory
 from umbel.errors import AggregationError, StrategyError
 from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
@@ -42,11 +43,13 @@ def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial
         needs: the sums that ``cohort.sums`` must have.
         initial: what every element of each state begins at, by name; "_" in a name becomes "-".
 
+    Its ``consume`` puts the next model in the place of the aggregate, so that a step takes memory for the state alone.
+
     Its ``update`` raises ``AggregationError`` if the model, the aggregate and the state have different layouts, or the
     next model or state is not finite.
     """
     whole = _Elementwise(step, {key.replace("_", "-"): value for key, value in initial.items()}, defaultdict(Memory))
-    return Optimizer(name, whole.init, whole.update, needs)
+    return Optimizer(name, whole.init, whole.update, needs, whole.in_place)
 
 
 def require(at: str, condition: bool, what: str) -> None:  # noqa: FBT001 - a condition
@@ -87,17 +90,43 @@ class _Elementwise:
     def update(
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
     ) -> tuple[OptimizerState, ParametersRecord]:
-        """Return the next state and model."""
+        """Return the next state and model, in memory of their own: they keep nothing of the aggregate."""
+        slots = self._slots(state, model, aggregate)
+        following = self._like("", aggregate, {name: flat(array).dtype for name, array in aggregate.items()})
+        for name, array in aggregate.items():
+            if _kind(array.dtype) is None:
+                np.copyto(following[name].reshape(-1), flat(array))
+        return self._moved(slots, model, aggregate, cohort, following)
+
+    def in_place(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        """Return the next state, and the next model in the memory of the aggregate."""
+        slots = self._slots(state, model, aggregate)
+        following = {name: writable(array).reshape(array.shape) for name, array in aggregate.items()}
+        return self._moved(slots, model, aggregate, cohort, following)
+
+    def _slots(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord
+    ) -> list[ParametersRecord]:
         slots = [state.get(key, ParametersRecord()) for key in self.initial]
         _check_layout(model, aggregate, slots)
-        # The result has memory of its own, integers included: it does not keep that of the aggregate.
-        following = self._like("", aggregate, {name: flat(array).dtype for name, array in aggregate.items()})
+        return slots
+
+    def _moved(
+        self,
+        slots: Sequence[ParametersRecord],
+        model: ParametersRecord,
+        aggregate: ParametersRecord,
+        cohort: Cohort,
+        following: Mapping[str, Block],
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        """Step all arrays that have a state, into ``following``, which may be the aggregate."""
         moved = [self._like(key, model, _kinds(model)) for key in self.initial]
         jobs = []
         for name, array in aggregate.items():
             mean, kind = flat(array), _kind(array.dtype)
             if kind is None:
-                np.copyto(following[name].reshape(-1), mean)
                 continue
             given = (flat(model[name]), mean, *(flat(slot[name]) for slot in slots))
             jobs.append(_job(name, kind, given, [record[name].reshape(-1) for record in (following, *moved)]))
@@ -115,7 +144,9 @@ class _Elementwise:
             for name, kind, sources, rooms in jobs:
                 for part in _blocks(sources[0].size):
                     blocks = (array[part].astype(kind, copy=False) for array in sources)
-                    for room, result in zip(rooms, self.step(cohort, *blocks), strict=True):
+                    results = self.step(cohort, *blocks)
+                    # The model last: its room may be that of the mean, which a state may be a view of.
+                    for room, result in zip(reversed(rooms), reversed(results), strict=True):
                         np.copyto(room[part], result, casting="unsafe")
                         if not _is_finite(room[part]):
                             raise _not_finite(name)

@@ -41,12 +41,20 @@ class Optimizer(NamedTuple):
     """``init(model) -> state`` and ``update(state, model, aggregate, cohort) -> (state, model)``, both pure.
 
     ``needs`` names the sums without which it cannot work: only an aggregator that measures them goes with it.
+    ``in_place`` is an ``update`` that may make the next model in the memory of the aggregate, for ``consume``.
     """
 
     name: str
     init: Callable[[ParametersRecord], OptimizerState]
     update: Update
     needs: tuple[str, ...] = ()
+    in_place: Update | None = None
+
+    def consume(
+        self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
+    ) -> tuple[OptimizerState, ParametersRecord]:
+        """Return what ``update`` does and use the aggregate up: for whoever made its memory and lets go of it now."""
+        return (self.in_place or self.update)(state, model, aggregate, cohort)
 
 
 def replace() -> Optimizer:

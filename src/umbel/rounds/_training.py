@@ -113,8 +113,10 @@ class _Record:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
 
     def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
-        """Return the next record and whatever else its optimizer keeps, by record name."""
-        kept, following = self._optimizer.update(self._kept, self.current, mean, cohort)
+        """Return the next record and whatever else its optimizer keeps, by record name; it uses the mean up."""
+        is_ours = getattr(self._aggregator.reduce, "fresh", False)
+        step = self._optimizer.consume if is_ours else self._optimizer.update
+        kept, following = step(self._kept, self.current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}
 
 
