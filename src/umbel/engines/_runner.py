@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
-from umbel.engines._states import NodeStates, own_copy, refused_state
+from umbel.engines._states import NodeStates, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.grid import Node
 from umbel.message import Message
@@ -62,4 +62,4 @@ class Runner:
 
 
 def _with_own_content(message: Message) -> Message:
-    return Message(message.metadata, own_copy(message.content))
+    return Message(message.metadata, message.content.copy())

@@ -10,8 +10,9 @@ from umbel.errors import RecordError, RecordTypeError
 from umbel.records._arena import Arena, align, aligned_empty
 from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
 from umbel.records._brief import brief
-from umbel.records._dtypes import name_of, portable
+from umbel.records._dtypes import PORTABLE_NAMES, name_of, portable
 from umbel.records._mapping import TypedMapping, drain
+from umbel.records._names import count_utf8
 from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW, carries, decode_raw, place_raw
 
@@ -82,10 +83,7 @@ class ParametersRecord(TypedMapping[Array]):
 
     def count_bytes(self) -> int:
         """Return the bytes of all payloads and of all names in UTF-8."""
-        count = 0
-        for name, array in self._data.items():
-            count += len(array.data) + len(name.encode())
-        return count
+        return sum([len(array.data) for array in self._data.values()]) + count_utf8(self._data)
 
     @classmethod
     def from_numpy(
@@ -123,7 +121,7 @@ class ParametersRecord(TypedMapping[Array]):
         """
         taken = _named(arrays)
         if stype == RAW and not copy:
-            record = record_of({name: _view(name, array) for name, array in taken.items()}, cls)
+            record = record_of(_views(taken), cls)
             if not keep_input:
                 drain(arrays)
             return record
@@ -226,18 +224,21 @@ def _snapshot(arrays: dict[str, NDArray[Any]], places: list[_Place], buffer: np.
     return serialised
 
 
-def _view(name: object, value: object) -> Array:
-    """Return a view of an array as ``raw`` wants it; of one that is not, a view of a copy that is."""
-    array = _checked(name, value)
-    dtype = name_of(array.dtype)
-    kind = portable(dtype)
-    try:
-        data = array.data.cast("B").toreadonly() if array.dtype == kind else None
-    except (TypeError, ValueError):  # not C-order, no elements, or a dtype that Python's buffers have no letter for
-        data = None
-    if data is None:
-        data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
-    return unchecked(dtype, list(array.shape), RAW, data)
+def _views(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+    """Return views of arrays as ``raw`` wants them; of one that is not so, a view of a copy that is."""
+    views = {}
+    for name, value in arrays.items():
+        array = value if type(value) is np.ndarray and type(name) is str else _checked(name, value)
+        known = PORTABLE_NAMES.get(array.dtype)
+        dtype = known or name_of(array.dtype)
+        try:
+            data = array.data.cast("B").toreadonly() if known else None
+        except (TypeError, ValueError):  # not C-order, no elements, or a dtype that Python's buffers have no letter for
+            data = None
+        if data is None:
+            data = read_only(np.ascontiguousarray(array, portable(dtype)).reshape(-1).view(np.uint8))
+        views[name] = unchecked(dtype, list(array.shape), RAW, data)
+    return views
 
 
 def record_over(layout: Layout, payload: memoryview, *, lasting: bool = False) -> ParametersRecord:

@@ -1,7 +1,7 @@
 """The record set: everything that one message carries."""
 
 from collections.abc import Mapping
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError
 from umbel.records._brief import brief
@@ -9,7 +9,7 @@ from umbel.records._mapping import TypedMapping
 from umbel.records._parameters import ParametersRecord
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
-R = TypeVar("R")
+R = TypeVar("R", bound=TypedMapping[Any])
 
 
 class _Records(TypedMapping[R], Generic[R]):
@@ -20,7 +20,7 @@ class _Records(TypedMapping[R], Generic[R]):
 
     def __init__(self, kind: type[R], records: Mapping[str, R] | None) -> None:
         self._kind = kind
-        super().__init__(records)
+        self._data = {} if records is None else self._check_all(records)
 
     def _check_value(self, key: str, value: object) -> R:
         if not isinstance(value, self._kind):
@@ -30,11 +30,18 @@ class _Records(TypedMapping[R], Generic[R]):
 
     def copy(self) -> Self:
         """Return a mapping of its own with the same records."""
-        twin = super().copy()
-        twin._kind = self._kind  # noqa: SLF001 - one of us
-        return twin
+        return self._twin(self._data.copy())
 
     __copy__ = copy
+
+    def copy_all(self) -> Self:
+        """Return a mapping of its own whose records are copies."""
+        return self._twin({name: record.copy() for name, record in self._data.items()})
+
+    def _twin(self, records: dict[str, R]) -> Self:
+        twin = type(self).__new__(type(self))
+        twin._kind, twin._data = self._kind, records  # noqa: SLF001 - one of us
+        return twin
 
 
 class RecordSet:
@@ -90,17 +97,14 @@ class RecordSet:
         return count
 
     def copy(self) -> Self:
-        """Return a record set of its own: new mappings down to the arrays and values, which are shared.
+        """Return a record set whose mappings and lists are its own; the arrays, which cannot change, are shared.
 
-        Changing the copy, or a record in it, leaves the original as it was.
+        Whatever is done to the copy, or to a record in it, leaves the original as it was.
         """
         twin = type(self).__new__(type(self))
-        for slot in RecordSet.__slots__:
-            records = getattr(self, slot).copy()
-            entries = records._data  # noqa: SLF001 - copies of what was checked once; every message is copied
-            for name in entries:
-                entries[name] = entries[name].copy()
-            setattr(twin, slot, records)
+        twin._parameters = self._parameters.copy_all()  # noqa: SLF001 - one of us, here and below
+        twin._metrics = self._metrics.copy_all()  # noqa: SLF001
+        twin._configs = self._configs.copy_all()  # noqa: SLF001
         return twin
 
     __copy__ = copy

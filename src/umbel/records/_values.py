@@ -1,7 +1,7 @@
 """Records of plain values: metrics (numbers) and configs (scalars of any kind)."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,19 @@ class _ValuesRecord(TypedMapping[V]):
     __slots__ = ()
     _kinds: ClassVar[tuple[type, ...]]
 
+    def copy(self) -> Self:
+        """Return a mapping of its own with the same values; lists are copied too."""
+        twin = type(self).__new__(type(self))
+        entries: dict[str, Any] = self._data
+        owned: dict[str, Any] = {key: value.copy() if type(value) is list else value for key, value in entries.items()}
+        twin._data = owned  # noqa: SLF001 - one of us
+        return twin
+
+    __copy__ = copy
+
     def _check_value(self, key: str, value: object) -> Any:
+        if type(value) in self._kinds and (type(value) is not int or _INT_MIN <= value <= _INT_MAX):
+            return value  # as nearly every one is
         at = f"{type(self).__name__}[{brief(key)}]"
         if type(value) is not list:
             return self._scalar(value, at)
