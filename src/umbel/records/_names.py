@@ -1,7 +1,6 @@
 """Names in a container: what is permitted, and their JSON form."""
 
 import unicodedata
-from collections.abc import Iterable
 
 import msgspec
 
@@ -30,12 +29,6 @@ def check_name(name: str, at: str) -> str:
     if size > MAX_NAME_BYTES:
         raise LimitExceeded(f"expected a name of at most {MAX_NAME_BYTES} bytes, got {size}", at=at)
     return name
-
-
-def count_utf8(names: Iterable[str]) -> int:
-    """Return the bytes of ``names`` in UTF-8; those of ASCII are told from their lengths alone."""
-    joined = "".join(names)
-    return len(joined) if joined.isascii() else sum(len(name.encode()) for name in names)
 
 
 def check_names(names: list[str], at: str) -> None:

@@ -12,7 +12,6 @@ from umbel.records._array import Array, array_from_numpy, plain, read_only, unch
 from umbel.records._brief import brief
 from umbel.records._dtypes import PORTABLE_NAMES, name_of, portable
 from umbel.records._mapping import TypedMapping, drain
-from umbel.records._names import count_utf8
 from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW, carries, decode_raw, place_raw
 
@@ -83,7 +82,9 @@ class ParametersRecord(TypedMapping[Array]):
 
     def count_bytes(self) -> int:
         """Return the bytes of all payloads and of all names in UTF-8."""
-        return sum([len(array.data) for array in self._data.values()]) + count_utf8(self._data)
+        names = "".join(self._data)
+        size = len(names) if names.isascii() else sum(len(name.encode()) for name in self._data)
+        return size + sum([len(array.data) for array in self._data.values()])
 
     @classmethod
     def from_numpy(
