@@ -68,8 +68,8 @@ class ParametersRecord(TypedMapping[Array]):
 
     def copy(self) -> Self:
         """Return a mapping of its own with the same values."""
-        twin = super().copy()
-        twin._solid = self._solid  # noqa: SLF001 - one of us
+        twin = record_of(self._data.copy(), type(self))
+        twin._solid = self._solid  # noqa: SLF001 - made here
         return twin
 
     __copy__ = copy
@@ -259,6 +259,6 @@ def solid_of(record: ParametersRecord) -> Solid | None:
 
 def record_of(arrays: dict[str, Array], kind: type[P] = ParametersRecord) -> P:  # type: ignore[assignment]
     """Return the record that holds ``arrays``, which are known to be right, itself."""
-    record = kind()
-    record._data = arrays  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
+    record = kind.__new__(kind)
+    record._data, record._solid = arrays, None  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
     return record

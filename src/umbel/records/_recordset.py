@@ -1,7 +1,7 @@
 """The record set: everything that one message carries."""
 
 from collections.abc import Mapping
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError
 from umbel.records._brief import brief
@@ -15,33 +15,35 @@ R = TypeVar("R", bound=TypedMapping[Any])
 class _Records(TypedMapping[R], Generic[R]):
     """Records of one kind by name."""
 
-    __slots__ = ("_kind",)
-    _kind: type[R]
-
-    def __init__(self, kind: type[R], records: Mapping[str, R] | None) -> None:
-        self._kind = kind
-        self._data = {} if records is None else self._check_all(records)
+    __slots__ = ()
+    _kind: ClassVar[type[TypedMapping[Any]]]
 
     def _check_value(self, key: str, value: object) -> R:
         if not isinstance(value, self._kind):
             msg = f"expected a {self._kind.__name__}, got {type(value).__name__}"
             raise RecordTypeError(msg, at=f"RecordSet[{brief(key)}]")
-        return value
-
-    def copy(self) -> Self:
-        """Return a mapping of its own with the same records."""
-        return self._twin(self._data.copy())
-
-    __copy__ = copy
+        return value  # type: ignore[return-value]  # R is what _kind says
 
     def copy_all(self) -> Self:
         """Return a mapping of its own whose records are copies."""
-        return self._twin({name: record.copy() for name, record in self._data.items()})
-
-    def _twin(self, records: dict[str, R]) -> Self:
         twin = type(self).__new__(type(self))
-        twin._kind, twin._data = self._kind, records  # noqa: SLF001 - one of us
+        twin._data = {name: record.copy() for name, record in self._data.items()}  # noqa: SLF001 - one of us
         return twin
+
+
+class _ParametersRecords(_Records[ParametersRecord]):
+    __slots__ = ()
+    _kind = ParametersRecord
+
+
+class _MetricsRecords(_Records[MetricsRecord]):
+    __slots__ = ()
+    _kind = MetricsRecord
+
+
+class _ConfigsRecords(_Records[ConfigsRecord]):
+    __slots__ = ()
+    _kind = ConfigsRecord
 
 
 class RecordSet:
@@ -69,9 +71,9 @@ class RecordSet:
         metrics_records: Mapping[str, MetricsRecord] | None = None,
         configs_records: Mapping[str, ConfigsRecord] | None = None,
     ) -> None:
-        self._parameters = _Records(ParametersRecord, parameters_records)
-        self._metrics = _Records(MetricsRecord, metrics_records)
-        self._configs = _Records(ConfigsRecord, configs_records)
+        self._parameters = _ParametersRecords(parameters_records)
+        self._metrics = _MetricsRecords(metrics_records)
+        self._configs = _ConfigsRecords(configs_records)
 
     @property
     def parameters_records(self) -> TypedMapping[ParametersRecord]:

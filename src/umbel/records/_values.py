@@ -23,6 +23,7 @@ _KINDS: tuple[tuple[Any, Any], ...] = (
 )
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _NUMBER_BYTES = 8
+_NUMBERS = (int, float)
 
 
 class _ValuesRecord(TypedMapping[V]):
@@ -70,7 +71,7 @@ class _ValuesRecord(TypedMapping[V]):
         """Return 8 bytes a number, 1 a bool, the length of text in UTF-8 and of bytes, and the names in UTF-8."""
         count = 0
         for key, value in self._data.items():
-            count += len(key.encode()) + _count(value)
+            count += len(key.encode()) + (_NUMBER_BYTES if type(value) in _NUMBERS else _count(value))
         return count
 
 
