@@ -91,8 +91,10 @@ class Gate:
     def _is_alike(self, template: ParametersRecord, record: object) -> bool:
         """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
         ours = solid_of(template)
-        theirs = solid_of(record) if isinstance(record, ParametersRecord) else None
-        if ours is None or theirs is None or ours.layout != theirs.layout:
+        if ours is None or not isinstance(record, ParametersRecord):
+            return False
+        theirs = solid_of(record)
+        if theirs is None or ours.layout != theirs.layout:
             return False
         return not any(_problem(run, theirs.data, finite=self.finite) for run in theirs.layout.runs)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, columns, plain, slots, to_record, view
+from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record, view
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import Batch, add_up, batch, fold, store
 from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
@@ -69,6 +69,7 @@ class _Accumulator:
         self.layout: Layout | None = None
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
+        self.columns: Columns | None = None
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -79,7 +80,6 @@ class _Accumulator:
         With a ``layout``, the result is solid.
         """
         self.layout = layout
-        self.columns = columns(self.slots, [kind.view for kind in self.kinds])
         if layout is None:
             groups = groups_of(self.slots, self.kinds)
             outs = memory.allocate([(group.kind.view, group.size) for group in groups])
@@ -94,12 +94,12 @@ class _Accumulator:
             for group, out in zip(groups, outs, strict=True)
         ]
         self.shares = shares_of(self.rooms, threads)
+        if any(share.simple for share in self.shares):
+            self.columns = columns(self.slots, [kind.view for kind in self.kinds])
 
     def plain(self, updates: Sequence[Update]) -> list[NDArray[Any]] | None:
         """Return the elements of the only update if nothing is special about it, nor about this sum."""
-        if len(updates) > 1 or not any(share.simple for share in self.shares):
-            return None
-        return plain(self.columns, updates[0].record)
+        return None if self.columns is None or len(updates) > 1 else plain(self.columns, updates[0].record)
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""

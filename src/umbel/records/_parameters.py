@@ -10,7 +10,7 @@ from umbel.errors import RecordError, RecordTypeError
 from umbel.records._arena import Arena, align, aligned_empty
 from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
 from umbel.records._brief import brief
-from umbel.records._dtypes import PORTABLE_NAMES, name_of, portable
+from umbel.records._dtypes import PORTABLE, PORTABLE_NAMES, name_of, portable
 from umbel.records._mapping import TypedMapping, drain
 from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW, carries, decode_raw, place_raw
@@ -191,8 +191,8 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     """Check every name and array before the first byte is copied; lay the arrays out one after the other."""
     places, end = [], 0
     for name, value in arrays.items():
-        array = arrays[name] = _checked(name, value)
-        places.append((name, name_of(array.dtype), end))
+        array = arrays[name] = value if type(value) is np.ndarray and type(name) is str else _checked(name, value)
+        places.append((name, PORTABLE_NAMES.get(array.dtype) or name_of(array.dtype), end))
         end = align(end + array.nbytes)
     return places, end
 
@@ -220,7 +220,7 @@ def _snapshot(arrays: dict[str, NDArray[Any]], places: list[_Place], buffer: np.
     serialised = {}
     for name, dtype, offset in places:
         array = arrays.pop(name)
-        place_raw(array, portable(dtype), buffer, offset)
+        place_raw(array, PORTABLE[dtype], buffer, offset)
         serialised[name] = unchecked(dtype, list(array.shape), RAW, view[offset : offset + array.nbytes])
     return serialised
 
