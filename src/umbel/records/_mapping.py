@@ -80,12 +80,12 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         return key in self._data
 
     @overload
-    def get(self, key: str, /) -> V | None: ...
+    def get(self, key: str) -> V | None: ...
 
     @overload
-    def get(self, key: str, /, default: V | T) -> V | T: ...
+    def get(self, key: str, default: V | T) -> V | T: ...
 
-    def get(self, key: str, /, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the value stored under ``key``, or ``default`` if there is none."""
         return self._data.get(key, default)
 
