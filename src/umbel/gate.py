@@ -1,16 +1,16 @@
 """The gate: what an update must be to count. One that is not is refused with the reason, and the round goes on."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
-from math import inf, isfinite, prod, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import Update, flat, squared_distance
-from umbel.aggregation._layout import dtype_of
+from umbel.aggregation._layout import Columns, Slot, columns, dtype_of, plain, slots
 from umbel.errors import StrategyError, UpdateRejected
 from umbel.records import Array, ParametersRecord
 from umbel.records._parameters import solid_of
@@ -24,8 +24,6 @@ _Block: TypeAlias = NDArray[Any]
 _MAX_WEIGHT: Final = 1e9
 _BLOCK: Final = 2**16  # elements
 _SHOWN: Final = 3
-_RAW: Final = "raw"
-_ANY: Final = -1
 _AT: Final = "parameters_records.model"
 
 
@@ -77,21 +75,15 @@ class Gate:
 
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
         """Return ``check`` for one template: what is known from the template alone is found out once."""
-        solid = solid_of(template)
-        if solid is not None:  # nothing can be wrong with it, and it is seldom asked array by array
-            return partial(
-                self._check, template, cache(partial(_slots, solid.layout.rows, self.any_length, finite=self.finite))
-            )
-        declared = [(name, array.dtype, array.shape) for name, array in template.items()]
-        slots = _slots(declared, self.any_length, finite=self.finite)
-        return partial(self._check, template, lambda: slots)
+        # Solid records are seldom looked at array by array.
+        return partial(self._check, template, cache(partial(_expected, slots(template), self)))
 
-    def _check(self, template: ParametersRecord, slots: "Callable[[], list[_Slot]]", update: Update) -> Verdict:
+    def _check(self, template: ParametersRecord, expected: "Callable[[], _Expected]", update: Update) -> Verdict:
         try:
             _check_weight(update.weight, self.max_weight)
             with np.errstate(all="ignore"):
                 if not self._is_alike(template, update.record):
-                    _check_arrays(template, slots(), update.record)
+                    self._check_arrays(template, expected(), update.record)
                 return Verdict(update.node, self._check_norm(template, update.record))
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
@@ -99,10 +91,19 @@ class Gate:
     def _is_alike(self, template: ParametersRecord, record: object) -> bool:
         """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
         ours = solid_of(template)
-        theirs = solid_of(record) if isinstance(record, ParametersRecord) else None
-        if ours is None or theirs is None or ours.layout != theirs.layout:
+        if ours is None or not isinstance(record, ParametersRecord):
+            return False
+        theirs = solid_of(record)
+        if theirs is None or ours.layout != theirs.layout:
             return False
         return not any(_problem(run, theirs.data, finite=self.finite) for run in theirs.layout.runs)
+
+    def _check_arrays(self, template: ParametersRecord, expected: "_Expected", record: object) -> None:
+        found = plain(expected.columns, record) if isinstance(record, ParametersRecord) else None
+        if found is None or not _are_good(expected.checks, found):
+            arrays = _check_names(template, record)
+            for slot, check in zip(expected.slots, expected.checks, strict=True):
+                _check_array(slot, check, arrays[slot.name], any_length=slot.name in self.any_length)
 
     def _check_norm(self, template: ParametersRecord, record: ParametersRecord) -> float | None:
         if self.max_norm is None:
@@ -113,34 +114,37 @@ class Gate:
         return norm
 
 
-# What a template says of one array: name, dtype, shape, bytes, the dtype that elements have, and the check of elements.
-_Slot: TypeAlias = tuple[str, str, list[int], int, np.dtype[Any], Callable[[_Block], str] | None]
+class _Expected(NamedTuple):
+    """What a template says of its arrays, the check of each one's elements, and what most updates look like."""
+
+    slots: tuple[Slot, ...]
+    checks: list[Callable[[_Block], str] | None]
+    columns: Columns
 
 
-def _slots(declared: Iterable[tuple[Any, ...]], any_length: tuple[str, ...], *, finite: bool) -> list[_Slot]:
-    """Return what is declared, by name, dtype and shape, with what is checked of it."""
-    slots = []
-    for name, dtype, shape, *_ in declared:
-        kind = dtype_of(dtype)
-        size = _ANY if name in any_length and shape else prod(shape) * kind.itemsize
-        slots.append((name, dtype, list(shape), size, kind, _check_of(kind, finite)))
-    return slots
+def _expected(declared: tuple[Slot, ...], gate: Gate) -> _Expected:
+    kinds = [slot.kind for slot in declared]
+    return _Expected(declared, [_check_of(kind, gate.finite) for kind in kinds], columns(declared, kinds))
 
 
-def _check_arrays(template: ParametersRecord, slots: list[_Slot], record: object) -> None:
-    arrays = _check_names(template, record)
-    for slot in slots:
-        _check_array(slot, arrays[slot[0]])
+def _are_good(checks: Sequence[Callable[[_Block], str] | None], found: Sequence[_Block]) -> bool:
+    """Say whether elements are known to pass: a sum of squares is finite only if every element is."""
+    squares: Any = 0.0
+    for check, elements in zip(checks, found, strict=True):
+        if check is _check_reals and elements.size <= _BLOCK:
+            squares += elements.dot(elements)
+        elif check is not None and check(elements):
+            return False
+    return isfinite(squares)
 
 
-def _check_array(slot: _Slot, array: Array) -> None:
-    name, dtype, shape, size, kind, check = slot
+def _check_array(slot: Slot, check: Callable[[_Block], str] | None, array: Array, *, any_length: bool) -> None:
+    name, dtype, shape = slot.name, slot.dtype, slot.shape
     if array.dtype != dtype:
         raise _Fault(f"expected dtype {dtype}, got {array.dtype!r}", f"{_AT}[{name!r}].dtype")
-    if array.shape != shape and (size != _ANY or array.shape[1:] != shape[1:] or not array.shape):
+    if array.shape != shape and not (any_length and shape and array.shape and array.shape[1:] == shape[1:]):
         raise _Fault(f"expected shape {shape}, got {array.shape}", f"{_AT}[{name!r}].shape")
-    is_plain = array.stype == _RAW and len(array.data) == size > 0  # every update has all of these: no detour
-    elements = np.frombuffer(array.data, kind) if is_plain else _decode(array, name)
+    elements = _decode(array, name)
     problem = check(elements) if check is not None else ""
     if problem:
         raise _Fault(problem, f"{_AT}[{name!r}]")

@@ -22,6 +22,7 @@ DEFAULT_TTL: Final = 43_200.0
 _NEARLY_ALL: Final = 0.999_999  # of a time to live
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
+_SECONDS: Final = (float, int)
 _IDS: Final = ("run_id", "message_id", "src_node_id", "dst_node_id", "reply_to_message", "group_id")
 
 
@@ -70,6 +71,7 @@ class Metadata(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be, in one expression because two of these are made for every task."""
+        kind: object = self.message_type
         if not (
             type(self.run_id) is type(self.message_id) is type(self.src_node_id) is int
             and type(self.dst_node_id) is type(self.reply_to_message) is type(self.group_id) is int
@@ -79,17 +81,14 @@ class Metadata(msgspec.Struct, frozen=True):
             and _INT64_MIN <= self.dst_node_id <= _INT64_MAX
             and _INT64_MIN <= self.reply_to_message <= _INT64_MAX
             and _INT64_MIN <= self.group_id <= _INT64_MAX
+            and type(self.ttl) in _SECONDS
+            and type(self.created_at) in _SECONDS
+            and 0 < self.ttl < inf
+            and -inf < self.created_at < inf
+            and isinstance(kind, str)
+            and kind != ""
         ):
-            _refuse_ids(self)
-        if not (_is_seconds(self.ttl) and self.ttl > 0):
-            message = f"expected a time to live in seconds, finite and above 0, got {self.ttl!r}"
-            raise MessageError(message, at="metadata.ttl")
-        if not _is_seconds(self.created_at):
-            message = f"expected a time in seconds since 1970, got {self.created_at!r}"
-            raise MessageError(message, at="metadata.created_at")
-        if not _is_text(self.message_type):
-            message = f"expected a message type such as 'train', a non-empty str, got {self.message_type!r}"
-            raise MessageError(message, at="metadata.message_type")
+            _refuse_metadata(self)
 
     @property
     def expires_at(self) -> float:
@@ -119,20 +118,20 @@ class Metadata(msgspec.Struct, frozen=True):
         return self.reply(self.ttl - taken, at or self.created_at)
 
 
-def _is_seconds(value: object) -> bool:
-    return type(value) in (float, int) and -inf < value < inf  # type: ignore[operator]
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _refuse_ids(metadata: Metadata) -> None:
+def _refuse_metadata(metadata: Metadata) -> NoReturn:
     for name in _IDS:
         value = getattr(metadata, name)
         if type(value) is not int or not _INT64_MIN <= value <= _INT64_MAX:
             message = f"expected an int of at most 64 bits with a sign, got {value!r} ({type(value).__name__})"
             raise MessageError(message, at=f"metadata.{name}")
+    if not (type(metadata.ttl) in _SECONDS and 0 < metadata.ttl < inf):
+        message = f"expected a time to live in seconds, finite and above 0, got {metadata.ttl!r}"
+        raise MessageError(message, at="metadata.ttl")
+    if not (type(metadata.created_at) in _SECONDS and -inf < metadata.created_at < inf):
+        message = f"expected a time in seconds since 1970, got {metadata.created_at!r}"
+        raise MessageError(message, at="metadata.created_at")
+    message = f"expected a message type such as 'train', a non-empty str, got {metadata.message_type!r}"
+    raise MessageError(message, at="metadata.message_type")
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -169,9 +168,10 @@ class Message:
     """
 
     # Neither a struct nor a frozen dataclass: their fields cannot be properties that refuse to be read.
-    __slots__ = ("_content", "_error", "_metadata")
+    __slots__ = ("_content", "_error", "metadata")
 
-    _metadata: Metadata
+    #: Where the message comes from, where it goes, and how long it lives.
+    metadata: Metadata
     _content: RecordSet | None
     _error: Error | None
 
@@ -180,17 +180,13 @@ class Message:
             both = "neither" if content is None else "both"
             message = f"expected either content or an error, got {both}: pass exactly one of content= and error="
             raise MessageError(message, at="message")
-        if not _are_parts(metadata, content, error):
+        carried = isinstance(content, RecordSet) if error is None else isinstance(error, Error)
+        if not (carried and isinstance(metadata, Metadata)):
             _refuse_parts(metadata, content, error)
         set_field = object.__setattr__
-        set_field(self, "_metadata", metadata)
+        set_field(self, "metadata", metadata)
         set_field(self, "_content", content)
         set_field(self, "_error", error)
-
-    @property
-    def metadata(self) -> Metadata:
-        """Where the message comes from, where it goes, and how long it lives."""
-        return self._metadata
 
     @property
     def content(self) -> RecordSet:
@@ -230,7 +226,7 @@ class Message:
         return Message(self._reply_metadata(ttl, now), error=error)
 
     def _reply_metadata(self, ttl: float | None, now: float | None) -> Metadata:
-        asked = self._metadata
+        asked = self.metadata
         created_at = _clock.now() if now is None else now
         remaining = asked.created_at + asked.ttl - created_at
         if not remaining > 0:
@@ -244,8 +240,8 @@ class Message:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Message):
             return NotImplemented
-        mine = (self._metadata, self._content, self._error)
-        return mine == (other._metadata, other._content, other._error)
+        mine = (self.metadata, self._content, self._error)
+        return mine == (other.metadata, other._content, other._error)
 
     __hash__ = None  # type: ignore[assignment]  # content is not hashable
 
@@ -256,16 +252,11 @@ class Message:
         raise AttributeError(f"a message is frozen, so {name!r} cannot be deleted: make another message")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Message, (self._metadata, self._content, self._error)
+        return Message, (self.metadata, self._content, self._error)
 
     def __repr__(self) -> str:
         carried = f"error={self._error!r}" if self._content is None else f"content={self._content!r}"
-        return f"Message(metadata={self._metadata!r}, {carried})"
-
-
-def _are_parts(metadata: object, content: object, error: object) -> bool:
-    carried = isinstance(content, RecordSet) if error is None else isinstance(error, Error)
-    return carried and isinstance(metadata, Metadata)
+        return f"Message(metadata={self.metadata!r}, {carried})"
 
 
 def _refuse_parts(metadata: object, content: object, error: object) -> None:

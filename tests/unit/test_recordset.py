@@ -160,6 +160,13 @@ def test_a_shallow_copy_shares_the_bytes():
     assert copy.copy(given).parameters_records["model"]["a"] is given.parameters_records["model"]["a"]
 
 
+def test_a_shallow_copy_has_lists_of_its_own():
+    given = records()
+    copy.copy(given).metrics_records["train"]["loss"].append(1.0)
+    given.metrics_records["train"].copy()["loss"].append(1.0)
+    assert given == records()
+
+
 def test_a_deep_copy_and_a_pickle_are_free_of_a_shared_arena():
     values = np.arange(4.0)
     given = RecordSet({"model": ParametersRecord.from_numpy([values], copy=False)})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, slots, to_record, view
+from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record, view
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import Batch, add_up, batch, fold, store
 from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
@@ -60,7 +60,7 @@ class Fold(Protocol):
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("kinds", "last", "layout", "rooms", "scale", "shares", "slots", "spent", "totals", "whole")
+    __slots__ = ("columns", "kinds", "last", "layout", "rooms", "scale", "shares", "slots", "spent", "totals", "whole")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
@@ -69,6 +69,7 @@ class _Accumulator:
         self.layout: Layout | None = None
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
+        self.columns: Columns | None = None
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -93,6 +94,12 @@ class _Accumulator:
             for group, out in zip(groups, outs, strict=True)
         ]
         self.shares = shares_of(self.rooms, threads)
+        if any(share.simple for share in self.shares):
+            self.columns = columns(self.slots, [kind.view for kind in self.kinds])
+
+    def plain(self, updates: Sequence[Update]) -> list[NDArray[Any]] | None:
+        """Return the elements of the only update if nothing is special about it, nor about this sum."""
+        return None if self.columns is None or len(updates) > 1 else plain(self.columns, updates[0].record)
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
@@ -178,8 +185,9 @@ class LinearFold:
         if acc.layout is not None:
             _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
-            add = _add_one if len(updates) == 1 and not fresh and not last else _add_all
-            side_by_side([partial(add, share, updates, batches) for share in acc.shares])
+            values = None if fresh or last else acc.plain(updates)
+            add = partial(_add_all, updates) if values is None else partial(_add_one, updates, values)
+            side_by_side([partial(add, batches, share) for share in acc.shares])
         acc.scale, acc.spent = scale, False
 
 
@@ -196,7 +204,7 @@ def _run_solid(acc: _Accumulator, solids: Solids) -> None:
         raise found from None
 
 
-def _add_all(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
+def _add_all(updates: Sequence[Update], batches: _Batches, share: Share) -> None:
     tables = [dict(update.record.items()) for update in updates]
     with np.errstate(all="ignore"):
         for piece in share.pieces:
@@ -243,26 +251,20 @@ def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> N
     return view(slot, kind, update)
 
 
-def _add_one(share: Share, updates: Sequence[Update], batches: _Batches) -> None:
+def _add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: _Batches, share: Share) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add, frombuffer = np.multiply, np.add, np.frombuffer
-    (update,) = updates
-    table = dict(update.record.items())
+    multiply, add = np.multiply, np.add
     with np.errstate(all="ignore"):
         for dtype, simple in share.simple.items():
             ((rescale, weight),) = batches[dtype].steps
-            for slot, total, room in simple:
-                name, declared, shape, _, _, nbytes = slot
-                array = table.get(name)
-                if array is None or (array.dtype, array.stype, len(array.data)) != (declared, _RAW, nbytes):
-                    values = view(slot, dtype, update)
-                else:
-                    values = frombuffer(array.data, dtype) if array.shape == shape else view(slot, dtype, update)
+            for at, total, room in simple:
                 if rescale is not None:
                     multiply(total, rescale, total)
-                add(total, values if weight is None else multiply(values, weight, room), total)
-        for piece in share.others:
-            _fold(piece, updates, [table], batches[piece.place.kind.total])
+                add(total, values[at] if weight is None else multiply(values[at], weight, room), total)
+        if share.others:
+            table = dict(updates[0].record.items())
+            for piece in share.others:
+                _fold(piece, updates, [table], batches[piece.place.kind.total])
 
 
 def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:

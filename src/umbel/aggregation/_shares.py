@@ -63,7 +63,7 @@ class Share:
     """The pieces of one thread, which have scratch of their own.
 
     Those to which an update is added by one multiplication and one addition over a whole array are in ``simple``, by
-    the dtype of the sums, as slot, sums and room for a product; for ``others`` there is more to do.
+    the dtype of the sums, as place in the template, sums and room for a product; for ``others`` there is more to do.
     """
 
     __slots__ = ("others", "pieces", "simple")
@@ -76,13 +76,13 @@ class Share:
             max((room.out.nbytes for room, _ in rooms if len(room.group.members) > 1), default=0), np.uint8
         )
         self.pieces = [_piece(room, part, work, product, joined) for room, part in rooms]
-        self.simple: dict[np.dtype[Any], list[tuple[Slot, NDArray[Any], NDArray[Any]]]] = {}
+        self.simple: dict[np.dtype[Any], list[tuple[int, NDArray[Any], NDArray[Any]]]] = {}
         self.others: list[Piece] = []
         for piece in self.pieces:
             place = piece.place
             if _is_simple(piece):
                 self.simple.setdefault(place.kind.total, []).append(
-                    (piece.group.members[0].slot, place.out, place.product)
+                    (piece.group.members[0].at, place.out, place.product)
                 )
             else:
                 self.others.append(piece)

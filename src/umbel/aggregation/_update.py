@@ -36,7 +36,8 @@ def by_examples(metrics: Mapping[str, MetricsRecord]) -> float:
         UpdateRejected: if there is no such metric, or it is a list.
 
     """
-    found = metrics["metrics"].get(_EXAMPLES) if "metrics" in metrics else None
+    plain = metrics.get("metrics")
+    found = None if plain is None else plain.get(_EXAMPLES)
     if not isinstance(found, int | float):
         raise _no_weight(_EXAMPLES, "the number of examples", found)
     return found

@@ -7,7 +7,7 @@ from umbel.context import Context
 from umbel.engines._frames import Start, Task
 from umbel.engines._heap import keep_freed_memory
 from umbel.engines._memory import Segments
-from umbel.engines._states import changed, is_empty, own_copy, refused_reply, refused_state
+from umbel.engines._states import changed, is_empty, refused_reply, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.message import Error, Message, Metadata
 from umbel.records import RecordSet, dumps
@@ -32,8 +32,8 @@ class Host:
 
     def run(self, task: Task, content: RecordSet, before: RecordSet) -> Answer:
         """Run the node of a task, whose state is ``before``; neither it nor ``content`` is changed."""
-        message = Message(task.metadata, own_copy(content))
-        context = self._context(task, own_copy(before))
+        message = Message(task.metadata, content.copy())
+        context = self._context(task, before.copy())
         try:
             reply = self._app(message, context, tracebacks=self._start.tracebacks)
             return _answer(message, reply, context.state, before)

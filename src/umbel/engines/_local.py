@@ -58,7 +58,9 @@ class LocalGrid:
         """
         while self._outstanding:
             for message in self._outstanding[0]:
-                reply = self._run(message)
+                if message.metadata.message_id in self._cancelled:
+                    continue
+                reply = self._runner.run(message)
                 if reply is not None:
                     yield reply
                     reply = None  # its memory is free again when the next node runs
@@ -73,6 +75,3 @@ class LocalGrid:
         """Forget what is outstanding."""
         self._outstanding.clear()
         self._cancelled.clear()
-
-    def _run(self, message: Message) -> Message | None:
-        return None if message.metadata.message_id in self._cancelled else self._runner.run(message)

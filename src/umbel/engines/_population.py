@@ -1,6 +1,7 @@
 """The nodes of a simulation: virtual ones that exist only while they are asked, or named ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias, overload
 
 from blake3 import blake3
@@ -30,32 +31,28 @@ class Population:
     """
 
     def __init__(self, nodes: int | Sequence[str] | Mapping[str, _NodeConfig]) -> None:
-        self._config: Callable[[Node], _NodeConfig]
+        #: Returns the config of one node, a mapping of its own.
+        self.config: Callable[[Node], _NodeConfig]
+        #: Returns the node that has an id.
+        self.node: Callable[[int], Node]
         if type(nodes) is int:
             count = _require_some(nodes)
             self.nodes: Sequence[Node] = _VirtualNodes(count)
             self.description = f"{count} virtual nodes"
-            self._config = lambda node: _partition(node.node_id - 1, count)
+            self.config = partial(_virtual_partition, count)
+            self.node = _virtual_node
         elif isinstance(nodes, Mapping):
             configs = {name: dict(config) for name, config in nodes.items()}
             self.nodes = _named(list(configs))
             self.description = _described(sorted(configs))
-            self._config = lambda node: dict(configs[node.name])
+            self.config = lambda node: dict(configs[node.name])
+            self.node = partial(_named_node, self.nodes)
         else:
             places = _places(nodes)
             self.nodes = _named(list(places))
             self.description = _described(list(places))
-            self._config = lambda node: _partition(places[node.name], len(places))
-
-    def config(self, node: Node) -> _NodeConfig:
-        """Return the config of one node, a mapping of its own."""
-        return self._config(node)
-
-    def node(self, node_id: int) -> Node:
-        """Return the node that has this id."""
-        if isinstance(self.nodes, _VirtualNodes):
-            return self.nodes.numbered(node_id - 1)
-        return self.nodes[node_id - 1]
+            self.config = lambda node: _partition(places[node.name], len(places))
+            self.node = partial(_named_node, self.nodes)
 
 
 class _VirtualNodes(Sequence[Node]):
@@ -79,14 +76,19 @@ class _VirtualNodes(Sequence[Node]):
         place = index + self._count if index < 0 else index
         if not 0 <= place < self._count:
             raise IndexError(f"expected a position below {self._count}, got {index}")
-        return self.numbered(_nth_as_text(place, self._count - 1))
+        return _virtual_node(_nth_as_text(place, self._count - 1) + 1)
 
     def __iter__(self) -> Iterator[Node]:
-        return (self.numbered(number) for number in _as_text(self._count - 1))
+        return (Node(f"node-{number}", number + 1) for number in _as_text(self._count - 1))
 
-    def numbered(self, number: int) -> Node:
-        """Return the node called ``node-<number>``; ids start at 1 because 0 is the server's."""
-        return Node(f"node-{number}", number + 1)
+
+def _named_node(nodes: Sequence[Node], node_id: int) -> Node:
+    return nodes[node_id - 1]
+
+
+def _virtual_node(node_id: int) -> Node:
+    """Return the node with this id, called by one less: ids start at 1 because 0 is the server's."""
+    return Node(f"node-{node_id - 1}", node_id)
 
 
 def _as_text(last: int) -> Iterator[int]:
@@ -138,6 +140,10 @@ def _branch(rest: int, first: int, edge: int, sizes: tuple[int, int, int, int]) 
 
 def _partition(place: int, count: int) -> dict[str, bool | int | float | str]:
     return {"partition-id": place, "num-partitions": count}
+
+
+def _virtual_partition(count: int, node: Node) -> dict[str, bool | int | float | str]:
+    return {"partition-id": node.node_id - 1, "num-partitions": count}
 
 
 def _places(names: object) -> dict[str, int]:

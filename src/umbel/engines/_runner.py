@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
-from umbel.engines._states import NodeStates, own_copy, refused_state
+from umbel.engines._states import NodeStates, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.grid import Node
 from umbel.message import Message
@@ -33,7 +33,7 @@ class Runner:
         node = self.population.node(message.metadata.dst_node_id)
         context = self._context(message, node)
         try:
-            reply = self._app(_with_own_content(message), context)
+            reply = self._app(Message(message.metadata, message.content.copy()), context)
             return self._with_state_kept(message, reply, context)
         except MessageExpired:
             return None
@@ -59,7 +59,3 @@ class Runner:
             node_name=node.name,
             seed=derive_seed(self._seed, asked.group_id, node.name, asked.message_type),
         )
-
-
-def _with_own_content(message: Message) -> Message:
-    return Message(message.metadata, own_copy(message.content))

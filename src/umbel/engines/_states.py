@@ -1,9 +1,8 @@
 """What nodes keep between messages, for those of them that keep anything."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from types import MappingProxyType
-from typing import Any
 
 from umbel.errors import UmbelError
 from umbel.message import Error, ErrorCode, Message
@@ -28,7 +27,7 @@ class NodeStates:
     def checkout(self, name: str) -> RecordSet:
         """Return a copy of the node's state that a handler may change."""
         kept = self._states.get(name)
-        return RecordSet() if kept is None else own_copy(kept)
+        return RecordSet() if kept is None else kept.copy()
 
     def commit(self, name: str, state: RecordSet) -> None:
         """Make ``state`` the node's state; an empty one is not kept.
@@ -53,17 +52,6 @@ class NodeStates:
 def is_empty(content: RecordSet) -> bool:
     """Say whether there is no record at all."""
     return not (content.parameters_records or content.metrics_records or content.configs_records)
-
-
-def own_copy(content: RecordSet) -> RecordSet:
-    """Return a copy whose mappings and lists are its own; the arrays, which cannot change, are shared."""
-    twin = content.copy()
-    records: Iterable[Any] = (*twin.metrics_records.values(), *twin.configs_records.values())
-    for record in records:
-        for key, value in record.items():
-            if type(value) is list:
-                record[key] = value.copy()
-    return twin
 
 
 def changed(state: RecordSet, kept: RecordSet | None) -> list[bytes | memoryview] | None:
@@ -91,7 +79,7 @@ def refused_reply(message: Message, error: UmbelError) -> Message:
 
 def _snapshot(state: RecordSet, before: RecordSet) -> RecordSet:
     """Copy what is new in ``state``: a handler may have stored views of memory that it will use again."""
-    kept = own_copy(state)
+    kept = state.copy()
     for name, record in kept.parameters_records.items():
         known = before.parameters_records.get(name) or ParametersRecord()
         for key, array in record.items():

@@ -56,8 +56,8 @@ PORTABLE: dict[str, np.dtype] = {
 #: Names whose payload can be `.npy` bytes (NumPy's format has no name for the dtypes of ml_dtypes).
 NPY_NAMES = frozenset(_NUMPY_NAMES + _PLATFORM_NAMES)
 
-# dtype objects hash and compare by value, so one look-up answers for the usual case without building a name string.
-_NAME_OF = {dtype: name for name, dtype in PORTABLE.items()}
+#: The names of those, by dtype. Dtypes hash and compare by value, so one look-up answers for the usual case.
+PORTABLE_NAMES = {dtype: name for name, dtype in PORTABLE.items()}
 
 
 def name_of(dtype: np.dtype) -> str:
@@ -67,7 +67,7 @@ def name_of(dtype: np.dtype) -> str:
         BadDtype: for objects, strings, dates, void and structured dtypes.
 
     """
-    name = _NAME_OF.get(dtype)
+    name = PORTABLE_NAMES.get(dtype)
     if name is not None:
         return name
     if dtype.name in PORTABLE or dtype.name in _PLATFORM_NAMES:

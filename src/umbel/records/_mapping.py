@@ -2,7 +2,6 @@
 
 from collections.abc import (
     ItemsView,
-    Iterable,
     Iterator,
     KeysView,
     Mapping,
@@ -10,12 +9,13 @@ from collections.abc import (
     MutableSequence,
     ValuesView,
 )
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from umbel.errors import RecordTypeError, UmbelError
 from umbel.records._brief import brief
 
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class TypedMapping(MutableMapping[str, V], Generic[V]):
@@ -38,11 +38,11 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         """Return ``value`` in its stored form, or raise."""
         raise NotImplementedError
 
-    def _check(self, key: object, value: object) -> tuple[str, V]:
+    def _check_key(self, key: object) -> str:
         if not isinstance(key, str):
             msg = f"expected a str as key, got {type(key).__name__} {brief(key)}"
             raise RecordTypeError(msg, at=type(self).__name__)
-        return key if type(key) is str else str.__str__(key), self._check_value(key, value)
+        return str.__str__(key)
 
     def _check_all(self, items: object) -> dict[str, V]:
         if type(items) is not dict and not isinstance(items, Mapping):
@@ -50,8 +50,8 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
             raise RecordTypeError(msg, at=type(self).__name__)
         checked = {}
         for key, value in items.items():
-            name, kept = self._check(key, value)
-            checked[name] = kept
+            name = key if type(key) is str else self._check_key(key)
+            checked[name] = self._check_value(key, value)
         return checked
 
     def __getitem__(self, key: str) -> V:
@@ -60,8 +60,8 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
 
     def __setitem__(self, key: str, value: V) -> None:
         """Store ``value`` under ``key``, once both are checked."""
-        key, value = self._check(key, value)
-        self._data[key] = value
+        name = self._check_key(key)
+        self._data[name] = self._check_value(key, value)
 
     def __delitem__(self, key: str) -> None:
         """Remove ``key``."""
@@ -79,6 +79,16 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
         """Say whether ``key`` is there."""
         return key in self._data
 
+    @overload
+    def get(self, key: str) -> V | None: ...
+
+    @overload
+    def get(self, key: str, default: V | T) -> V | T: ...
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value stored under ``key``, or ``default`` if there is none."""
+        return self._data.get(key, default)
+
     def keys(self) -> KeysView[str]:
         """Return a live view of the keys."""
         return self._data.keys()
@@ -93,8 +103,7 @@ class TypedMapping(MutableMapping[str, V], Generic[V]):
 
     def update(self, other: Any = (), /, **entries: Any) -> None:
         """Store several entries, or none of them if one is wrong."""
-        pairs: Iterable[tuple[str, Any]] = dict(other, **entries).items()
-        self._data.update(dict(self._check(key, value) for key, value in pairs))
+        self._data.update(self._check_all(dict(other, **entries)))
 
     def copy(self) -> Self:
         """Return a mapping of its own with the same values."""

@@ -10,7 +10,7 @@ from umbel.errors import RecordError, RecordTypeError
 from umbel.records._arena import Arena, align, aligned_empty
 from umbel.records._array import Array, array_from_numpy, plain, read_only, unchecked
 from umbel.records._brief import brief
-from umbel.records._dtypes import name_of, portable
+from umbel.records._dtypes import PORTABLE, PORTABLE_NAMES, name_of, portable
 from umbel.records._mapping import TypedMapping, drain
 from umbel.records._solid import Layout, Solid, recalled_like
 from umbel.records._stypes import RAW, carries, decode_raw, place_raw
@@ -68,8 +68,8 @@ class ParametersRecord(TypedMapping[Array]):
 
     def copy(self) -> Self:
         """Return a mapping of its own with the same values."""
-        twin = super().copy()
-        twin._solid = self._solid  # noqa: SLF001 - one of us
+        twin = record_of(self._data.copy(), type(self))
+        twin._solid = self._solid  # noqa: SLF001 - made here
         return twin
 
     __copy__ = copy
@@ -82,10 +82,9 @@ class ParametersRecord(TypedMapping[Array]):
 
     def count_bytes(self) -> int:
         """Return the bytes of all payloads and of all names in UTF-8."""
-        count = 0
-        for name, array in self._data.items():
-            count += len(array.data) + len(name.encode())
-        return count
+        names = "".join(self._data)
+        size = len(names) if names.isascii() else sum(len(name.encode()) for name in self._data)
+        return size + sum([len(array.data) for array in self._data.values()])
 
     @classmethod
     def from_numpy(
@@ -123,7 +122,7 @@ class ParametersRecord(TypedMapping[Array]):
         """
         taken = _named(arrays)
         if stype == RAW and not copy:
-            record = record_of({name: _view(name, array) for name, array in taken.items()}, cls)
+            record = record_of(_views(taken), cls)
             if not keep_input:
                 drain(arrays)
             return record
@@ -192,8 +191,8 @@ def _plan(arrays: dict[str, NDArray[Any]]) -> tuple[list[_Place], int]:
     """Check every name and array before the first byte is copied; lay the arrays out one after the other."""
     places, end = [], 0
     for name, value in arrays.items():
-        array = arrays[name] = _checked(name, value)
-        places.append((name, name_of(array.dtype), end))
+        array = arrays[name] = value if type(value) is np.ndarray and type(name) is str else _checked(name, value)
+        places.append((name, PORTABLE_NAMES.get(array.dtype) or name_of(array.dtype), end))
         end = align(end + array.nbytes)
     return places, end
 
@@ -221,23 +220,26 @@ def _snapshot(arrays: dict[str, NDArray[Any]], places: list[_Place], buffer: np.
     serialised = {}
     for name, dtype, offset in places:
         array = arrays.pop(name)
-        place_raw(array, portable(dtype), buffer, offset)
+        place_raw(array, PORTABLE[dtype], buffer, offset)
         serialised[name] = unchecked(dtype, list(array.shape), RAW, view[offset : offset + array.nbytes])
     return serialised
 
 
-def _view(name: object, value: object) -> Array:
-    """Return a view of an array as ``raw`` wants it; of one that is not, a view of a copy that is."""
-    array = _checked(name, value)
-    dtype = name_of(array.dtype)
-    kind = portable(dtype)
-    try:
-        data = array.data.cast("B").toreadonly() if array.dtype == kind else None
-    except (TypeError, ValueError):  # not C-order, no elements, or a dtype that Python's buffers have no letter for
-        data = None
-    if data is None:
-        data = read_only(np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8))
-    return unchecked(dtype, list(array.shape), RAW, data)
+def _views(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+    """Return views of arrays as ``raw`` wants them; of one that is not so, a view of a copy that is."""
+    views = {}
+    for name, value in arrays.items():
+        array = value if type(value) is np.ndarray and type(name) is str else _checked(name, value)
+        known = PORTABLE_NAMES.get(array.dtype)
+        dtype = known or name_of(array.dtype)
+        try:
+            data = array.data.cast("B").toreadonly() if known else None
+        except (TypeError, ValueError):  # not C-order, no elements, or a dtype that Python's buffers have no letter for
+            data = None
+        if data is None:
+            data = read_only(np.ascontiguousarray(array, portable(dtype)).reshape(-1).view(np.uint8))
+        views[name] = unchecked(dtype, list(array.shape), RAW, data)
+    return views
 
 
 def record_over(layout: Layout, payload: memoryview, *, lasting: bool = False) -> ParametersRecord:
@@ -257,6 +259,6 @@ def solid_of(record: ParametersRecord) -> Solid | None:
 
 def record_of(arrays: dict[str, Array], kind: type[P] = ParametersRecord) -> P:  # type: ignore[assignment]
     """Return the record that holds ``arrays``, which are known to be right, itself."""
-    record = kind()
-    record._data = arrays  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
+    record = kind.__new__(kind)
+    record._data, record._solid = arrays, None  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
     return record

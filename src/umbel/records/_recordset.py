@@ -1,7 +1,7 @@
 """The record set: everything that one message carries."""
 
 from collections.abc import Mapping
-from typing import Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from umbel.errors import RecordTypeError
 from umbel.records._brief import brief
@@ -9,32 +9,41 @@ from umbel.records._mapping import TypedMapping
 from umbel.records._parameters import ParametersRecord
 from umbel.records._values import ConfigsRecord, MetricsRecord
 
-R = TypeVar("R")
+R = TypeVar("R", bound=TypedMapping[Any])
 
 
 class _Records(TypedMapping[R], Generic[R]):
     """Records of one kind by name."""
 
-    __slots__ = ("_kind",)
-    _kind: type[R]
-
-    def __init__(self, kind: type[R], records: Mapping[str, R] | None) -> None:
-        self._kind = kind
-        super().__init__(records)
+    __slots__ = ()
+    _kind: ClassVar[type[TypedMapping[Any]]]
 
     def _check_value(self, key: str, value: object) -> R:
         if not isinstance(value, self._kind):
             msg = f"expected a {self._kind.__name__}, got {type(value).__name__}"
             raise RecordTypeError(msg, at=f"RecordSet[{brief(key)}]")
-        return value
+        return value  # type: ignore[return-value]  # R is what _kind says
 
-    def copy(self) -> Self:
-        """Return a mapping of its own with the same records."""
-        twin = super().copy()
-        twin._kind = self._kind  # noqa: SLF001 - one of us
+    def copy_all(self) -> Self:
+        """Return a mapping of its own whose records are copies."""
+        twin = type(self).__new__(type(self))
+        twin._data = {name: record.copy() for name, record in self._data.items()}  # noqa: SLF001 - one of us
         return twin
 
-    __copy__ = copy
+
+class _ParametersRecords(_Records[ParametersRecord]):
+    __slots__ = ()
+    _kind = ParametersRecord
+
+
+class _MetricsRecords(_Records[MetricsRecord]):
+    __slots__ = ()
+    _kind = MetricsRecord
+
+
+class _ConfigsRecords(_Records[ConfigsRecord]):
+    __slots__ = ()
+    _kind = ConfigsRecord
 
 
 class RecordSet:
@@ -62,9 +71,9 @@ class RecordSet:
         metrics_records: Mapping[str, MetricsRecord] | None = None,
         configs_records: Mapping[str, ConfigsRecord] | None = None,
     ) -> None:
-        self._parameters = _Records(ParametersRecord, parameters_records)
-        self._metrics = _Records(MetricsRecord, metrics_records)
-        self._configs = _Records(ConfigsRecord, configs_records)
+        self._parameters = _ParametersRecords(parameters_records)
+        self._metrics = _MetricsRecords(metrics_records)
+        self._configs = _ConfigsRecords(configs_records)
 
     @property
     def parameters_records(self) -> TypedMapping[ParametersRecord]:
@@ -90,17 +99,14 @@ class RecordSet:
         return count
 
     def copy(self) -> Self:
-        """Return a record set of its own: new mappings down to the arrays and values, which are shared.
+        """Return a record set whose mappings and lists are its own; the arrays, which cannot change, are shared.
 
-        Changing the copy, or a record in it, leaves the original as it was.
+        Whatever is done to the copy, or to a record in it, leaves the original as it was.
         """
         twin = type(self).__new__(type(self))
-        for slot in RecordSet.__slots__:
-            records = getattr(self, slot).copy()
-            entries = records._data  # noqa: SLF001 - copies of what was checked once; every message is copied
-            for name in entries:
-                entries[name] = entries[name].copy()
-            setattr(twin, slot, records)
+        twin._parameters = self._parameters.copy_all()  # noqa: SLF001 - one of us, here and below
+        twin._metrics = self._metrics.copy_all()  # noqa: SLF001
+        twin._configs = self._configs.copy_all()  # noqa: SLF001
         return twin
 
     __copy__ = copy

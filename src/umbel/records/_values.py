@@ -1,7 +1,7 @@
 """Records of plain values: metrics (numbers) and configs (scalars of any kind)."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ _KINDS: tuple[tuple[Any, Any], ...] = (
 )
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _NUMBER_BYTES = 8
+_NUMBERS = (int, float)
 
 
 class _ValuesRecord(TypedMapping[V]):
@@ -31,7 +32,19 @@ class _ValuesRecord(TypedMapping[V]):
     __slots__ = ()
     _kinds: ClassVar[tuple[type, ...]]
 
+    def copy(self) -> Self:
+        """Return a mapping of its own with the same values; lists are copied too."""
+        twin = type(self).__new__(type(self))
+        entries: dict[str, Any] = self._data
+        owned: dict[str, Any] = {key: value.copy() if type(value) is list else value for key, value in entries.items()}
+        twin._data = owned  # noqa: SLF001 - one of us
+        return twin
+
+    __copy__ = copy
+
     def _check_value(self, key: str, value: object) -> Any:
+        if type(value) in self._kinds and (type(value) is not int or _INT_MIN <= value <= _INT_MAX):
+            return value  # as nearly every one is
         at = f"{type(self).__name__}[{brief(key)}]"
         if type(value) is not list:
             return self._scalar(value, at)
@@ -58,7 +71,7 @@ class _ValuesRecord(TypedMapping[V]):
         """Return 8 bytes a number, 1 a bool, the length of text in UTF-8 and of bytes, and the names in UTF-8."""
         count = 0
         for key, value in self._data.items():
-            count += len(key.encode()) + _count(value)
+            count += len(key.encode()) + (_NUMBER_BYTES if type(value) in _NUMBERS else _count(value))
         return count
 
 

@@ -130,10 +130,10 @@ def judged(
     if reply.has_error():
         reason = reply.error.reason or f"error {reply.error.code}, without a reason"
         return NodeLost(question.round, question.phase, node, reason), None
-    received = 0
+    content, received = reply.content, 0
     try:
-        received = _size(reply.content)
-        item = judge(node, reply.content)
+        received = _size(content)
+        item = judge(node, content)
     except UmbelError as error:
         return UpdateRefused(question.round, question.phase, node, str(error), received), None
     return UpdateAccepted(question.round, question.phase, node, received), item

@@ -79,18 +79,16 @@ class Memory:
 
     def watch(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Remember what became of each node, and pass it on."""
-        for outcome in outcomes:
-            if self.is_kept:
-                self._remember(outcome)
-            yield outcome
+        return map(self._remembered, outcomes) if self.is_kept else iter(outcomes)
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _remembered(self, outcome: Outcome) -> Outcome:
         row = self._rows.setdefault(outcome.node, [nan] * len(self._columns))
         row[0] = float(outcome.round)
         if isinstance(outcome, UpdateAccepted):
             row[1:] = [0.0, self._seconds[outcome.node], *self._reported.pop(outcome.node)]
         else:
             row[1] = 1.0 if row[1] != row[1] else row[1] + 1.0  # NaN, the first time
+        return outcome
 
     def occasion(self, nodes: Sequence[Node], seed: int, number: int) -> Occasion:
         """Return what a selector goes by in a phase of a round."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
-from typing import Any, Final
+from typing import Final
 
 from umbel.aggregation import Aggregator, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
@@ -36,6 +36,7 @@ class _Record:
         self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
         self._kept = optimizer_state(state, self._prefix)
         self._sum = part.aggregator.reduce.start(self._expected)
+        self._measures = tuple(part.aggregator.measures.items())
 
     @property
     def _prefix(self) -> str:
@@ -44,11 +45,9 @@ class _Record:
     def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
         """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
         update = self._found(node, content)
-        if self._check_layout is None or not can_wait(update):
-            self.check(update)
-            return update, False
-        self._checked(self._check_layout, update)
-        return update, True
+        late = None if self._check_layout is None or not can_wait(update) else self._check_layout
+        self._checked(late or self._check, update)
+        return update, late is not None
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
         """Return the update of a record that was sent before, or raise ``UpdateRejected``."""
@@ -80,14 +79,13 @@ class _Record:
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
-        return tuple(_finite(name, _asked(name, measure, update, self.current)) for name, measure in self._measures())
+        if not self._measures:
+            return ()
+        return tuple(_finite(name, _asked(name, measure, update, self.current)) for name, measure in self._measures)
 
     def sums(self, totals: Sequence[float]) -> dict[str, float]:
         """Return the sums by name."""
-        return {name: total for (name, _), total in zip(self._measures(), totals, strict=True)}
-
-    def _measures(self) -> Any:
-        return self._aggregator.measures.items()
+        return {name: total for (name, _), total in zip(self._measures, totals, strict=True)}
 
     def add(self, updates: Sequence[Update]) -> None:
         """Add updates, which come in canonical order over all calls."""
@@ -144,10 +142,13 @@ class Training:
 
     def judge(self, node: str, content: RecordSet) -> Contribution:
         """Return what a reply contributes, or raise ``UpdateRejected``."""
-        judged = [record.judge(node, content) for record in self._records]
+        updates, unproven = [], False
+        for record in self._records:
+            update, is_unproven = record.judge(node, content)
+            updates.append(update)
+            unproven |= is_unproven
         check_weights(content.metrics_records)
-        updates = tuple(update for update, _ in judged)
-        return Contribution(updates, self._model.measure(updates[0]), any(unproven for _, unproven in judged))
+        return Contribution(tuple(updates), self._model.measure(updates[0]), unproven)
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
         """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
@@ -165,7 +166,7 @@ class Training:
             if waits:
                 self._waiting.put(contribution)
             else:
-                self._add(self._passed([contribution]))
+                self._add(self._passed([contribution]) if contribution.unproven else [contribution])
 
     def settle(self) -> list[tuple[str, str]]:
         """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
@@ -206,13 +207,14 @@ class Training:
     def _add(self, contributions: Sequence[Contribution]) -> None:
         if contributions:
             for place, record in enumerate(self._records):
-                record.add(_updates(contributions, place))
+                record.add([contribution.updates[place] for contribution in contributions])
             self._account(contributions)
 
     def _account(self, contributions: Sequence[Contribution]) -> None:
         for updates, measured, _ in contributions:
             self.metrics.add(updates[0].metrics)
-            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
+            if measured:
+                self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
         self._accepted += len(contributions)
 
 
