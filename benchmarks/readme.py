@@ -105,6 +105,18 @@ MEAN: tuple[Row, ...] = (
     ),
 )
 TWO, FLOWER = "2 nodes, TLS", "Flower 1.41"
+NAMED = ("fedavg", "fedadam", "fedmedian", "krum", "bulyan")
+STRATEGIES: tuple[Row, ...] = (
+    ("from 50 updates of 46.8 MB to the next model", *(f"`{name}`" for name in NAMED)),
+    *(
+        (
+            f"{says}, {what}",
+            *(Figure(f"{name}, 50 x 46.8 MB: {side}{figure}", unit=unit) for name in NAMED),
+        )
+        for says, side in (("Umbel", "umbel"), (FLOWER, FLOWER))
+        for what, figure, unit in (("seconds", "", ""), ("memory beyond the result", ", extra memory", " MB"))
+    ),
+)
 DEPLOYED: tuple[Row, ...] = (
     ("two nodes on one machine, a round, nobody trains", "Umbel, with TLS", FLOWER, "NVFlare"),
     (
@@ -137,7 +149,7 @@ INSTALL: tuple[Row, ...] = (
     ("base installation", "164 MB, 31 packages", "215 MB, 53 packages", "160 MB, 44 packages"),
     ("modules that the first import loads", "195 (NumPy alone: 173)", "1,206", "-"),
 )
-TABLES = (RECORDS, SIMULATION, FLUTE, MEAN, DEPLOYED, INSTALL)
+TABLES = (RECORDS, SIMULATION, FLUTE, MEAN, STRATEGIES, DEPLOYED, INSTALL)
 
 
 def figures() -> Known:
