@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from functools import partial
-from threading import current_thread
 
 import numpy as np
 import pytest
@@ -11,12 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.aggregation import Update, total, weighted_mean
-from umbel.aggregation._distances import distances
 from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._layout import slots
 from umbel.aggregation._shares import Room, groups_of, shares_of
-from umbel.aggregation._turns import in_turns
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord, digest
 from umbel.records._threads import cores, side_by_side
@@ -118,31 +115,6 @@ def test_bits_do_not_depend_on_threads(updates):
         yield digest(fold.finish(acc))
 
     assert len({each for threads in (1, 2, 4) for each in results(threads)}) == 1
-
-
-def test_distances_do_not_depend_on_threads(updates):
-    template = updates[0].record
-    found = [distances(template, updates, threads) for threads in (1, 2, 3, 4, 9)]
-    assert len({(each.model.tobytes(), each.others.tobytes()) for each in found}) == 1
-    x0, *x = (np.concatenate([_floats(array) for array in update.record.values()]) for update in (updates[0], *updates))
-    np.testing.assert_allclose(found[0].model, [((each - x0) ** 2).sum() for each in x], rtol=6e-6)
-
-
-def _floats(array):
-    whole = array.numpy()
-    if whole.dtype.kind == "c":
-        return whole.view(whole.real.dtype).astype(float)
-    return whole.astype(float) if "float" in array.dtype else np.empty(0)
-
-
-def test_tasks_that_follow_one_another_share_a_thread():
-    for threads in (1, 2, 3, 7, None):
-        found = in_turns([current_thread] * 6, threads)
-        assert len(set(found)) <= (threads or cores())
-        assert found == sorted(found, key=found.index)
-        assert in_turns([partial(int, str(place)) for place in range(6)], threads) == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="'b'"):
-        in_turns([partial(int, each) for each in "1bc4"], 3)
 
 
 def test_work_is_done_in_as_many_threads(updates):

@@ -29,6 +29,7 @@ from umbel.records import ParametersRecord
 Matrix = NDArray[np.float64]
 
 _RUN: Final = 512
+_TOGETHER: Final = 2**17  # elements that are there in float64 at a time
 _DIGITS: Final = 22
 # Products of numbers between these neither overflow nor lose digits at the small end.
 _LEAST: Final = 2.0**-480
@@ -82,13 +83,15 @@ def _within(places: Sequence[Place], updates: Sequence[Update]) -> Distances:
     count = len(updates) - 1
     found = Distances(np.zeros(count), np.zeros((count, count)))
     lost = np.zeros(count, bool)
+    step = max(1, _TOGETHER // (count * _RUN))
     with np.errstate(all="ignore"):
-        for rows, _ in stacked(places, updates, 2 * columns_for(count, _RUN)):
+        for rows, _ in stacked(places, updates, columns_for(count, _RUN)):
             runs = _in_runs(np.subtract(rows[1:], rows[0], out=rows[1:]))
             largest = np.maximum(runs.max(axis=2), -runs.min(axis=2)).astype(np.float64)
             lost |= ~(largest < _MOST).all(axis=1)
             rounded = _rounded(runs, np.where(lost[:, None] | ~(largest > _LEAST), 0.0, largest))
-            _add(rounded, found)
+            for start in range(0, rounded.shape[1], step):
+                _add(rounded[:, start : start + step].astype(np.float64, copy=False), found)
     found.model[lost] = np.inf
     found.others[lost] = found.others[:, lost] = np.inf
     return found
@@ -102,7 +105,7 @@ def _in_runs(moved: Block) -> Block:
     return whole.reshape(count, -1, _RUN)
 
 
-def _rounded(runs: Block, largest: Matrix) -> Matrix:
+def _rounded(runs: Block, largest: Matrix) -> Block:
     """Return the elements to 22 binary digits of the largest of their run, by adding a number whose last digit that is.
 
     A run whose largest is 0 becomes zero. The runs are overwritten.
@@ -114,7 +117,7 @@ def _rounded(runs: Block, largest: Matrix) -> Matrix:
     runs += coarse
     runs -= coarse
     runs[largest == 0] = 0.0
-    return runs.astype(np.float64, copy=False)
+    return runs
 
 
 def _add(rounded: Matrix, found: Distances) -> None:

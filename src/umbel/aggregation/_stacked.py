@@ -17,9 +17,10 @@ from umbel.aggregation._update import Update
 
 Block = NDArray[Any]
 
-# Elements of all updates in a block, and the fewest columns of one: below that, calls cost more than what they do.
-_ELEMENTS: Final = 2**16
-_FEWEST: Final = 2**11
+# Elements of all updates in a block, for the outer cache, and the fewest columns of one: below that, calls cost more
+# than what they do, and threads wait for one another's.
+_ELEMENTS: Final = 2**20
+_FEWEST: Final = 2**12
 _MOST: Final = 2**14
 
 
