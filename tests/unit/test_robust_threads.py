@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from math import fsum
 from threading import current_thread
 
 import ml_dtypes
@@ -20,6 +21,7 @@ from umbel.aggregation import (
     krum,
     median,
     multi_krum,
+    squared_distance,
     trimmed_mean,
 )
 from umbel.aggregation._distances import distances
@@ -50,7 +52,7 @@ def updates():
     random = np.random.default_rng(11)
     found = []
     for turn in range(7):
-        drawn = random.standard_normal(100_001) * 9
+        drawn = random.standard_normal(220_001) * 9
         arrays = {np.dtype(dtype).name: drawn.astype(dtype) for dtype in DTYPES}
         small = {f"{name} small": array[:7] for name, array in arrays.items()}
         found.append(Update(f"node-{turn}", 1 + turn, ParametersRecord.from_numpy({**arrays, **small})))
@@ -74,6 +76,15 @@ def test_distances_do_not_depend_on_threads(updates):
     assert len({(each.model.tobytes(), each.others.tobytes()) for each in found}) == 1
     x0, *x = (np.concatenate([parts(array) for array in each.record.values()]) for each in (updates[0], *updates))
     np.testing.assert_allclose(found[0].model, [((each - x0) ** 2).sum() for each in x], rtol=6e-6)
+
+
+def test_the_distance_of_two_does_not_depend_on_threads(updates):
+    one, other = (update.record for update in updates[:2])
+    found = [squared_distance(one, other, threads) for threads in (1, 2, 3, 4, 9)]
+    assert len(set(found)) == 1
+    x, y = (np.concatenate([parts(array) for array in record.values()]) for record in (one, other))
+    assert found[0] == pytest.approx(fsum(((x - y) ** 2).tolist()), rel=1e-13)
+    assert squared_distance(one, one) == 0
 
 
 def parts(array):

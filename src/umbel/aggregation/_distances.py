@@ -19,9 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._kinds import mean_of
-from umbel.aggregation._layout import slots
-from umbel.aggregation._stacked import Block, Place, columns_for, dealt, stacked
+from umbel.aggregation._stacked import Block, Place, columns_for, floats_of, quarters, stacked
 from umbel.aggregation._turns import in_turns
 from umbel.aggregation._update import Update
 from umbel.records import ParametersRecord
@@ -36,9 +34,6 @@ _LEAST: Final = 2.0**-480
 _MOST: Final = 2.0**480
 # What is below it can be rounded in float32.
 _SINGLE: Final = 2.0**125
-# So many columns or more are cut into so many parts.
-_LARGE: Final = 2**18
-_PARTS: Final = 4
 # Work of a product that BLAS does in the thread that asks: others would wait for one another longer than they work.
 _PRODUCT: Final = 5 * 2**16
 _SIDE: Final = 64
@@ -69,11 +64,8 @@ def distances(template: ParametersRecord, updates: Sequence[Update], threads: in
         AggregationError: if an update does not fit the template.
 
     """
-    floats = [slot for slot in slots(template) if slot.kind.kind in "fc" or "float" in slot.kind.name]
-    places = [Place(slot, mean_of(slot.kind)) for slot in floats]
-    count = _PARTS if sum(place.size for place in places) >= _LARGE else 1
     whole = [Update("", 1.0, template), *updates]
-    found = in_turns([partial(_within, part, whole) for part in dealt(places, count, _LARGE // _PARTS)], threads)
+    found = in_turns([partial(_within, part, whole) for part in quarters(floats_of(template))], threads)
     halves = np.tril(reduce(np.add, [each.others for each in found]), -1)
     return Distances(reduce(np.add, [each.model for each in found]), 2 * np.maximum(halves + halves.T, 0.0))
 

@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, view
+from umbel.aggregation._kinds import Kind, mean_of
+from umbel.aggregation._layout import Slot, slots, view
 from umbel.aggregation._update import Update
+from umbel.records import ParametersRecord
 
 Block = NDArray[Any]
 
@@ -22,6 +23,9 @@ Block = NDArray[Any]
 _ELEMENTS: Final = 2**20
 _FEWEST: Final = 2**12
 _MOST: Final = 2**14
+# So many columns or more are cut in four, at multiples of so many.
+_LARGE: Final = 2**20
+_CUT: Final = 2**14
 
 
 class Place(NamedTuple):
@@ -53,6 +57,20 @@ def columns_for(count: int, multiple: int = 1) -> int:
     """Return how many columns a block of ``count`` updates has: a multiple of ``multiple``."""
     wanted = min(max(_ELEMENTS // max(count, 1), _FEWEST), _MOST)
     return -(-wanted // multiple) * multiple
+
+
+def floats_of(template: ParametersRecord) -> list[Place]:
+    """Return the places of what counts in distances: arrays of floats and complex numbers."""
+    floats = [slot for slot in slots(template) if slot.kind.kind in "fc" or "float" in slot.kind.name]
+    return [Place(slot, mean_of(slot.kind)) for slot in floats]
+
+
+def quarters(places: Sequence[Place]) -> list[list[Place]]:
+    """Return the places in four shares if there is much, or all in one.
+
+    Where they are cut depends on nothing else. So when sums of shares are added in order, threads change no bit.
+    """
+    return dealt(places, 4 if sum(place.size for place in places) >= _LARGE else 1, _CUT)
 
 
 def dealt(places: Sequence[Place], count: int, multiple: int) -> list[list[Place]]:
