@@ -14,7 +14,7 @@ from umbel.aggregation._stacked import Place, floats_of, quarters
 from umbel.aggregation._turns import in_turns
 from umbel.records import ParametersRecord
 
-_BLOCK: Final = 2**16  # elements
+_BLOCK: Final = 2**18  # elements: threads wait for one another between the steps of a block, so these are long
 _LANES: Final = 2**12
 
 
@@ -41,17 +41,16 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
 
 def _within(places: Sequence[Place], one: ParametersRecord, other: ParametersRecord) -> NDArray[np.float64]:
     """Return the sums of |x - t|**2 of some of the arrays, of every 4096th element each."""
-    lanes, room, spare = np.zeros(_LANES), np.empty(_BLOCK), np.empty(_BLOCK)
+    lanes, room = np.zeros(_LANES), np.empty(_BLOCK)
     with np.errstate(all="ignore"):
         for place in places:
             start, stop, _ = place.part.indices(place.size)
             ours, theirs = (_elements(place, record) for record in (one, other))
             for at in range(start, stop, _BLOCK):
                 part = slice(at, min(at + _BLOCK, stop))
-                squares, elements = room[: part.stop - at], spare[: part.stop - at]
+                squares = room[: part.stop - at]
                 np.copyto(squares, ours[part], casting="unsafe")
-                np.copyto(elements, theirs[part], casting="unsafe")
-                np.subtract(squares, elements, out=squares)
+                np.subtract(squares, theirs[part], out=squares, dtype=np.float64, casting="unsafe")
                 _add(np.multiply(squares, squares, out=squares), lanes)
     return lanes
 
