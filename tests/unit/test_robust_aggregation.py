@@ -313,13 +313,39 @@ class TestDistances:
         ]
         assert distances(whole, joined).others.tobytes() == distances(model, updates).others.tobytes()
 
+    def test_hold_for_single_precision_at_its_end(self):
+        values = (2.0**127, 3 * 2.0**125, 2.0**-149, 0.0)
+        updates = [
+            Update(f"n{i}", 1, ParametersRecord.from_numpy({"w": np.float32([v, 1.0])})) for i, v in enumerate(values)
+        ]
+        found = distances(ParametersRecord.from_numpy({"w": np.zeros(2, np.float32)}), updates)
+        assert found.model.tolist() == [2.0**254, 9 * 2.0**250, 1.0, 1.0]
+        assert found.others[0].tolist() == [0.0, 2.0**250, 2.0**254, 2.0**254]
+
+    def test_do_not_depend_on_how_many_others_there_are(self):
+        model, updates = cohort(150, bad=(3, 100))
+        whole = distances(model, updates)
+        assert np.array_equal(whole.others, whole.others.T)
+        for some in ([0, 3, 7], list(range(60, 140))):
+            found = distances(model, [updates[place] for place in some])
+            assert found.model.tobytes() == whole.model[some].tobytes()
+            assert found.others.tobytes() == whole.others[np.ix_(some, some)].tobytes()
+
+    def test_of_equal_updates_are_exactly_zero(self):
+        model, updates = cohort(70)
+        twice = [updates[place % 35]._replace(node=f"n{place:02}") for place in range(70)]
+        found = distances(model, twice).others
+        assert (np.diagonal(found[:35, 35:]) == 0).all()
+        assert (np.count_nonzero(found, axis=1) == 68).all()
+
     def test_are_the_same_whatever_the_matrix_product_does(self, monkeypatch):
         """Every sum in it is exact, so one that adds in another order, in parts, backwards, gives the same bits."""
         model, updates = cohort(dtype="float32", bad=(2,))
         expected = distances(model, updates)
 
         def backwards(a, b):
-            parts = [sum(a[:, k, None] * b[None, k] for k in range(s, len(b), 7)[::-1]) for s in range(7)]
+            size = a.shape[-1]
+            parts = [sum(a[..., k, None] * b[..., None, k, :] for k in range(s, size, 7)[::-1]) for s in range(7)]
             return sum(reversed(parts))
 
         monkeypatch.setattr(np, "matmul", backwards)

@@ -1,6 +1,7 @@
 """Robust strategies in the loop: what they need of a round, what they cost, and that attackers do not win."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,21 +117,24 @@ RULES = [
 ]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_memory_is_some_blocks_and_does_not_grow_with_the_model(rule):
-    """Beside the result, whatever a block holds: K rows of some KiB, and a few more."""
+def test_memory_is_some_blocks_and_does_not_grow_with_the_model(rule, threads):
+    """Beside the result, whatever the blocks of a thread hold: K rows of some KiB, and a few more."""
     extra = {}
-    for size in (2**18, 2**20):
+    fold = replace(rule.reduce, reduce=replace(rule.reduce.reduce, threads=threads))
+    for size in (2**19, 2**20):
         rng = np.random.default_rng(0)
         models = [ParametersRecord.from_numpy({"w": rng.random(size, np.float32)}) for _ in range(12)]
         updates = [Update(f"n{i:02}", 1.0, model) for i, model in enumerate(models[1:])]
         tracemalloc.start()
-        found = aggregate(rule, models[0], updates)
+        found = fold.finish(fold.start(models[0]), updates)
         extra[size] = tracemalloc.get_traced_memory()[1] - 4 * size
         tracemalloc.stop()
         del found
-    assert extra[2**20] < 3 * MIB
-    assert extra[2**20] - extra[2**18] < MIB / 4
+    assert extra[2**20] < threads * 3 * MIB
+    if threads == 1:
+        assert extra[2**20] - extra[2**19] < MIB / 16
 
 
 def test_updates_in_mapped_files_are_not_copied(tmp_path):

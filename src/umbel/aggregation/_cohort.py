@@ -14,17 +14,21 @@ from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import slots, to_record
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._rules import nearest_mean
-from umbel.aggregation._stacked import Block, Place, columns_for, stacked
+from umbel.aggregation._stacked import Block, Piece, Place, columns_for, dealt, stacked
+from umbel.aggregation._turns import in_turns
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import plan
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
+from umbel.records._threads import cores
 
 Rule = Callable[[Block, Block], None]
 # (distances, weights) -> the share of the model, then that of each update.
 Choice = Callable[[Distances, Sequence[float]], list[float]]
 
 _MODEL: Final = ""  # sorts before the name of every node
+# Fewer elements, of all updates together, are done before another thread has begun.
+_LEAST: Final = 2**20
 
 
 class _Kept:
@@ -87,37 +91,47 @@ class CohortFold:
 
 @dataclass(frozen=True)
 class ByElement:
-    """A reduction that applies a rule to the values of all updates of each element; weights do not matter."""
+    """A reduction that applies a rule to the values of all updates of each element; weights do not matter.
+
+    At most ``threads`` work on large records, None for as many as there are cores.
+    """
 
     rule: Rule
     finite: bool = True
+    threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result; that of one update is this update, bit for bit."""
         if len(updates) == 1:
-            return _mean(template, updates, finite=self.finite, memory=self.memory)
+            return _mean(template, updates, finite=self.finite, threads=self.threads, memory=self.memory)
         layout = slots(template)
         kinds = [_by_element(mean_of(slot.kind)) for slot in layout]
         outs = self.memory.allocate(
             [(kind.view, slot.nbytes // kind.view.itemsize) for slot, kind in zip(layout, kinds, strict=True)]
         )
         places = [Place(*each) for each in zip(layout, kinds, outs, strict=True)]
-        with np.errstate(all="ignore"):
-            self._run(places, updates)
+        columns = columns_for(len(updates))
+        shares = dealt(places, self._useful(sum(place.size for place in places) * len(updates)), columns)
+        in_turns([partial(self._run, share, updates, columns) for share in shares], len(shares))
         return to_record(layout, [out.view(slot.kind) for slot, out in zip(layout, outs, strict=True)])
 
-    def _run(self, places: list[Place], updates: list[Update]) -> None:
-        for rows, pieces in stacked(places, updates, columns_for(len(updates))):
-            total = np.empty(rows.shape[1], rows.dtype)
-            _put_last(rows)
-            self.rule(rows, total)
-            for place, out, columns in pieces:
-                if out is None:
-                    continue
-                problem = place.kind.store(total[columns], out, 1.0, self.finite)
-                if problem:
-                    raise AggregationError(problem, at=f"array {place.slot.name!r}")
+    def _useful(self, elements: int) -> int:
+        return max(1, min(cores() if self.threads is None else self.threads, elements // _LEAST))
+
+    def _run(self, places: list[Place], updates: list[Update], columns: int) -> None:
+        with np.errstate(all="ignore"):
+            for rows, pieces in stacked(places, updates, columns):
+                total = np.empty(rows.shape[1], rows.dtype)
+                _put_last(rows)
+                self.rule(rows, total)
+                self._store(total, pieces)
+
+    def _store(self, total: Block, pieces: list[Piece]) -> None:
+        for place, out, part in pieces:
+            problem = "" if out is None else place.kind.store(total[part], out, 1.0, self.finite)
+            if problem:
+                raise AggregationError(problem, at=f"array {place.slot.name!r}")
 
 
 def _by_element(kind: Kind) -> Kind:
@@ -146,14 +160,15 @@ class ByDistance:
 
     choose: Choice
     finite: bool = True
+    threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result."""
-        shares = self.choose(distances(template, updates), [update.weight for update in updates])
+        shares = self.choose(distances(template, updates, self.threads), [update.weight for update in updates])
         whole = [Update(_MODEL, 1.0, template), *updates]
         parts = [update._replace(weight=share) for update, share in zip(whole, shares, strict=True)]
-        return _mean(template, parts, finite=self.finite, memory=self.memory)
+        return _mean(template, parts, finite=self.finite, threads=self.threads, memory=self.memory)
 
 
 @dataclass(frozen=True)
@@ -162,13 +177,16 @@ class Bulyan:
 
     byzantine: int
     finite: bool = True
+    threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result."""
-        chosen = one_after_the_other(self.byzantine, distances(template, updates))
+        chosen = one_after_the_other(self.byzantine, distances(template, updates, self.threads))
         nearest = partial(nearest_mean, len(chosen) - 2 * self.byzantine)
-        return ByElement(nearest, self.finite, self.memory)(template, [updates[place] for place in chosen])
+        return ByElement(nearest, self.finite, self.threads, self.memory)(
+            template, [updates[place] for place in chosen]
+        )
 
 
 def _mean(template: ParametersRecord, updates: list[Update], **options: Any) -> ParametersRecord:

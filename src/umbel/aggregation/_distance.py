@@ -1,6 +1,8 @@
 """Distances between records, the same on every machine, to the last bit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from math import fsum, inf
 from typing import Any, Final
 
@@ -8,16 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation._layout import flat
+from umbel.aggregation._stacked import Place, floats_of, quarters
+from umbel.aggregation._turns import in_turns
 from umbel.records import ParametersRecord
 
-_BLOCK: Final = 2**16  # elements
+_BLOCK: Final = 2**18  # elements: threads wait for one another between the steps of a block, so these are long
 _LANES: Final = 2**12
 
 
-def squared_distance(one: ParametersRecord, other: ParametersRecord) -> float:
+def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: int | None = None) -> float:
     """Return the squared Euclidean distance over all float and complex arrays together; others count nothing.
 
-    Both records have the same names, dtypes and shapes. Raises ``RecordError`` for a payload that cannot be decoded.
+    Both records have the same names, dtypes and shapes. At most ``threads`` work on large ones, None for as many as
+    there are cores. Raises ``RecordError`` for a payload that cannot be decoded.
+
+    Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
 
     >>> one = ParametersRecord.from_numpy({"w": np.array([1.0, 2.0]), "n": np.array([3])})
     >>> other = ParametersRecord.from_numpy({"w": np.array([4.0, 6.0]), "n": np.array([5])})
@@ -25,34 +32,35 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord) -> float:
     25.0
 
     """
-    with np.errstate(all="ignore"):
-        return _sum(_between(flat(array), flat(other[name])) for name, array in one.items())
-
-
-def _between(elements: NDArray[Any], template: NDArray[Any]) -> float:
-    """Return the sum of |x - t|**2 of one array of floats or complex numbers, 0 for others.
-
-    Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
-    """
-    if elements.dtype.kind not in "fc" and "float" not in elements.dtype.name:
-        return 0.0
-    kind = np.complex128 if elements.dtype.kind == "c" else np.float64
-    lanes = np.zeros(_LANES)
-    for ours, theirs in zip(_blocks(elements), _blocks(template), strict=True):
-        difference = (ours.astype(kind) - theirs.astype(kind)).view(np.float64)
-        np.multiply(difference, difference, out=difference)
-        whole = difference.size // _LANES * _LANES
-        lanes += difference[:whole].reshape(-1, _LANES).sum(axis=0)
-        lanes[: difference.size - whole] += difference[whole:]
-    return _sum(lanes.tolist())
-
-
-def _sum(numbers: Iterable[float]) -> float:
+    lanes = in_turns([partial(_within, part, one, other) for part in quarters(floats_of(one))], threads)
     try:
-        return fsum(numbers)
+        return fsum(chain.from_iterable(each.tolist() for each in lanes))
     except OverflowError:  # finite numbers whose sum is not
         return inf
 
 
-def _blocks(elements: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (elements[start : start + _BLOCK] for start in range(0, elements.size, _BLOCK))
+def _within(places: Sequence[Place], one: ParametersRecord, other: ParametersRecord) -> NDArray[np.float64]:
+    """Return the sums of |x - t|**2 of some of the arrays, of every 4096th element each."""
+    lanes, room = np.zeros(_LANES), np.empty(_BLOCK)
+    with np.errstate(all="ignore"):
+        for place in places:
+            start, stop, _ = place.part.indices(place.size)
+            ours, theirs = (_elements(place, record) for record in (one, other))
+            for at in range(start, stop, _BLOCK):
+                part = slice(at, min(at + _BLOCK, stop))
+                squares = room[: part.stop - at]
+                np.copyto(squares, ours[part], casting="unsafe")
+                np.subtract(squares, theirs[part], out=squares, dtype=np.float64, casting="unsafe")
+                _add(np.multiply(squares, squares, out=squares), lanes)
+    return lanes
+
+
+def _elements(place: Place, record: ParametersRecord) -> NDArray[Any]:
+    return flat(record[place.slot.name]).view(place.kind.view)
+
+
+def _add(squares: NDArray[np.float64], lanes: NDArray[np.float64]) -> None:
+    whole = squares.size // _LANES * _LANES
+    if whole:
+        lanes += squares[:whole].reshape(-1, _LANES).sum(axis=0)
+    lanes[: squares.size - whole] += squares[whole:]

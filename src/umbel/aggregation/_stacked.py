@@ -1,7 +1,8 @@
 """Blocks of all updates side by side, for reductions that have to see every update of an element at once.
 
 The arrays of a record are taken one after the other, so that many small ones fill a block as one large one does. A
-block holds as many columns of every update as the caches like; memory does not grow with the model.
+block holds as many columns of every update as the caches like; memory does not grow with the model. What is stacked can
+be dealt out, so that threads have blocks of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,28 +11,37 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Slot, view
+from umbel.aggregation._kinds import Kind, mean_of
+from umbel.aggregation._layout import Slot, slots, view
 from umbel.aggregation._update import Update
+from umbel.records import ParametersRecord
 
 Block = NDArray[Any]
 
-# Elements of all updates in a block, and the fewest columns of one: below that, calls cost more than what they do.
-_ELEMENTS: Final = 2**16
-_FEWEST: Final = 2**11
+# Elements of all updates in a block, for the outer cache, and the fewest columns of one: below that, calls cost more
+# than what they do, and threads wait for one another's.
+_ELEMENTS: Final = 2**20
+_FEWEST: Final = 2**12
 _MOST: Final = 2**14
+# So many columns or more are cut in four, at multiples of so many.
+_LARGE: Final = 2**20
+_CUT: Final = 2**14
 
 
 class Place(NamedTuple):
-    """One array of a record: what it is, its arithmetic, and where the result goes, if there is to be one."""
+    """One array of a record: what it is, its arithmetic, and where the result goes, if there is to be one.
+
+    Only a ``part`` of its elements may be meant.
+    """
 
     slot: Slot
     kind: Kind
     out: Block | None = None
+    part: slice = slice(None)
 
     @property
     def size(self) -> int:
-        """How many elements there are, parts of complex numbers one by one."""
+        """How many elements the whole array has, parts of complex numbers one by one."""
         return self.slot.nbytes // self.kind.view.itemsize
 
 
@@ -49,6 +59,48 @@ def columns_for(count: int, multiple: int = 1) -> int:
     return -(-wanted // multiple) * multiple
 
 
+def floats_of(template: ParametersRecord) -> list[Place]:
+    """Return the places of what counts in distances: arrays of floats and complex numbers."""
+    floats = [slot for slot in slots(template) if slot.kind.kind in "fc" or "float" in slot.kind.name]
+    return [Place(slot, mean_of(slot.kind)) for slot in floats]
+
+
+def quarters(places: Sequence[Place]) -> list[list[Place]]:
+    """Return the places in four shares if there is much, or all in one.
+
+    Where they are cut depends on nothing else. So when sums of shares are added in order, threads change no bit.
+    """
+    return dealt(places, 4 if sum(place.size for place in places) >= _LARGE else 1, _CUT)
+
+
+def dealt(places: Sequence[Place], count: int, multiple: int) -> list[list[Place]]:
+    """Return the places in ``count`` shares of about one size, which follow one another as they are stacked.
+
+    They are cut where the stack of an accumulator's dtype has a multiple of ``multiple`` columns. Some may be empty.
+    """
+    starts: list[tuple[int, Place]] = []
+    end = 0
+    for group in _by_total(places):
+        for place in group:
+            starts.append((end, place))
+            end += place.size
+        end = -(-end // multiple) * multiple
+    goal = -(-end // multiple // count) * multiple
+    return [list(_between(starts, turn * goal, (turn + 1) * goal)) for turn in range(count)]
+
+
+def _between(starts: Sequence[tuple[int, Place]], low: int, high: int) -> Iterator[Place]:
+    """Yield what of the places is between two columns. One that only touches them has no elements there."""
+    for start, place in starts:
+        if start <= high and start + place.size >= low:
+            yield place._replace(part=slice(max(0, low - start), min(place.size, high - start)))
+
+
+def _by_total(places: Sequence[Place]) -> list[list[Place]]:
+    totals = dict.fromkeys(place.kind.total for place in places)
+    return [[place for place in places if place.kind.total == total] for total in totals]
+
+
 def stacked(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[tuple[Block, list[Piece]]]:
     """Yield blocks with a row for each update, in the dtype of the accumulator, and what their columns are.
 
@@ -59,10 +111,10 @@ def stacked(places: Sequence[Place], updates: Sequence[Update], columns: int) ->
         AggregationError: if an update does not fit the template.
 
     """
-    for total in dict.fromkeys(place.kind.total for place in places):
-        rows = np.empty((len(updates), columns), total)
+    for group in _by_total(places):
+        rows = np.empty((len(updates), columns), group[0].kind.total)
         pieces: list[Piece] = []
-        for piece, parts in _pieces([place for place in places if place.kind.total == total], updates, columns):
+        for piece, parts in _pieces(group, updates, columns):
             _fill(rows[:, piece.columns], piece, parts)
             pieces.append(piece)
             if piece.columns.stop == columns:
@@ -76,9 +128,9 @@ def _pieces(places: Sequence[Place], updates: Sequence[Update], columns: int) ->
     filled = 0
     for place in places:
         sources = [view(place.slot, place.kind.view, update) for update in updates]
-        start = 0
-        while start < place.size:
-            end = min(place.size, start + columns - filled)
+        start, stop, _ = place.part.indices(place.size)
+        while start < stop:
+            end = min(stop, start + columns - filled)
             out = None if place.out is None else place.out[start:end]
             piece = Piece(place, out, slice(filled, filled + end - start))
             yield piece, [source[start:end] for source in sources]

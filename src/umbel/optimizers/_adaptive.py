@@ -105,14 +105,18 @@ def _with_momentum(
     follow: _Follow, numbers: _Numbers, _: Cohort, x: Block, mean: Block, m: Block, v: Block
 ) -> tuple[Block, ...]:
     d = mean - x
-    m = numbers.beta1 * m + (1 - numbers.beta1) * d
-    v = follow(numbers.beta2, d * d, v)
+    m = numbers.beta1 * m
+    m += (1 - numbers.beta1) * d
+    v = follow(numbers.beta2, np.multiply(d, d, out=d), v)
     return _stepped(numbers, x, m, v), m, v
 
 
 def _stepped(numbers: _Numbers, x: Block, m: Block, v: Block) -> Block:
-    following: Block = x + numbers.learning_rate * m / (np.sqrt(v) + numbers.tau)
-    return following
+    step: Block = numbers.learning_rate * m
+    root = np.sqrt(v)
+    root += numbers.tau
+    step /= root
+    return np.add(x, step, out=step)
 
 
 def _adagrad(_: float, dd: Block, v: Block) -> Block:
@@ -120,7 +124,9 @@ def _adagrad(_: float, dd: Block, v: Block) -> Block:
 
 
 def _adam(beta2: float, dd: Block, v: Block) -> Block:
-    return beta2 * v + (1 - beta2) * dd
+    v = beta2 * v
+    v += (1 - beta2) * dd
+    return v
 
 
 def _yogi(beta2: float, dd: Block, v: Block) -> Block:

@@ -26,7 +26,7 @@ Step: TypeAlias = Callable[..., tuple[Block, ...]]
 
 _FLOAT32: Final = np.dtype(np.float32)
 _WIDE: Final = {name: np.dtype(name) for name in ("float64", "complex64", "complex128")}
-_SIZE: Final = 2**14  # elements; the handful of blocks in use fit in a core's cache
+_SIZE: Final = 2**13  # elements; the handful of blocks in use fit in a core's cache
 _LEAST: Final = 2**20  # elements; fewer are done before a thread has begun
 _Sizes: TypeAlias = Sequence[tuple[np.dtype[Any], int]]
 
@@ -34,7 +34,7 @@ _Sizes: TypeAlias = Sequence[tuple[np.dtype[Any], int]]
 def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial: float) -> Optimizer:
     """Return the optimizer that applies ``step`` to every element of the model.
 
-    ``step(cohort, model, aggregate, *state) -> (model, *state)`` works on blocks of floats of one dtype, of up to 2**14
+    ``step(cohort, model, aggregate, *state) -> (model, *state)`` works on blocks of floats of one dtype, of up to 2**13
     elements, changes none of them and may be called by several threads at once.
 
     Args:

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import numpy as np
+
 from umbel.optimizers._elementwise import Block, Step, elementwise, require_rate, require_share
 from umbel.optimizers._optimizer import Cohort, Optimizer
 
@@ -80,8 +82,10 @@ def _sgd(rate: float, _: Cohort, x: Block, mean: Block) -> tuple[Block, ...]:
 
 
 def _momentum(rate: float, beta: float, _: Cohort, x: Block, mean: Block, v: Block) -> tuple[Block, ...]:
-    v = beta * v + (x - mean)
-    return x - rate * v, v
+    v = beta * v
+    v += x - mean
+    step = rate * v
+    return np.subtract(x, step, out=step), v
 
 
 def _nesterov(rate: float, beta: float, _: Cohort, x: Block, mean: Block, v: Block) -> tuple[Block, ...]:
