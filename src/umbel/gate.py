@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import Update, flat, squared_distance
 from umbel.aggregation._layout import Columns, Slot, columns, dtype_of, plain, slots
-from umbel.errors import StrategyError, UpdateRejected
+from umbel.errors import AggregationError, StrategyError, UpdateRejected
 from umbel.records import Array, ParametersRecord
 from umbel.records._parameters import solid_of
 from umbel.records._solid import Run
@@ -108,7 +108,10 @@ class Gate:
     def _check_norm(self, template: ParametersRecord, record: ParametersRecord) -> float | None:
         if self.max_norm is None:
             return None
-        norm = sqrt(squared_distance(template, record))
+        try:
+            norm = sqrt(squared_distance(template, record))
+        except AggregationError as error:  # arrays that may have any length have no distance
+            raise _Fault(f"{error.message}, and a norm was asked for", error.at) from error
         if not norm <= self.max_norm:
             raise _Fault(f"expected a norm of at most {self.max_norm!r} from the model, got {norm:.6g}", _AT)
         return norm

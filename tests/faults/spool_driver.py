@@ -96,6 +96,7 @@ def fetch(spool: Spool, server: Server, task: Task) -> None:
 def handle(spool: Spool, server: Server, task: Task) -> None:
     """Add the seed and the number of messages counted so far to the model: a state that is off by one shows."""
     get = lambda digest: map_file(spool.blobs / digest[7:])  # noqa: E731
+    spool.begin(task)
     content = unpack(task.content, get)
     kept = spool.state(1)
     state = RecordSet() if kept is None else unpack(kept, get)

@@ -84,3 +84,10 @@ def test_a_norm_beyond_the_range_of_float64_costs_one_node_its_update():
     far = ParametersRecord.from_numpy({"w": np.full(100_000, 1.2e154)})  # squares are finite, their sum is not
     with pytest.raises(UpdateRejected, match=r"at most 1\.0 from the model, got inf"):
         Gate(max_norm=1.0).check(template, Update("a", 1, far))
+
+
+@pytest.mark.parametrize("values", [[0, 0, 0, 1e6], [0, 0], [0.1]])
+def test_an_array_of_another_length_has_no_distance(values):
+    template = {"w": np.zeros(3, np.float32), "v": np.zeros(2)}
+    with pytest.raises(UpdateRejected, match=f"numbers in both records, got 3 and {len(values)}.* - at array 'w'"):
+        norm(template, {"w": np.array(values, np.float32), "v": np.zeros(2)}, any_length=("w",))

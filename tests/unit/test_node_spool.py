@@ -52,6 +52,7 @@ def task(message, run=1, fence=1, size=3, folder=None):
 
 
 def finish(spool, asked, state=None, size=LARGE):
+    spool.begin(asked)
     desk = spool.desk()
     content = pack(model(asked.message + 0.5, size), lambda segments: put(segments, desk))
     kept = None if state is None else pack(state, lambda segments: put(segments, desk))
@@ -232,7 +233,12 @@ def test_blobs_are_fetched_once_and_kept_while_needed(spool, tmp_path):
     spool.acknowledge(answer, counted=True)
     state = spool.state(1).records[0].part.digest
     assert names(spool.blobs) == sorted([digest[7:], state[7:]])  # the newest instruction's, for an evaluation
-    for number in (2, 3):
+    following = task(2)
+    spool.accept(following)
+    assert digest[7:] in names(spool.blobs)
+    spool.begin(following)  # which has other blobs: what the reply needs may be what these had
+    assert names(spool.blobs) == [state[7:]]
+    for number in (3, 4):
         spool.accept(task(number, run=number))
         spool.acknowledge(finish(spool, task(number, run=number)), counted=True)
     assert names(spool.blobs) == [state[7:]]

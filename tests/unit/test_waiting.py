@@ -239,13 +239,13 @@ def test_what_proves_nothing_waits_and_is_looked_at_before(tmp_path):
 
 
 class Chosen:
-    """The first update: as it came, or as a copy, which is what ``fresh`` says."""
+    """The first update: as it came, or as a copy, which is what ``exclusive`` says."""
 
     streaming = False
 
-    def __init__(self, *, fresh):
-        if fresh:
-            self.fresh = True
+    def __init__(self, *, exclusive):
+        if exclusive:
+            self.exclusive = True
 
     def start(self, template):
         return []
@@ -255,17 +255,17 @@ class Chosen:
 
     def finish(self, acc, updates=()):
         self.first = acc[0].record
-        self.result = ParametersRecord.from_numpy(self.first.to_numpy()) if hasattr(self, "fresh") else self.first
+        self.result = ParametersRecord.from_numpy(self.first.to_numpy()) if hasattr(self, "exclusive") else self.first
         return self.result
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-def test_a_step_takes_the_memory_of_a_result_that_is_nobody_elses(fresh):
-    fold = Chosen(fresh=fresh)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_step_takes_the_memory_of_a_result_that_is_nobody_elses(exclusive):
+    fold = Chosen(exclusive=exclusive)
     plan = strategy(aggregator=Aggregator("first", uniform, fold), optimizer=momentum(learning_rate=0.5))
     _, _, done = run([ParametersRecord.from_numpy([array]) for array in ARRAYS[:3]], fold, plan=plan)
     following = done.state.parameters_records["model"]["0"].numpy(copy=False)
     assert np.array_equal(following, ARRAYS[0] / 2)
-    assert np.shares_memory(following, fold.result["0"].numpy(copy=False)) is fresh
+    assert np.shares_memory(following, fold.result["0"].numpy(copy=False)) is exclusive
     assert np.array_equal(fold.first["0"].numpy(), ARRAYS[0])
-    assert fedavg().aggregator.reduce.fresh
+    assert fedavg().aggregator.reduce.exclusive

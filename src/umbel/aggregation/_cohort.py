@@ -47,12 +47,12 @@ class _Kept:
 class CohortFold:
     """A reduction of a whole cohort as a fold: ``reduce(template, updates)`` is a function of all of them.
 
-    ``fresh`` says whether nobody else has the memory of a result.
+    ``exclusive`` says that nobody else has the memory of a result, which is so of none that is an update as it came.
     """
 
     reduce: Callable[[ParametersRecord, list[Update]], ParametersRecord]
     streaming: bool = False
-    fresh: bool = True
+    exclusive: bool = False
 
     def start(self, template: ParametersRecord) -> _Kept:
         """Return an empty accumulator. The values of the template are the model that the updates began with.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from umbel.aggregation._layout import flat
 from umbel.aggregation._stacked import Place, floats_of, quarters
 from umbel.aggregation._turns import in_turns
+from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
 
 _BLOCK: Final = 2**18  # elements: threads wait for one another between the steps of a block, so these are long
@@ -22,9 +23,13 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
     """Return the squared Euclidean distance over all float and complex arrays together; others count nothing.
 
     Both records have the same names, dtypes and shapes. At most ``threads`` work on large ones, None for as many as
-    there are cores. Raises ``RecordError`` for a payload that cannot be decoded.
+    there are cores.
 
     Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
+
+    Raises:
+        AggregationError: for arrays of two sizes.
+        RecordError: for a payload that cannot be decoded.
 
     >>> one = ParametersRecord.from_numpy({"w": np.array([1.0, 2.0]), "n": np.array([3])})
     >>> other = ParametersRecord.from_numpy({"w": np.array([4.0, 6.0]), "n": np.array([5])})
@@ -46,6 +51,9 @@ def _within(places: Sequence[Place], one: ParametersRecord, other: ParametersRec
         for place in places:
             start, stop, _ = place.part.indices(place.size)
             ours, theirs = (_elements(place, record) for record in (one, other))
+            if ours.size != theirs.size:
+                message = f"expected as many numbers in both records, got {ours.size} and {theirs.size}"
+                raise AggregationError(message, at=f"array {place.slot.name!r}")
             for at in range(start, stop, _BLOCK):
                 part = slice(at, min(at + _BLOCK, stop))
                 squares = room[: part.stop - at]

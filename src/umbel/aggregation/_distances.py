@@ -75,7 +75,7 @@ def _within(places: Sequence[Place], updates: Sequence[Update]) -> Distances:
     count = len(updates) - 1
     found = Distances(np.zeros(count), np.zeros((count, count)))
     lost = np.zeros(count, bool)
-    step = max(1, _TOGETHER // (count * _RUN))
+    step = max(1, _TOGETHER // (max(1, count) * _RUN))
     with np.errstate(all="ignore"):
         for rows, _ in stacked(places, updates, columns_for(count, _RUN)):
             runs = _in_runs(np.subtract(rows[1:], rows[0], out=rows[1:]))

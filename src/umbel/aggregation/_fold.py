@@ -38,6 +38,8 @@ class Fold(Protocol):
 
     An accumulator belongs to the fold. ``add`` may change it in place, so only what ``add`` returned last is of use,
     and nothing is after ``finish`` or an error.
+
+    A fold may also say that it is ``exclusive``: nobody else has the memory of a result, so the next model may take it.
     """
 
     @property
@@ -131,7 +133,7 @@ class LinearFold:
         return self.finite
 
     @property
-    def fresh(self) -> bool:
+    def exclusive(self) -> bool:
         """Whether nobody else has the memory of a result."""
         return True
 

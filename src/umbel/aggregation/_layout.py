@@ -89,7 +89,7 @@ def flat(array: Array) -> NDArray[Any]:
 
 
 def writable(array: Array) -> NDArray[Any]:
-    """Return what ``flat`` does, to be written to: only for whoever made the memory of ``array`` and shares it not."""
+    """Return what ``flat`` does, to be written to: only for whoever made its memory, which nobody else has."""
     elements = flat(array)
     room = dict(elements.__array_interface__, data=(elements.ctypes.data, False))
     held = SimpleNamespace(__array_interface__=room, elements=elements)

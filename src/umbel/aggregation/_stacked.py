@@ -18,8 +18,8 @@ from umbel.records import ParametersRecord
 
 Block = NDArray[Any]
 
-# Elements of all updates in a block, for the outer cache, and the fewest columns of one: below that, calls cost more
-# than what they do, and threads wait for one another's.
+# Elements of all updates in a block, for the outer cache, and the fewest columns of one: with fewer, calls cost more
+# than what they do, and threads wait for one another's calls.
 _ELEMENTS: Final = 2**20
 _FEWEST: Final = 2**12
 _MOST: Final = 2**14
@@ -90,9 +90,10 @@ def dealt(places: Sequence[Place], count: int, multiple: int) -> list[list[Place
 
 
 def _between(starts: Sequence[tuple[int, Place]], low: int, high: int) -> Iterator[Place]:
-    """Yield what of the places is between two columns. One that only touches them has no elements there."""
+    """Yield what of the places is between two columns, empty arrays too."""
     for start, place in starts:
-        if start <= high and start + place.size >= low:
+        is_there = start < high and start + place.size > low if place.size else low <= start <= high
+        if is_there:
             yield place._replace(part=slice(max(0, low - start), min(place.size, high - start)))
 
 

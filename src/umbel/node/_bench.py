@@ -120,6 +120,7 @@ class Bench:
             raise _unavailable(error) from error
         if missing:
             await self._fetch(missing)
+        await self._stock.stored(lambda: spool.begin(task))
         return Job(
             run=task.run,
             message=task.message,

@@ -13,8 +13,8 @@ from umbel.http.wire import Answer, Replied
 from umbel.message import ErrorCode
 from umbel.node._jobs import failed
 from umbel.node._line import Line, is_fatal
+from umbel.node._run import Finished
 from umbel.node._shelf import name_of
-from umbel.node._spool import Finished
 from umbel.node._stock import Key, Stock, brief, unless_cancelled
 
 _PAUSE: Final = 0.5  # seconds before a reply is tried again that the server cannot take yet

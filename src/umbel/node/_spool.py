@@ -13,7 +13,7 @@ has counted the reply that it came with, and is given up with a reply that did n
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -24,6 +24,7 @@ from umbel.errors import SpoolDamaged, SpoolError, SpoolInUse
 from umbel.http.wire import Answer, Assignment, Task
 from umbel.node import _sealed
 from umbel.node._jobs import Outcome
+from umbel.node._run import Before, Finished, Run
 from umbel.node._shelf import Shelf
 
 _Key: TypeAlias = tuple[int, int]  # run and message
@@ -35,46 +36,6 @@ _WARM: Final = 2
 _UNDO: Final = 2
 # So many acknowledged messages are remembered by a run, in case their instructions outlive a crash.
 _DONE: Final = 16
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """A reply that the server has not acknowledged, and the state that the run has on this node after it."""
-
-    answer: Answer
-    state: Content | None
-
-
-class _Before(msgspec.Struct, frozen=True):
-    """The state that a run had here before a message that was acknowledged since."""
-
-    message: int
-    state: Content | None
-
-
-class _Run(msgspec.Struct, frozen=True):
-    """What a run has on this node: the state that counts, what follows from it, and what was finished before.
-
-    ``undo`` is for a server that has lost, with its power, a reply that it had acknowledged: it asks again, and what
-    was made from the same state are the same bytes.
-    """
-
-    run: int
-    state: Content | None = None
-    finished: tuple[Finished, ...] = ()
-    done: tuple[int, ...] = ()
-    warm: tuple[str, ...] = ()
-    undo: tuple[_Before, ...] = ()
-
-    @property
-    def newest(self) -> Content | None:
-        return self.finished[-1].state if self.finished else self.state
-
-    def digests(self) -> Iterator[str]:
-        """Yield all blobs that the run cannot do without."""
-        answers = (each.answer.content for each in self.finished)
-        states = (*(each.state for each in self.finished), *(each.state for each in self.undo))
-        for content in (self.state, *answers, *states):
-            yield from blobs_of(content) if content is not None else ()
 
 
 class Spool:
@@ -195,11 +156,21 @@ class Spool:
         if held is not None and held.fence >= task.fence:
             return
         if any(_key(each.answer) == key for each in run.finished):
-            self._store(msgspec.structs.replace(run, finished=tuple(_renumbered(run.finished, task))))
+            self._store(run.renumbered(task))
         elif task.message in run.done:
-            self._store(_undone(run, task.message))
+            self._store(run.undone(task.message))
         _sealed.write(self._task_file(key), task, durable=False)
         self._tasks[key] = task
+
+    def begin(self, task: Task) -> None:
+        """Let go of what was kept warm for the last instruction of a run, now that all of this one is there.
+
+        What is let go of before a reply is written is memory and disk that the reply can have.
+        """
+        run = self._run(task.run)
+        # The disk hears of it with the reply. A crash before that leaves names of blobs that are gone: no harm.
+        self._runs[task.run] = msgspec.structs.replace(run, warm=tuple(blobs_of(task.content)))
+        self._collect()
 
     def finish(self, task: Task, outcome: Outcome, desk: Path | None = None) -> Answer | None:
         """Make the reply and the new state visible at one instant; return the reply, or None if it is not wanted.
@@ -216,8 +187,7 @@ class Spool:
             self._shelf.adopt(desk)
         state = run.newest if failed else outcome.state
         answer = _answer(held, outcome)
-        warm = tuple(blobs_of(task.content))
-        done = msgspec.structs.replace(run, finished=(*run.finished, Finished(answer, state)), warm=warm)
+        done = msgspec.structs.replace(run, finished=(*run.finished, Finished(answer, state)))
         self._store(done)
         self.discard(desk)
         self._collect()
@@ -272,10 +242,10 @@ class Spool:
 
     # Files.
 
-    def _run(self, number: int) -> _Run:
-        return self._runs.get(number) or _Run(number)
+    def _run(self, number: int) -> Run:
+        return self._runs.get(number) or Run(number)
 
-    def _store(self, run: _Run) -> None:
+    def _store(self, run: Run) -> None:
         _sealed.write(self._file(run.run), run, durable=True)
         self._runs.pop(run.run, None)  # the newest is the last
         self._runs[run.run] = run
@@ -288,7 +258,7 @@ class Spool:
         rest = tuple(each for each in run.finished if each is not mine)
         behind = (*run.done, answer.message)[-_DONE:] if done else run.done
         state = mine.state if counted else run.state
-        undo = (*run.undo, _Before(answer.message, run.state))[-_UNDO:] if counted else run.undo
+        undo = (*run.undo, Before(answer.message, run.state))[-_UNDO:] if counted else run.undo
         self._store(msgspec.structs.replace(run, state=state, finished=rest, done=behind, undo=undo))
 
     def _forget(self, key: _Key) -> None:
@@ -301,11 +271,11 @@ class Spool:
     def _task_file(self, key: _Key) -> Path:
         return self.folder / "tasks" / f"{key[0]}-{key[1]}.json"
 
-    def _read_runs(self) -> dict[int, _Run]:
+    def _read_runs(self) -> dict[int, Run]:
         runs = {}
         for path in _by_age(self.folder / "runs"):
             try:
-                run = _sealed.read(path, _Run)
+                run = _sealed.read(path, Run)
             except SpoolDamaged as error:
                 self.damaged.append(str(error))
                 path.replace(self.folder / "damaged" / path.name)
@@ -380,21 +350,3 @@ def _answer(task: Task, outcome: Outcome) -> Answer:
         error_reason=outcome.error_reason,
         seconds=outcome.seconds,
     )
-
-
-def _undone(run: _Run, message: int) -> _Run:
-    """Return the run as it was before a message that was acknowledged, if that is known; otherwise as it is."""
-    done = tuple(each for each in run.done if each != message)
-    numbers = [each.message for each in run.undo]
-    if message not in numbers:
-        return msgspec.structs.replace(run, done=done)
-    place = numbers.index(message)
-    return msgspec.structs.replace(run, state=run.undo[place].state, undo=run.undo[:place], done=done)
-
-
-def _renumbered(finished: Iterable[Finished], task: Task) -> Iterator[Finished]:
-    for each in finished:
-        if each.answer.message == task.message:
-            yield Finished(msgspec.structs.replace(each.answer, fence=task.fence), each.state)
-        else:
-            yield each

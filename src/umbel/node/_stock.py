@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 from umbel.envelope import Content
 from umbel.errors import UmbelError
 from umbel.http.wire import Task
-from umbel.node._spool import Finished, Spool
+from umbel.node._run import Finished
+from umbel.node._spool import Spool
 from umbel.node._status import Board
 
 _T = TypeVar("_T")

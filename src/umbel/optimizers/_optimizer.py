@@ -41,7 +41,8 @@ class Optimizer(NamedTuple):
     """``init(model) -> state`` and ``update(state, model, aggregate, cohort) -> (state, model)``, both pure.
 
     ``needs`` names the sums without which it cannot work: only an aggregator that measures them goes with it.
-    ``in_place`` is an ``update`` that may make the next model in the memory of the aggregate, for ``consume``.
+    ``in_place`` comes to the same as ``update`` and may make the next model in the memory of the aggregate; a round
+    calls it where that memory is nobody else's. Whoever exchanges one of the two exchanges both.
     """
 
     name: str

@@ -259,6 +259,6 @@ def solid_of(record: ParametersRecord) -> Solid | None:
 
 def record_of(arrays: dict[str, Array], kind: type[P] = ParametersRecord) -> P:  # type: ignore[assignment]
     """Return the record that holds ``arrays``, which are known to be right, itself."""
-    record = kind.__new__(kind)
+    record = kind.__new__(kind) if kind is ParametersRecord else kind()
     record._data, record._solid = arrays, None  # noqa: SLF001 - the check of 10,000 arrays would cost more than their bytes
     return record

@@ -112,7 +112,7 @@ class _Record:
 
     def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
         """Return the next record and whatever else its optimizer keeps, by record name; it uses the mean up."""
-        is_ours = getattr(self._aggregator.reduce, "fresh", False)
+        is_ours = getattr(self._aggregator.reduce, "exclusive", False)
         step = self._optimizer.consume if is_ours else self._optimizer.update
         kept, following = step(self._kept, self.current, mean, cohort)
         return {self._name: following, **as_records(kept, self._prefix)}

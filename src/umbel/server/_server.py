@@ -223,7 +223,8 @@ def _signals_given_back() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            with suppress(ValueError):  # in a thread other than the first, where they were not touched
+            # In a thread other than the first they were not touched; of some handlers Python does not know.
+            with suppress(ValueError, TypeError):
                 signal.signal(number, handler)
 
 
