@@ -81,6 +81,7 @@ class Gate:
     def _check(self, template: ParametersRecord, expected: "Callable[[], _Expected]", update: Update) -> Verdict:
         try:
             _check_weight(update.weight, self.max_weight)
+            _check_kind(update.record)
             with np.errstate(all="ignore"):
                 if not self._is_alike(template, update.record):
                     self._check_arrays(template, expected(), update.record)
@@ -88,18 +89,16 @@ class Gate:
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
 
-    def _is_alike(self, template: ParametersRecord, record: object) -> bool:
+    def _is_alike(self, template: ParametersRecord, record: ParametersRecord) -> bool:
         """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
         ours = solid_of(template)
-        if ours is None or not isinstance(record, ParametersRecord):
-            return False
-        theirs = solid_of(record)
-        if theirs is None or ours.layout != theirs.layout:
+        theirs = None if ours is None else solid_of(record)
+        if ours is None or theirs is None or ours.layout != theirs.layout:
             return False
         return not any(_problem(run, theirs.data, finite=self.finite) for run in theirs.layout.runs)
 
-    def _check_arrays(self, template: ParametersRecord, expected: "_Expected", record: object) -> None:
-        found = plain(expected.columns, record) if isinstance(record, ParametersRecord) else None
+    def _check_arrays(self, template: ParametersRecord, expected: "_Expected", record: ParametersRecord) -> None:
+        found = plain(expected.columns, record)
         if found is None or not _are_good(expected.checks, found):
             arrays = _check_names(template, record)
             for slot, check in zip(expected.slots, expected.checks, strict=True):
@@ -178,9 +177,12 @@ def _shown(value: object) -> str:
     return f"{value!r:.40}" if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def _check_names(template: ParametersRecord, record: object) -> dict[str, Array]:
+def _check_kind(record: object) -> None:
     if not isinstance(record, ParametersRecord):
         raise _Fault(f"expected a ParametersRecord, got a {type(record).__name__}", _AT)
+
+
+def _check_names(template: ParametersRecord, record: ParametersRecord) -> dict[str, Array]:
     if record.keys() == template.keys():
         return dict(record.items())
     missing = [name for name in template if name not in record]

@@ -12,18 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.aggregation import (
-    Update,
-    bulyan,
-    centred_clipping,
-    clipped_mean,
-    geometric_median,
-    krum,
-    median,
-    multi_krum,
-    squared_distance,
-    trimmed_mean,
-)
+from test_robust_laws import BREAKDOWN
+from umbel.aggregation import Update, krum, median, squared_distance
 from umbel.aggregation._distances import distances
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._layout import slots
@@ -34,16 +24,8 @@ from umbel.records import ParametersRecord, digest
 from umbel.records._threads import cores
 
 DTYPES = [np.float32, np.int64, ml_dtypes.bfloat16, np.float64, np.complex64, np.bool_]
-RULES = [
-    median(),
-    trimmed_mean(share=0.3),
-    krum(byzantine=1),
-    multi_krum(byzantine=1),
-    bulyan(byzantine=1),
-    geometric_median(),
-    clipped_mean(),
-    centred_clipping(),
-]
+COUNT = 7
+RULES = [make(1, COUNT) for make, _ in BREAKDOWN.values()]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +33,7 @@ def updates():
     """Updates of so many elements that all threads have some: arrays that are not cut evenly, and small ones."""
     random = np.random.default_rng(11)
     found = []
-    for turn in range(7):
+    for turn in range(COUNT):
         drawn = random.standard_normal(220_001) * 9
         arrays = {np.dtype(dtype).name: drawn.astype(dtype) for dtype in DTYPES}
         small = {f"{name} small": array[:7] for name, array in arrays.items()}

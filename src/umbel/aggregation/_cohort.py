@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -15,12 +15,11 @@ from umbel.aggregation._layout import slots, to_record
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._rules import nearest_mean
 from umbel.aggregation._stacked import Block, Piece, Place, columns_for, dealt, stacked
-from umbel.aggregation._turns import in_turns
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import plan
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
-from umbel.records._threads import cores
+from umbel.records._threads import cores, side_by_side
 
 Rule = Callable[[Block, Block], None]
 # (distances, weights) -> the share of the model, then that of each update.
@@ -45,14 +44,15 @@ class _Kept:
 
 @dataclass(frozen=True)
 class CohortFold:
-    """A reduction of a whole cohort as a fold: ``reduce(template, updates)`` is a function of all of them.
-
-    ``exclusive`` says that nobody else has the memory of a result, which is so of none that is an update as it came.
-    """
+    """A reduction of a whole cohort as a fold: ``reduce(template, updates)`` is a function of all of them."""
 
     reduce: Callable[[ParametersRecord, list[Update]], ParametersRecord]
     streaming: bool = False
-    exclusive: bool = False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else has the memory of a result, as far as ``reduce`` says."""
+        return getattr(self.reduce, "exclusive", False)
 
     def start(self, template: ParametersRecord) -> _Kept:
         """Return an empty accumulator. The values of the template are the model that the updates began with.
@@ -98,6 +98,7 @@ class ByElement:
 
     rule: Rule
     finite: bool = True
+    exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
@@ -113,7 +114,7 @@ class ByElement:
         places = [Place(*each) for each in zip(layout, kinds, outs, strict=True)]
         columns = columns_for(len(updates))
         shares = dealt(places, self._useful(sum(place.size for place in places) * len(updates)), columns)
-        in_turns([partial(self._run, share, updates, columns) for share in shares], len(shares))
+        side_by_side([partial(self._run, share, updates, columns) for share in shares])
         return to_record(layout, [out.view(slot.kind) for slot, out in zip(layout, outs, strict=True)])
 
     def _useful(self, elements: int) -> int:
@@ -160,6 +161,7 @@ class ByDistance:
 
     choose: Choice
     finite: bool = True
+    exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
@@ -177,6 +179,7 @@ class Bulyan:
 
     byzantine: int
     finite: bool = True
+    exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 

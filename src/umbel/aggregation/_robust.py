@@ -30,7 +30,7 @@ def median(*, finite: bool = True) -> Aggregator:
         finite: refuse a result with NaN or infinite elements. A NaN in an update counts as more than any number.
 
     """
-    return Aggregator("median", uniform, CohortFold(ByElement(middle, finite), exclusive=True))
+    return Aggregator("median", uniform, CohortFold(ByElement(middle, finite)))
 
 
 def trimmed_mean(*, share: float = 0.2, finite: bool = True) -> Aggregator:
@@ -49,9 +49,7 @@ def trimmed_mean(*, share: float = 0.2, finite: bool = True) -> Aggregator:
     """
     _require("share", share, 0 <= share < 1 / 2, "a share of the updates from 0 to below 1/2")
     return Aggregator(
-        f"trimmed_mean(share={share!r})",
-        uniform,
-        CohortFold(ByElement(partial(inner_mean, share), finite), exclusive=True),
+        f"trimmed_mean(share={share!r})", uniform, CohortFold(ByElement(partial(inner_mean, share), finite))
     )
 
 
@@ -71,9 +69,7 @@ def krum(*, byzantine: int, finite: bool = True) -> Aggregator:
     """
     _require_count("byzantine", byzantine, 0)
     reduce = ByDistance(partial(nearest_to_others, byzantine, 1), finite)
-    return Aggregator(
-        f"krum(byzantine={byzantine})", uniform, CohortFold(reduce, exclusive=True), least=_for_krum(byzantine)
-    )
+    return Aggregator(f"krum(byzantine={byzantine})", uniform, CohortFold(reduce), least=_for_krum(byzantine))
 
 
 def multi_krum(*, byzantine: int, count: int | None = None, weigh: Weigh = uniform, finite: bool = True) -> Aggregator:
@@ -94,7 +90,7 @@ def multi_krum(*, byzantine: int, count: int | None = None, weigh: Weigh = unifo
         _require_count("count", count, 1)
     reduce = ByDistance(partial(nearest_to_others, byzantine, count), finite)
     name = f"multi_krum(byzantine={byzantine}, count={count})"
-    return Aggregator(name, weigh, CohortFold(reduce, exclusive=True), least=max(_for_krum(byzantine), count or 1))
+    return Aggregator(name, weigh, CohortFold(reduce), least=max(_for_krum(byzantine), count or 1))
 
 
 def bulyan(*, byzantine: int, finite: bool = True) -> Aggregator:
@@ -114,9 +110,7 @@ def bulyan(*, byzantine: int, finite: bool = True) -> Aggregator:
     """
     _require_count("byzantine", byzantine, 0)
     least = 4 * byzantine + 3 if byzantine else 1
-    return Aggregator(
-        f"bulyan(byzantine={byzantine})", uniform, CohortFold(Bulyan(byzantine, finite), exclusive=True), least=least
-    )
+    return Aggregator(f"bulyan(byzantine={byzantine})", uniform, CohortFold(Bulyan(byzantine, finite)), least=least)
 
 
 def geometric_median(
@@ -140,9 +134,7 @@ def geometric_median(
     _require("smooth", smooth, 0 < smooth < inf, "a distance above 0")
     _require_count("iterations", iterations, 1)
     reduce = ByDistance(partial(least_distant, smooth, iterations), finite)
-    return Aggregator(
-        f"geometric_median(smooth={smooth!r}, iterations={iterations})", weigh, CohortFold(reduce, exclusive=True)
-    )
+    return Aggregator(f"geometric_median(smooth={smooth!r}, iterations={iterations})", weigh, CohortFold(reduce))
 
 
 def clipped_mean(
@@ -168,7 +160,7 @@ def clipped_mean(
     _require("quantile", quantile, 0 < quantile <= 1, "a share above 0 and at most 1")
     reduce = ByDistance(partial(clipped, bound, quantile), finite)
     rule = f"quantile={quantile!r}" if bound is None else f"bound={bound!r}"
-    return Aggregator(f"clipped_mean({rule})", weigh, CohortFold(reduce, exclusive=True))
+    return Aggregator(f"clipped_mean({rule})", weigh, CohortFold(reduce))
 
 
 def centred_clipping(
@@ -192,9 +184,7 @@ def centred_clipping(
     _require("radius", radius, radius is None or 0 < radius < inf, "a distance above 0")
     _require_count("iterations", iterations, 1)
     reduce = ByDistance(partial(centred, radius, iterations), finite)
-    return Aggregator(
-        f"centred_clipping(radius={radius!r}, iterations={iterations})", weigh, CohortFold(reduce, exclusive=True)
-    )
+    return Aggregator(f"centred_clipping(radius={radius!r}, iterations={iterations})", weigh, CohortFold(reduce))
 
 
 def _for_krum(byzantine: int) -> int:

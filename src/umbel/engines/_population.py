@@ -39,7 +39,7 @@ class Population:
             count = _require_some(nodes)
             self.nodes: Sequence[Node] = _VirtualNodes(count)
             self.description = f"{count} virtual nodes"
-            self.config = partial(_virtual_partition, count)
+            self.config = lambda node: _partition(node.node_id - 1, count)
             self.node = _virtual_node
         elif isinstance(nodes, Mapping):
             configs = {name: dict(config) for name, config in nodes.items()}
@@ -79,7 +79,7 @@ class _VirtualNodes(Sequence[Node]):
         return _virtual_node(_nth_as_text(place, self._count - 1) + 1)
 
     def __iter__(self) -> Iterator[Node]:
-        return (Node(f"node-{number}", number + 1) for number in _as_text(self._count - 1))
+        return (_virtual_node(number + 1) for number in _as_text(self._count - 1))
 
 
 def _named_node(nodes: Sequence[Node], node_id: int) -> Node:
@@ -140,10 +140,6 @@ def _branch(rest: int, first: int, edge: int, sizes: tuple[int, int, int, int]) 
 
 def _partition(place: int, count: int) -> dict[str, bool | int | float | str]:
     return {"partition-id": place, "num-partitions": count}
-
-
-def _virtual_partition(count: int, node: Node) -> dict[str, bool | int | float | str]:
-    return {"partition-id": node.node_id - 1, "num-partitions": count}
 
 
 def _places(names: object) -> dict[str, int]:

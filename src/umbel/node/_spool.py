@@ -190,7 +190,6 @@ class Spool:
         done = msgspec.structs.replace(run, finished=(*run.finished, Finished(answer, state)))
         self._store(done)
         self.discard(desk)
-        self._collect()
         return answer
 
     def discard(self, desk: Path | None) -> None:

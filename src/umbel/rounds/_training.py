@@ -79,8 +79,6 @@ class _Record:
 
     def measure(self, update: Update) -> tuple[float, ...]:
         """Return what the optimizer wants to know the sums of."""
-        if not self._measures:
-            return ()
         return tuple(_finite(name, _asked(name, measure, update, self.current)) for name, measure in self._measures)
 
     def sums(self, totals: Sequence[float]) -> dict[str, float]:
@@ -166,7 +164,7 @@ class Training:
             if waits:
                 self._waiting.put(contribution)
             else:
-                self._add(self._passed([contribution]) if contribution.unproven else [contribution])
+                self._add(self._passed([contribution]))
 
     def settle(self) -> list[tuple[str, str]]:
         """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
@@ -207,14 +205,13 @@ class Training:
     def _add(self, contributions: Sequence[Contribution]) -> None:
         if contributions:
             for place, record in enumerate(self._records):
-                record.add([contribution.updates[place] for contribution in contributions])
+                record.add(_updates(contributions, place))
             self._account(contributions)
 
     def _account(self, contributions: Sequence[Contribution]) -> None:
         for updates, measured, _ in contributions:
             self.metrics.add(updates[0].metrics)
-            if measured:
-                self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
+            self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
         self._accepted += len(contributions)
 
 
