@@ -85,7 +85,8 @@ def _squared(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any]) -> ND
     else:
         np.copyto(room, ours, casting="unsafe")
         np.subtract(room, theirs, out=room, dtype=room.dtype, casting="unsafe")
-    return np.multiply(room, room, out=room)
+    np.multiply(room, room, out=room)
+    return room
 
 
 def _elements(place: Place, record: ParametersRecord) -> NDArray[Any]:
