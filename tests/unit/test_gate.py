@@ -96,7 +96,7 @@ def test_an_array_of_another_length_has_no_distance(values):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_norm_that_is_not_finite_is_told_as_the_numbers_that_are_not(bad):
     template, update = (ParametersRecord.from_numpy({"w": np.array([1.0, value], np.float32)}) for value in (2, bad))
-    with pytest.raises(UpdateRejected, match=r"expected finite numbers, got .* 'w'"):
+    with pytest.raises(UpdateRejected, match=r"expected finite numbers, got .*'w'"):
         Gate(max_norm=5.0).check(template, Update("a", 1, update))
     with pytest.raises(UpdateRejected, match=r"norm of at most 5\.0 from the model, got (nan|inf)"):
         Gate(max_norm=5.0, finite=False).check(template, Update("a", 1, update))
