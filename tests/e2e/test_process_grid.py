@@ -172,6 +172,16 @@ def test_a_worker_that_dies_costs_one_message_and_is_replaced(module, how, said)
             assert len({told(reply)["pid"] for reply in replies.values()}) == 2
 
 
+def test_a_node_that_forks_answers_once(module):
+    how = {"how": "os.fork() or sys.exit()"}
+    with closing(ProcessGrid(module.app, Population(8), workers=1, run_config=how)) as grid:
+        for number in (2, 3):
+            grid.send(messages(grid, "die", number=number))
+            replies = list(grid.replies())
+            assert len({reply.metadata.src_node_id for reply in replies}) == len(replies) == 8
+            assert len({told(reply)["pid"] for reply in replies}) == 1
+
+
 def test_a_run_goes_on_without_the_node_that_kills_its_worker(tmp_path, monkeypatch):
     code = APP.replace('model["w"] += np', 'context.node_name == "node-2" and os.abort()\n    model["w"] += np')
     (tmp_path / "aborting_app.py").write_text(code)
