@@ -266,6 +266,18 @@ def test_a_grid_that_nobody_closes_leaves_no_process(module):
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.parametrize("ttl", [1.0, 60.0])
+def test_a_node_that_leaves_the_group_of_its_worker_ends_with_it(module, ttl):
+    how = {"how": "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(600)"}
+    with closing(ProcessGrid(module.app, Population(2), workers=2, run_config=how)) as grid:
+        grid.send(messages(grid, "die", ttl=ttl))
+        assert next(grid.replies()).metadata.src_node_id == 1
+        if ttl < 10:
+            assert list(grid.replies()) == []
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+
+
 def test_closing_does_not_wait_for_a_node(module):
     grid = ProcessGrid(module.app, Population(3), workers=2)
     grid.send(messages(grid, "hang"))

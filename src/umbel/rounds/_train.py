@@ -43,8 +43,8 @@ def train(
     """Train from ``state`` until ``rounds`` rounds are complete, yielding what happens.
 
     ``state`` comes from ``begin`` or from the ``RoundCompleted`` after which the run goes on: both give the same bits.
-    ``evaluate(round, model)`` returns metrics of each new model, measured by whoever runs the loop. Events carry copies:
-    whatever is done to a state in one, the run goes on from its own.
+    ``evaluate(round, model)`` returns metrics of each new model, measured by whoever runs the loop. Events carry
+    copies: whatever is done to a state in one, the run goes on from its own.
 
     Raises ``RoundFailed``, with every reason, when too few updates of a round are accepted. Nodes that fail, answer
     with what cannot be used, or do not answer, are reported by events, and the round equals one without them.
