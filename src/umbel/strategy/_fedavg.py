@@ -125,9 +125,10 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
 def averaged(name: str, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
     """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
 
-    Raises ``StrategyError`` for an option that is one of these parts.
+    Raises ``StrategyError`` for an option that is one of these parts, or makes one of them.
     """
-    taken = sorted(parts.keys() & options.keys())
+    made = {*parts, "evaluate_fraction"} if "evaluate" in parts else parts.keys()
+    taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
     whole: dict[str, Any] = {"name": name, **options}

@@ -23,7 +23,7 @@ Answer: TypeAlias = Callable[[ParametersRecord], ParametersRecord]
 _TRAIN: Final = str(MessageType.TRAIN)
 _QUERY: Final = str(MessageType.QUERY)
 # Records that instructions and states have already.
-_TAKEN: Final = ("model", "statistics", "optimizer")
+_TAKEN: Final = ("model", "statistics", "optimizer", "nodes", "clock", "flight")
 
 
 class Strategy(NamedTuple):
@@ -217,6 +217,11 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
             "records beside the model belong to one version of it, and nodes that train while it moves on have "
             "several: use a policy that waits",
             at="companions",
+        )
+    if whole.phase == _QUERY:
+        raise StrategyError(
+            "what nodes count does not move with the model: a query needs a policy that waits for all who are asked",
+            at="policy",
         )
     if whole.evaluate is not None:
         raise StrategyError(
