@@ -14,7 +14,7 @@ from umbel.errors import UsageError
 from umbel.grid import Node
 from umbel.message import ErrorCode, Message, Metadata
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
-from umbel.strategy import fedavg, quorum
+from umbel.strategy import fedavg, fixed, quorum, strategy, tiers
 
 DAY = 86_400.0
 
@@ -86,6 +86,35 @@ def test_deadlines_that_a_trace_kept_are_kept_when_it_is_told_again():
     told = run(replaying(history))
     assert told.digest == history.digest == run(virtual).digest
     assert [report.arrivals for report in told.rounds] == [report.arrivals for report in history.rounds]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        strategy(select=fixed(8), evaluate=None),
+        strategy(select=tiers(count=4, number=3), evaluate=None),
+        fedavg(evaluate_fraction=0, policy=quorum(0.6)),
+    ],
+    ids=["fixed", "tiers", "quorum"],
+)
+def test_the_clock_of_a_resumed_run_goes_on(tmp_path, plan):
+    clocks = []
+
+    def virtual(*parts, **options):
+        clocks.append(VirtualGrid(*parts, devices=drawn(seconds=9_000, online=0.3, dropout=0.1), **options))
+        return clocks[-1]
+
+    def run(rounds, **options):
+        model = {"w": np.zeros(3)}
+        return umbel.simulate(counting_app(), plan, model, nodes=12, rounds=rounds, engine=virtual, **options)
+
+    whole = run(7)
+    for rounds in (2, 3, 7):
+        resumed = run(rounds, checkpoint=tmp_path / "run", resume=True)
+    assert (resumed.digest, clocks[-1].now) == (whole.digest, clocks[0].now)
+    assert any(report.lost for report in whole.rounds)
+    assert [report.lost for report in resumed.rounds] == [report.lost for report in whole.rounds]
+    assert [report.arrivals for report in resumed.rounds] == [report.arrivals for report in whole.rounds]
 
 
 def test_a_node_runs_when_its_reply_is_taken():
