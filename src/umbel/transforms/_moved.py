@@ -14,7 +14,7 @@ from umbel.transforms._transform import Transform
 
 # Rounding may leave a scaled difference a little longer than the bound; then it is made this much shorter. With the
 # last, nothing is left of it.
-_SHORTER: Final = (0.0, 2**-22, 2**-18, 2**-12, 2**-6, 2**-3, 0.5, 1.0)
+_SHORTER: Final = (0.0, *(2.0**-power for power in (22, 18, 14, 11, 9, 7, 5, 3, 1, 0)))
 
 
 def clipped(norm: float) -> Transform:

@@ -17,6 +17,7 @@ _CONFIG: Final = "config"
 _RECORD: Final = "transforms"
 _NAMES: Final = "names"
 _APPLIED: Final = "applied"
+_MOST: Final = 4  # names in an error
 
 _Handler: TypeAlias = Callable[[Message, Context], Message]
 
@@ -43,6 +44,8 @@ def _train(transforms: Sequence[Transform], message: Message, context: Context, 
     if message.metadata.message_type != MessageType.TRAIN:
         return call_next(message, context)
     _require_same(transforms, message.content)
+    if not transforms:
+        return call_next(message, context)
     # A handler may change the record that it was sent; its arrays cannot change.
     sent = message.content.parameters_records[_MODEL].copy()
     reply: object = call_next(message, context)
@@ -74,7 +77,7 @@ def _require_same(transforms: Sequence[Transform], content: RecordSet) -> None:
     asked, mine = _listed(content, _NAMES), _names(transforms)
     if asked == mine:
         return
-    if asked is None:
+    if not asked:
         raise StrategyError(
             f"this node transforms its updates with {_shown(mine)}, and the server asks for no transforms: give its "
             "strategy the same list, strategy(transforms=[...]), or take the mod off the app",
@@ -108,7 +111,7 @@ def undone(node: str, content: RecordSet, transforms: Sequence[Transform], sent:
     """
     applied = _listed(content, _APPLIED)
     if applied != _names(transforms):
-        came = "one that is not transformed" if applied is None else f"one transformed with {_shown(applied)}"
+        came = f"one transformed with {_shown(applied)}" if applied else "one that is not transformed"
         raise UpdateRejected(
             f"update of node {node!r}: expected one transformed with {_shown(_names(transforms))}, got {came}: make "
             "its app with the same list, ClientApp(mods=[transforming(...)])",
@@ -140,11 +143,12 @@ def _names(transforms: Sequence[Transform]) -> list[str]:
     return [each.name for each in transforms]
 
 
-def _listed(content: RecordSet, key: str) -> list[object] | None:
+def _listed(content: RecordSet, key: str) -> list[object]:
     record = content.configs_records.get(_RECORD)
     value: object = None if record is None else record.get(key)
-    return value if isinstance(value, list) else None
+    return value if isinstance(value, list) else []
 
 
 def _shown(names: Sequence[object]) -> str:
-    return ", ".join(f"{name!s:.80}" for name in names[:8]) or "nothing"
+    shown = [str(name) if str(name).isprintable() else ascii(name) for name in names[:_MOST]]
+    return ", ".join(f"{name:.80}" for name in shown) + (", ..." if len(names) > _MOST else "") or "nothing"
