@@ -323,10 +323,14 @@ def test_what_cannot_be_undone_is_refused_with_the_node_and_the_transform(conten
     assert len(str(caught.value)) < 500
 
 
-def test_any_failure_to_undo_is_the_updates():
-    def burst(came, sent):
-        raise KeyError("w")
-
-    odd = Transform("odd()", lambda came, sent, config, seed: came, burst)
-    with pytest.raises(UpdateRejected, match=r"update of node 'north': odd\(\) cannot be undone: KeyError: 'w'"):
+@pytest.mark.parametrize(
+    ("undo", "reason"),
+    [
+        (lambda came, sent: came["v"], "KeyError: 'v'"),
+        (lambda came, sent: None, "TypeError: expected a ParametersRecord, got NoneType"),
+    ],
+)
+def test_any_failure_to_undo_is_the_updates(undo, reason):
+    odd = Transform("odd()", lambda came, sent, config, seed: came, undo)
+    with pytest.raises(UpdateRejected, match=rf"update of node 'north': odd\(\) cannot be undone: {reason}"):
         undone("north", reply_of(SENT, "odd()"), [odd], record(SENT))

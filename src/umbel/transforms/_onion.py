@@ -120,12 +120,19 @@ def undone(node: str, content: RecordSet, transforms: Sequence[Transform], sent:
     record = content.parameters_records[_MODEL]
     for each in reversed(transforms):
         try:
-            record = each.undo(record, sent)
+            record = _undone(each, record, sent)
         except UmbelError as error:
             raise _rejected(node, each, error.message, error.at) from error
         except Exception as error:  # a function of anybody's meets a record that a node made up
             reason = f"{type(error).__name__}: {error!s:.200}"
             raise _rejected(node, each, reason, f"parameters_records.{_MODEL}") from error
+    return record
+
+
+def _undone(each: Transform, came: ParametersRecord, sent: ParametersRecord) -> ParametersRecord:
+    record: object = each.undo(came, sent)
+    if not isinstance(record, ParametersRecord):
+        raise TypeError(f"expected a ParametersRecord, got {type(record).__name__}")
     return record
 
 
