@@ -45,6 +45,7 @@ PLAIN = {"clipped": 1.0, "noisy": 0.001, "narrowed": "bfloat16"}
 LIST = [clipped(1.0), noisy(0.001), narrowed("bfloat16")]
 SIZE = 40_000
 MODEL = {"w": np.linspace(-1, 1, SIZE, dtype=np.float32)}
+OVERLAPPING = [buffered(concurrency=4, buffer=2), mixed(concurrency=2)]
 NODES = {"north": {}, "south": {}, "west": {}}
 
 
@@ -89,7 +90,33 @@ def test_the_gate_sees_what_was_undone(app):
         run(app, strategy(transforms=LIST, gate=Gate(max_norm=0.9)))
 
 
-@pytest.mark.parametrize("policy", [buffered(concurrency=2, buffer=2), mixed(concurrency=2)])
+def counted(came, sent, *_):
+    return ParametersRecord.from_numpy({"n": came["n"].numpy() - sent["n"].numpy()})
+
+
+def summed(came, sent):
+    return ParametersRecord.from_numpy({"n": came["n"].numpy() + sent["n"].numpy()})
+
+
+@pytest.mark.parametrize("policy", OVERLAPPING)
+def test_late_differences_come_back_to_the_bit(policy):
+    def train(message, context):
+        n = message.content.parameters_records["model"]["n"].numpy()
+        metrics = MetricsRecord({"num-examples": 1})
+        trained = ParametersRecord.from_numpy({"n": n + 1 + context.seed % 99})
+        return message.create_reply(RecordSet({"model": trained}, {"metrics": metrics}))
+
+    def end(mods, plan):
+        made = ClientApp(mods=mods)
+        made.train()(train)
+        return umbel.simulate(made, plan, {"n": np.zeros(2, np.int64)}, nodes=6, rounds=8, seed=1).digest
+
+    exact = Transform("counted()", counted, summed)
+    plain = end([], strategy(policy=policy))
+    assert end([transforming(exact)], strategy(policy=policy, transforms=[exact])) == plain
+
+
+@pytest.mark.parametrize("policy", OVERLAPPING)
 def test_late_updates_are_undone_on_the_model_that_they_were_sent(app, policy):
     history = run(app, strategy(policy=policy, transforms=LIST), rounds=6)
     assert not [each for report in history.rounds for each in report.refused]
