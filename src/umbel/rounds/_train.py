@@ -99,7 +99,7 @@ def _play_round(
 
 def _train_phase(run: Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[Question, Tally, Training]]:
     companions = [companion.name for companion in run.strategy.companions]
-    content = run.instruct(state, number, companions)
+    content = run.instruct_training(state, number, companions)
     question = run.question(number, run.strategy.phase, run.strategy.select, content)
     yield RoundStarted(number, question.size)
     tally, training, memory = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes)), run.memory
