@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,45 @@ def workers_at_round_3(folder):
     return [int(pid) for pid in found]
 
 
-def shared_memory():
-    return {entry.name for entry in Path("/dev/shm").iterdir() if "umbel" in entry.name}
+def processes_of(session):
+    """The processes of a session, whichever group each is in."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            if stat[3] == str(session) and stat[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def everyone():
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+
+
+def files_in_use(pids):
+    """The files that processes have open or mapped, each with the number of its inode."""
+    for pid in pids:
+        with suppress(OSError):
+            mapped = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+            yield from ((line[5], int(line[4])) for line in mapped if len(line) > 5)
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    yield str(descriptor.readlink()), descriptor.stat().st_ino
+
+
+def shared_memory(pids):
+    """The memory that workers and their engine share, which are files without a name."""
+    return {inode for path, inode in files_in_use(pids) if path.startswith("/memfd:umbel")}
+
+
+def named_memory():
+    return {str(entry) for entry in Path("/dev/shm").rglob("*") if entry.is_file()}
+
+
+def left_behind(before):
+    """Shared memory that is new, has a name, and is nobody's: a process that has ended left it."""
+    new = named_memory() - before
+    return new - {path for path, _ in files_in_use(everyone())} if new else new
 
 
 def test_a_script_runs_its_own_app_and_prints_alone(script):
@@ -97,24 +135,48 @@ def test_a_run_that_is_stopped_leaves_nothing_but_a_run_that_goes_on(script, kil
     for file in (path.parent / "run").iterdir():
         file.unlink()
     (path.parent / "slow").touch()
-    before = shared_memory()
+    before = named_memory()
     process = start(path)
     pids = workers_at_round_3(path.parent)
+    assert {process.pid, *pids} <= set(processes_of(process.pid))
+    shared = shared_memory([process.pid, *pids])
+    assert len(shared) > 2  # the model, and what the workers answer in
     began = time.monotonic()
     os.killpg(process.pid, kill)  # as a terminal does: everyone in the foreground is told
     status, _, err = finish(process)
     assert status == -kill, err
     if kill == signal.SIGINT:
-        assert time.monotonic() - began < 10  # the nodes would have slept for ten minutes
-        assert not any(map(is_alive, pids))
-    while any(map(is_alive, pids)):
+        assert time.monotonic() - began < 2  # the nodes would have slept for ten minutes
+        assert processes_of(process.pid) == []
+    while processes_of(process.pid):
         assert time.monotonic() < began + 20, "a worker outlives its engine"
         time.sleep(0.01)
-    assert shared_memory() <= before
+    assert shared & shared_memory(everyone()) == set()
+    assert left_behind(before) == set()
     (path.parent / "slow").unlink()
     resumed = finish(start(path))
     assert resumed[:2] == straight[:2]
     assert resumed[2].count("a node says") == 8  # rounds 3 and 4
+
+
+def test_what_would_be_left_is_found(tmp_path):
+    """The looks at processes and memory above see what is there."""
+    before = named_memory()
+    code = "import os; os.memfd_create('umbel'); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes) as process:
+        process.stdout.readline()
+        assert processes_of(process.pid) == [process.pid]
+        assert shared_memory(everyone()) >= shared_memory([process.pid]) != set()
+        process.communicate("go on\n")
+    assert processes_of(process.pid) == []
+    left = Path(f"/dev/shm/left-{tmp_path.name}-{os.getpid()}")
+    try:
+        with left.open("w"):
+            assert str(left) not in left_behind(before)
+        assert str(left) in left_behind(before)
+    finally:
+        left.unlink()
 
 
 def test_a_script_without_a_guard_is_told_of_it(script):
