@@ -7,19 +7,17 @@ anonymous memory, and whether all ways gave the same bits. The files lie in a fo
 temporary folder may be memory.
 """
 
-import gc
 import json
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from _aggregate_worker import WEIGHTS, Arrays, K, _other, copies, models, status, timed
+from _aggregate_worker import WEIGHTS, Arrays, K, _other, anonymous, copies, models, timed
 
 from umbel.aggregation import Update, weighted_mean
 from umbel.gate import Gate
@@ -79,10 +77,12 @@ FOLDS = {threads: weighted_mean(threads=threads).reduce for threads in (1, 2, 4)
 def ways(found: list[Update]) -> dict[str, Callable[[], Any]]:
     check = Gate().against(found[0].record)
     cheap = Gate(finite=False).against(found[0].record)
+    bounded = Gate(max_norm=1e9).against(found[0].record)
     return {
         "mean, 1 thread": lambda: mean(found, 1),
         "mean, 2 threads": lambda: mean(found, 2),
         "gate": lambda: [check(update) for update in found],
+        "gate, norm": lambda: [bounded(update) for update in found],
         "gate, layout alone": lambda: [cheap(update) for update in found],
     }
 
@@ -124,23 +124,6 @@ def measure(folder: Path, size: int, count: int, rounds: int) -> dict[str, Any]:
     return times
 
 
-def extra(found: list[Update]) -> int:
-    """Return how far anonymous memory rose at most while the mean was taken."""
-    gc.collect()
-    seen, over = [status("RssAnon")], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.001):
-            seen.append(status("RssAnon"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    mean(found, 1)
-    over.set()
-    watcher.join()
-    return max(seen) - seen[0]
-
-
 def main(workload: str, count: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder, tempfile.TemporaryDirectory(dir=".") as other:
         size = write(workload, count, Path(folder))
@@ -148,7 +131,7 @@ def main(workload: str, count: int, rounds: int) -> None:
             times = measure(Path(folder), size, count, rounds)
             found = updates(Path(folder))
             same = len({digest(mean(found, threads)) for threads in FOLDS}) == 1
-            rise = extra(found)
+            rise = anonymous(lambda: mean(found, 1))
     print(json.dumps({"times": times, "extra": rise, "same": same}))
 
 

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,25 @@ def extra(way: Callable[[], Any]) -> int:
     rise = status("VmHWM") - before
     del result
     return rise
+
+
+def anonymous(way: Callable[[], Any]) -> int:
+    """Return how far anonymous memory, which is no page of a file, rose at most while something was done, in bytes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    seen, over = [status("RssAnon")], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.001):
+            seen.append(status("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    result = way()
+    over.set()
+    watcher.join()
+    del result
+    return max(seen) - seen[0]
 
 
 def main(arguments: list[str]) -> None:

@@ -1,20 +1,27 @@
 """One strategy's part in one round, from replies in memory to the next model, in a process of its own.
 
-    PYTHON _strategies_worker.py SIDE STRATEGY COUNT  prints {"wall": s, "cpu": s, "extra": bytes}
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT         prints {"wall": s, "cpu": s, "extra": bytes}
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER  prints {"peak": bytes}
 
 SIDE is ``umbel`` or ``flower``. Each of COUNT nodes has sent a model of 46.8 MB. The replies are there before;
 ``extra`` is how far memory rises at the peak of the first round, beyond the records that are the result: the next
 model, and what the server optimizer keeps. The seconds are of the second round, which finds the memory of the first.
+
+With a FOLDER, which ``write`` filled, the replies are there in files, and each side takes them as its server does:
+Umbel maps them, and has its results in files too; Flower has them in memory. ``peak`` is how far the memory of the
+process rises from there to the next model, all of it but pages of files, which the system may take back.
 """
 
 # ruff: noqa: PLC0415 - each side imports what its environment has
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from _aggregate_worker import WEIGHTS, Arrays, K, extra, models, timed
+import numpy as np
+from _aggregate_worker import WEIGHTS, Arrays, K, anonymous, extra, models, timed
 
 BYZANTINE, LOSS = 5, "train_loss"
 #: How many records a strategy keeps beside the model: moments of its server optimizer.
@@ -22,17 +29,25 @@ KEPT = {"fedavgm": 1, "fedadagrad": 1, "fedadam": 2, "fedyogi": 2}
 
 #: Makes what plays a round, which Flower's replies do not survive.
 Round = Callable[[], Callable[[], Any]]
+#: A model, or the file that it is in.
+Reply = Arrays | Path
+Side = Callable[[str, Arrays, Sequence[Reply]], Round]
 
 
 def metrics(node: int) -> dict[str, Any]:
     return {"num-examples": WEIGHTS[node % K], LOSS: 0.1 + node / 100}
 
 
-def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Round:
+def umbel(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
     from umbel import strategy as made
     from umbel.aggregation import Update, aggregate, by_examples, multi_krum
     from umbel.optimizers import Cohort
-    from umbel.records import MetricsRecord, ParametersRecord
+    from umbel.records import MetricsRecord, ParametersRecord, load
+
+    def record(reply: Reply) -> ParametersRecord:
+        if isinstance(reply, Path):
+            return load(reply).parameters_records["model"]
+        return ParametersRecord.from_numpy(reply, copy=False)
 
     several = multi_krum(byzantine=BYZANTINE, count=K, weigh=by_examples)
     ways: dict[str, Callable[[], made.Strategy]] = {
@@ -46,10 +61,9 @@ def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Round:
     aggregator, optimizer = chosen.aggregator, chosen.optimizer
     model = ParametersRecord.from_numpy(current, copy=False)
     updates = []
-    for node, arrays in enumerate(replies):
+    for node, reply in enumerate(replies):
         told = {"metrics": MetricsRecord(metrics(node))}
-        record = ParametersRecord.from_numpy(arrays, copy=False)
-        updates.append(Update(f"node-{node:03}", aggregator.weigh(told), record, told))
+        updates.append(Update(f"node-{node:03}", aggregator.weigh(told), record(reply), told))
     state = optimizer.init(model)
 
     def play() -> Any:
@@ -60,7 +74,7 @@ def umbel(name: str, current: Arrays, replies: list[Arrays]) -> Round:
     return lambda: play
 
 
-def flower(name: str, current: Arrays, replies: list[Arrays]) -> Round:
+def flower(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
     import logging
 
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -90,7 +104,8 @@ def flower(name: str, current: Arrays, replies: list[Arrays]) -> Round:
         def get_node_ids(self) -> list[int]:
             return list(range(1, len(replies) + 1))
 
-    def record(arrays: Arrays) -> Any:
+    def record(reply: Reply) -> Any:
+        arrays: Mapping[str, Any] = np.load(reply.with_suffix(".npz")) if isinstance(reply, Path) else reply
         return ArrayRecord({name: Array(array) for name, array in arrays.items()})
 
     def begin() -> Callable[[], Any]:
@@ -112,9 +127,37 @@ def cohort(workload: str, count: int) -> tuple[Arrays, list[Arrays]]:
     return current, replies
 
 
-def main(side: str, name: str, count: int) -> None:
-    sides: dict[str, Callable[[str, Arrays, list[Arrays]], Round]] = {"umbel": umbel, "flower": flower}
+def write(folder: Path, count: int) -> None:
+    """Write the replies of a cohort, and the same for whoever reads NumPy's archives."""
+    from umbel.records import ParametersRecord, save
+
+    _, replies = cohort("resnet", count)
+    for node, arrays in enumerate(replies):
+        path = folder / f"{node:03}"
+        save(ParametersRecord.from_numpy(arrays, copy=False), path)
+        np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]  # names of arrays, none an option
+
+
+def peak(side: Side, name: str, files: Sequence[Path]) -> int:
+    current, _ = cohort("resnet", 0)
+
+    def play() -> Any:
+        if side is flower:
+            return side(name, current, files)()()
+        from umbel.records import scratch
+
+        with scratch(files[0].parent):
+            return side(name, current, files)()()
+
+    return anonymous(play)
+
+
+def main(side: str, name: str, count: int, folder: str = "") -> None:
+    sides: dict[str, Side] = {"umbel": umbel, "flower": flower}
     sides[side](name, *cohort("simulated", count))()()  # what a first call loads is not the model's
+    if folder:
+        print(json.dumps({"peak": peak(sides[side], name, [Path(folder) / f"{node:03}" for node in range(count)])}))
+        return
     current, replies = cohort("resnet", count)
     begin = sides[side](name, current, replies)
     kept = (1 + KEPT.get(name, 0)) * sum(array.nbytes for array in current.values())
@@ -124,4 +167,4 @@ def main(side: str, name: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -196,6 +196,25 @@ def test_every_completed_round_carries_a_state_to_go_on_from():
         assert len(of_kind(later, RoundCompleted)) == 3 - first
 
 
+def test_what_is_done_to_the_state_of_an_event_is_not_done_to_the_run():
+    def play(touch):
+        state = begin(plan, MODEL, seed=2)
+        app = app_with(echo, lambda message, _context: message.create_reply(statistics_of({"n": np.ones(1)})))
+        for event in train(LocalGrid(app, Population(4), seed=2), plan, state, rounds=3):
+            last = event
+            touch(getattr(event, "state", None))
+        return last.digest, last.rounds
+
+    def spoil(state):
+        if state is not None:
+            state.parameters_records["optimizer.momentum"] = state.parameters_records["model"] = MODEL
+            state.parameters_records.pop("statistics")
+            state.configs_records["run"]["round"] = 7
+
+    plan = fedavg(optimizer=momentum(), statistics=True)
+    assert play(spoil) == play(id)
+
+
 def test_a_state_with_all_rounds_behind_it_completes_at_once():
     state = run(app_with(echo), fedavg(), rounds=2)[-1].state
     assert [type(event) for event in run(app_with(echo), fedavg(), rounds=1, state=state)] == [RunStarted, RunCompleted]
