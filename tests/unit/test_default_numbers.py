@@ -45,6 +45,7 @@ DEFAULTS = {
         "deadline_quantile": Default(None, NONE, "no deadline, as FedAvg"),
         "deadline_factor": Default(2.0, NONE, "twice what a usual node takes"),
         "first_deadline": Default(None, NONE, "nothing is known of the nodes yet"),
+        **dict.fromkeys(("clipped", "noisy", "narrowed"), Default(None, NONE, "updates leave as they are")),
     },
     "fedavgm": {"learning_rate": Default(1.0, 1.0), "beta": Default(0.9, TUNED, "what momentum mostly is")},
     "fedadagrad": {
