@@ -5,9 +5,14 @@ import doctest
 import inspect
 import re
 from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
 
 import umbel.strategy as named
+from house import ROOT
 from test_documentation import pages
+from umbel import aggregation, optimizers, transforms
 
 OURS = "umbel.strategy"
 # A block that is left out whatever is installed; "next if(...)" leaves it to the machine.
@@ -41,15 +46,32 @@ def called(text: str) -> set[str]:
     return found - {None}
 
 
-def makers(kind: type) -> set[str]:
-    """The public functions of umbel.strategy that return such a value."""
-    functions = {name: made for name in named.__all__ if inspect.isfunction(made := getattr(named, name))}
+def makers(kind: type, module: ModuleType = named) -> set[str]:
+    """The public functions of a module that return such a value."""
+    functions = {name: made for name in module.__all__ if inspect.isfunction(made := getattr(module, name))}
     return {name for name, made in functions.items() if inspect.signature(made).return_annotation is kind}
 
 
 def test_every_strategy_selector_and_policy_has_an_example_that_runs():
     wanted = {*named.catalogue(), *makers(named.Selector), *makers(named.Policy)}
     assert wanted - set.union(*(called(page.read_text()) for page in pages())) == set()
+
+
+PARTS = (
+    (named.Selector, named),
+    (named.Policy, named),
+    (transforms.Transform, transforms),
+    (aggregation.Aggregator, aggregation),
+    (optimizers.Optimizer, optimizers),
+)
+
+
+@pytest.mark.parametrize(("kind", "module"), PARTS, ids=[kind.__name__ for kind, _ in PARTS])
+def test_every_part_is_in_the_tables_of_parts(kind: type, module: ModuleType):
+    section = (ROOT / "docs" / "strategies.md").read_text().partition("## Parts")[2].partition("```")[0]
+    found = makers(kind, module)
+    assert found
+    assert {name for name in found if not re.search(rf"`{name}\b", section)} == set()
 
 
 def test_finds_selectors_and_policies():

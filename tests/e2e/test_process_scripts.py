@@ -67,13 +67,6 @@ def finish(process, seconds=60):
     return process.returncode, out, err
 
 
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def workers_at_round_3(folder):
     deadline = time.monotonic() + 30
     while len(found := [file.read_text() for file in folder.glob("at-*")]) < 2 or not all(found):
