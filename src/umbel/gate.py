@@ -71,10 +71,16 @@ class Gate:
             UpdateRejected: with the reason, whatever is wrong with the update.
 
         """
-        return self.against(template)(update)
+        try:
+            return self.against(template)(update)
+        except UpdateRejected as error:
+            raise UpdateRejected(f"update of node {update.node!r}: {error.message}", at=error.at) from error
 
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
-        """Return ``check`` for one template: what is known from the template alone is found out once."""
+        """Return ``check`` for one template: what is known from the template alone is found out once.
+
+        Its reasons do not name the node, for whoever groups them.
+        """
         # Solid records are seldom looked at array by array.
         return partial(self._check, template, cache(partial(_expected, slots(template), self)))
 
@@ -87,7 +93,7 @@ class Gate:
                     self._check_arrays(template, expected(), update.record)
                 return Verdict(update.node, self._check_norm(template, update.record))
         except _Fault as fault:
-            raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
+            raise UpdateRejected(fault.reason, at=fault.at) from fault.__cause__
 
     def _is_alike(self, template: ParametersRecord, record: ParametersRecord) -> bool:
         """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
