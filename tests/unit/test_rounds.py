@@ -295,8 +295,18 @@ def test_a_selector_that_points_beside_the_nodes_is_named(positions):
         run(app_with(echo), plan)
 
 
-def test_a_selector_may_name_a_node_twice_and_in_any_order():
-    plan = strategy(select=Selector("mine()", lambda count, seed: [3, 1, 3]))
+@pytest.mark.parametrize("positions", [[0.0, 1.0], ["node-1", 2], np.array([True, False, True, False]), None, 2])
+def test_a_selector_whose_positions_are_no_integers_is_named(positions):
+    plan = strategy(select=Selector("mine()", lambda count, seed: positions))
+    with pytest.raises(
+        StrategyError, match=r"expected positions, which are whole numbers, from mine\(\), got .* - at sel"
+    ):
+        run(app_with(echo), plan)
+
+
+@pytest.mark.parametrize("positions", [[3, 1, 3], {1, 3}, np.array([3, 1, 3]), np.array([3, 1], np.uint8)])
+def test_a_selector_may_name_a_node_twice_and_in_any_order(positions):
+    plan = strategy(select=Selector("mine()", lambda count, seed: positions))
     accepted = of_kind(run(app_with(echo), plan), UpdateAccepted)
     assert [event.node for event in accepted] == ["node-1", "node-3"]
 

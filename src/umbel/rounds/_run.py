@@ -1,7 +1,8 @@
 """A run: what a round asks of whom."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
+from typing import Any, Final, NamedTuple, SupportsIndex
 
 from umbel.context import derive_seed
 from umbel.errors import StrategyError
@@ -32,15 +33,15 @@ class Run(NamedTuple):
         nodes = self.grid.nodes(number, phase)
         seed = derive_seed(self.seed, number, "", f"select {phase}")
         if selector.consult is None:
-            positions = selector.choose(len(nodes), seed)
+            chosen = selector.choose(len(nodes), seed)
         else:
-            positions = selector.consult(self.memory.occasion(nodes, seed, number))
-        if not isinstance(positions, range):
-            positions = sorted(set(positions))
+            chosen = selector.consult(self.memory.occasion(nodes, seed, number))
+        at = "select" if phase == self.strategy.phase else phase
+        positions = chosen if isinstance(chosen, range) else _sorted(chosen, selector, at)
         if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
             reach = f"from {positions[0]} to {positions[-1]}"
             message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
-            raise StrategyError(message, at="select" if phase == self.strategy.phase else phase)
+            raise StrategyError(message, at=at)
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
@@ -57,3 +58,12 @@ class Run(NamedTuple):
         policy, memory = self.strategy.policy, self.memory
         enough = None if policy.enough is None else max(policy.enough(question.size), self.strategy.min_updates)
         return Limits(memory.time_to_live(policy.deadline), enough, memory.arrived if memory.is_timed else None)
+
+
+def _sorted(chosen: Iterable[SupportsIndex], selector: Selector, at: str) -> list[int]:
+    """Return positions in order, each once, those of NumPy as Python's own."""
+    try:
+        return sorted(set(map(index, chosen)))
+    except TypeError as error:
+        message = f"expected positions, which are whole numbers, from {selector.name}, got {chosen!r:.80}"
+        raise StrategyError(message, at=at) from error
