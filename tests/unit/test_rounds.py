@@ -312,5 +312,35 @@ def test_a_selector_may_name_a_node_twice_and_in_any_order(positions):
 
 
 def test_a_cohort_of_nobody_fails_the_round():
-    with pytest.raises(RoundFailed, match="got 0 from a cohort of 0"):
+    with pytest.raises(RoundFailed, match=r"at least 1, as min_updates .* needs, got 0 of 4 nodes from nobody\(\)"):
         run(app_with(echo), strategy(select=Selector("nobody()", lambda count, seed: [])))
+
+
+@pytest.mark.parametrize(
+    ("plan", "nodes", "message"),
+    [
+        (
+            krum(byzantine=2, fraction=0.1),
+            20,
+            (
+                "7, as krum(byzantine=2) needs, got 2 of 20 nodes from fraction(0.1, min_nodes=1): select more of "
+                "them, such as with min_nodes=7; nobody was asked - at round 1"
+            ),
+        ),
+        (
+            fedavg(min_updates=3, statistics=True),
+            2,
+            (
+                "3, as min_updates of the strategy needs, got 2 of 2 nodes from everyone(): start more nodes; nobody "
+                "was asked - at round 0"
+            ),
+        ),
+    ],
+)
+def test_a_cohort_that_is_too_small_is_refused_before_anybody_works(plan, nodes, message):
+    def never(message, context):
+        raise AssertionError
+
+    with pytest.raises(RoundFailed) as caught:
+        run(app_with(never, never), plan, nodes=nodes)
+    assert str(caught.value) == f"expected a cohort of at least {message}"

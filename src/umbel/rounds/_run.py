@@ -5,7 +5,7 @@ from operator import index
 from typing import Any, Final, NamedTuple, SupportsIndex
 
 from umbel.context import derive_seed
-from umbel.errors import StrategyError
+from umbel.errors import RoundFailed, StrategyError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import ParametersRecord, RecordSet
@@ -52,6 +52,20 @@ class Run(NamedTuple):
             message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
             raise StrategyError(message, at="instruct")
         return content
+
+    def require_cohort(self, question: Question, selector: Selector) -> None:
+        """Raise ``RoundFailed`` before anybody works if fewer nodes are asked than updates are needed."""
+        wanted, size, count = self.strategy.min_updates, question.size, len(question.nodes)
+        if size >= wanted:
+            return
+        rules = [self.strategy.aggregator, *(companion.aggregator for companion in self.strategy.companions)]
+        whose = next((rule.name for rule in rules if rule.least == wanted > 1), "min_updates of the strategy")
+        hint = "start more nodes" if count < wanted else f"select more of them, such as with min_nodes={wanted}"
+        raise RoundFailed(
+            f"expected a cohort of at least {wanted}, as {whose} needs, got {size} of {count} nodes from "
+            f"{selector.name}: {hint}; nobody was asked",
+            at=f"round {question.round}",
+        )
 
     def limits(self, question: Question) -> Limits:
         """Return what the strategy's policy says of a phase: for how long it goes on, and until how many answered."""
