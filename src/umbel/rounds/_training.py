@@ -77,7 +77,7 @@ class _Record:
                 at=f"parameters_records[{self._name!r}]",
             )
         if self._transforms:
-            record = undone(node, content, self._transforms, sent)
+            record = undone(content, self._transforms, sent)
         metrics = content.metrics_records
         return Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
 
