@@ -24,7 +24,7 @@ class Default(NamedTuple):
 LEARNED = Default(None, TUNED, "learned from the distances of each round")
 TREES = {
     "local_rounds": Default(1, NONE, "the least"),
-    "most": Default(100, NONE, "a bound against greed: far more than a round adds"),
+    "most": Default(None, NONE, "what local_rounds grow: nobody adds more than asked"),
 }
 ADAPTIVE = {
     "learning_rate": Default(0.1, TUNED, "a starting point"),
