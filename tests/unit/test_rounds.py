@@ -10,9 +10,11 @@ from umbel.app import ClientApp
 from umbel.engines import LocalGrid, Population
 from umbel.errors import RoundFailed, StrategyError
 from umbel.gate import Gate
+from umbel.message import Error
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 from umbel.rounds import (
+    NodeLost,
     RoundCompleted,
     RunCompleted,
     RunStarted,
@@ -265,3 +267,15 @@ def test_a_selector_may_name_a_node_twice_and_in_any_order():
 def test_a_cohort_of_nobody_fails_the_round():
     with pytest.raises(RoundFailed, match="got 0 from a cohort of 0"):
         run(app_with(echo), strategy(select=Selector("nobody()", lambda count, seed: [])))
+
+
+def test_a_reason_that_never_ends_is_told_from_both_ends():
+    def failing(message, context):
+        if context.node_id == 1:
+            return message.create_error_reply(Error(2, f"begin {'and so on ' * 100_000} end"))
+        return echo(message, context)
+
+    (lost,) = of_kind(run(app_with(failing), fedavg(evaluate_fraction=0)), NodeLost)
+    assert lost.reason.startswith("begin")
+    assert lost.reason.endswith("end")
+    assert len(lost.reason) < 20_100
