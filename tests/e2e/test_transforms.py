@@ -179,7 +179,7 @@ def test_one_node_that_does_not_transform_costs_its_own_update():
     assert history.rounds[0].accepted == 2
     (refused,) = (event for event in events if isinstance(event, UpdateRefused))
     assert refused.node == "south"
-    assert "expected one transformed with narrowed('bfloat16'), got one that is not transformed" in refused.reason
+    assert "expected an update transformed with narrowed('bfloat16'), got one that is not transformed" in refused.reason
 
 
 def test_a_node_that_transforms_unasked_says_so():
@@ -205,7 +205,7 @@ def test_a_failure_to_undo_is_a_refusal_of_the_update():
         raise ZeroDivisionError("by zero")
 
     odd = Transform("odd()", lambda came, sent, config, seed: came, burst)
-    with pytest.raises(RoundFailed, match=r"'west': odd\(\) cannot be undone: ZeroDivisionError: by zero"):
+    with pytest.raises(RoundFailed, match=r"west: odd\(\) cannot be undone: ZeroDivisionError: by zero"):
         run(plain_app(transforming(odd)), strategy(transforms=[odd]), rounds=1)
 
 

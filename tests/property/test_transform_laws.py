@@ -46,7 +46,7 @@ def through(transforms, came, sent, seed=3):
     content = RecordSet({"model": sent}, configs_records={"config": CONFIG})
     metadata = Metadata(1, 5, 0, 2, 0, 1, 60.0, "train")
     reply = app(Message(metadata, announced(content, transforms)), Context(1, 2, {}, RecordSet(), {}, "north", seed))
-    return reply.content.parameters_records["model"], undone("north", reply.content, transforms, sent)
+    return reply.content.parameters_records["model"], undone(reply.content, transforms, sent)
 
 
 @given(steps, st.integers(-99, 99))

@@ -233,7 +233,7 @@ def test_a_reply_says_what_was_done_and_only_its_model_changes():
     assert content.configs_records["transforms"]["applied"] == ["clipped(0.5)", "narrowed('bfloat16')"]
     assert content.parameters_records["model"]["w"].dtype == "bfloat16"
     assert content.parameters_records["control"] == trained(5)
-    back = undone("node-2", content, [clipped(0.5), narrowed()], record(SENT))
+    back = undone(content, [clipped(0.5), narrowed()], record(SENT))
     assert distance(back, record(SENT)) == pytest.approx(0.5, rel=2e-2)
 
 
@@ -303,22 +303,22 @@ def reply_of(arrays, *applied):
     [
         (
             reply_of(SENT),
-            "update of node 'north': expected one transformed with narrowed('bfloat16'), got one that is not",
+            "expected an update transformed with narrowed('bfloat16'), got one that is not",
         ),
         (announced(reply_of(SENT), [narrowed()]), "got one that is not transformed"),
         (reply_of(SENT, "clipped(1.0)"), "got one transformed with clipped(1.0)"),
         (RecordSet({"model": record(SENT)}, configs_records={"transforms": ConfigsRecord({"applied": 3})}), "is not"),
-        (reply_of(SENT, *[1.5] * 99), "got one transformed with 1.5, 1.5, 1.5, 1.5, ...: make its app"),
-        (reply_of(SENT, "\x1b[2J"), r"got one transformed with '\x1b[2J': make its app"),
+        (reply_of(SENT, *[1.5] * 99), "got one transformed with 1.5, 1.5, 1.5, 1.5, ...: make the node's app"),
+        (reply_of(SENT, "\x1b[2J"), r"got one transformed with '\x1b[2J': make the node's app"),
         (
             reply_of(SENT, "narrowed('bfloat16')"),
-            "update of node 'north': narrowed('bfloat16') cannot be undone: expected",
+            "narrowed('bfloat16') cannot be undone: expected",
         ),
     ],
 )
-def test_what_cannot_be_undone_is_refused_with_the_node_and_the_transform(content, reason):
+def test_what_cannot_be_undone_is_refused_with_the_transform(content, reason):
     with pytest.raises(UpdateRejected) as caught:
-        undone("north", content, [narrowed()], record(SENT))
+        undone(content, [narrowed()], record(SENT))
     assert reason in str(caught.value)
     assert len(str(caught.value)) < 500
 
@@ -332,5 +332,5 @@ def test_what_cannot_be_undone_is_refused_with_the_node_and_the_transform(conten
 )
 def test_any_failure_to_undo_is_the_updates(undo, reason):
     odd = Transform("odd()", lambda came, sent, config, seed: came, undo)
-    with pytest.raises(UpdateRejected, match=rf"update of node 'north': odd\(\) cannot be undone: {reason}"):
-        undone("north", reply_of(SENT, "odd()"), [odd], record(SENT))
+    with pytest.raises(UpdateRejected, match=rf"odd\(\) cannot be undone: {reason}"):
+        undone(reply_of(SENT, "odd()"), [odd], record(SENT))

@@ -95,26 +95,24 @@ def announced(content: RecordSet, transforms: Sequence[Transform]) -> RecordSet:
     return _with(content, _NAMES, transforms)
 
 
-def undone(node: str, content: RecordSet, transforms: Sequence[Transform], sent: ParametersRecord) -> ParametersRecord:
+def undone(content: RecordSet, transforms: Sequence[Transform], sent: ParametersRecord) -> ParametersRecord:
     """Return the model of a reply as it was before the transforms, which are undone in reverse order.
 
     Args:
-        node: whose reply it is.
         content: the reply, with the record "model".
         transforms: which it should have gone through.
         sent: the model that the node was sent.
 
     Raises:
-        UpdateRejected: naming the node, and the transform if one cannot be undone, if the reply is not transformed, or
-            otherwise.
+        UpdateRejected: naming the transform if one cannot be undone; and if the reply is not transformed, or otherwise.
 
     """
     applied = _listed(content, _APPLIED)
     if applied != _names(transforms):
         came = f"one transformed with {_shown(applied)}" if applied else "one that is not transformed"
         raise UpdateRejected(
-            f"update of node {node!r}: expected one transformed with {_shown(_names(transforms))}, got {came}: make "
-            "its app with the same list, ClientApp(mods=[transforming(...)])",
+            f"expected an update transformed with {_shown(_names(transforms))}, got {came}: make the node's "
+            "app with the same list, ClientApp(mods=[transforming(...)])",
             at=f"configs_records[{_RECORD!r}]",
         )
     record = content.parameters_records[_MODEL]
@@ -122,10 +120,10 @@ def undone(node: str, content: RecordSet, transforms: Sequence[Transform], sent:
         try:
             record = _undone(each, record, sent)
         except UmbelError as error:
-            raise _rejected(node, each, error.message, error.at) from error
+            raise _rejected(each, error.message, error.at) from error
         except Exception as error:  # a function of anybody's meets a record that a node made up
             reason = f"{type(error).__name__}: {error!s:.200}"
-            raise _rejected(node, each, reason, f"parameters_records.{_MODEL}") from error
+            raise _rejected(each, reason, f"parameters_records.{_MODEL}") from error
     return record
 
 
@@ -136,8 +134,8 @@ def _undone(each: Transform, came: ParametersRecord, sent: ParametersRecord) -> 
     return record
 
 
-def _rejected(node: str, each: Transform, reason: str, at: str) -> UpdateRejected:
-    return UpdateRejected(f"update of node {node!r}: {each.name} cannot be undone: {reason}", at=at)
+def _rejected(each: Transform, reason: str, at: str) -> UpdateRejected:
+    return UpdateRejected(f"{each.name} cannot be undone: {reason}", at=at)
 
 
 def _with(content: RecordSet, key: str, transforms: Sequence[Transform]) -> RecordSet:
