@@ -1,13 +1,15 @@
 """Each algorithm beats FedAvg in the regime that its paper is for: the suite of `benchmarks/bench_convergence.py`."""
 
 import importlib
+import re
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 NEEDS = {"fedxgb_bagging": "xgboost"}
 # It does not hurt the mean of these nodes, so there is nothing to win back.
 HARMLESS = "a little is enough"
@@ -24,6 +26,23 @@ def suite(name):
 
 REGIMES = suite("_regimes").REGIMES
 ATTACKS = suite("_attacks")
+
+
+def rows_of_the_page():
+    """The strategies and regimes of the table in the documentation."""
+    table = (ROOT / "docs" / "strategies.md").read_text().partition("| strategy | regime |")[2].partition("\n\n")[0]
+    return re.findall(r"^\| `([^`]+)` \| (.+?)(?: \[\d\])? \|", table, re.MULTILINE)
+
+
+def test_the_page_has_every_regime_and_the_numbers_it_is_measured_with():
+    found = [
+        (whole if whole.startswith("quorum") else whole.partition("(")[0], regime)
+        for whole, regime in rows_of_the_page()
+    ]
+    assert found == [(each.strategy, each.regime) for each in REGIMES]
+    code = "".join((BENCHMARKS / name).read_text() for name in ("_regimes.py", "_sites.py"))
+    missing = [whole for whole, _ in rows_of_the_page() if "(" in whole and whole.removesuffix(")") not in code]
+    assert missing == []
 
 
 @pytest.mark.slow
