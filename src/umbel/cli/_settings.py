@@ -154,6 +154,9 @@ def _seed(value: object, key: str, source: _Source) -> int:
 
 
 def _engine(value: object, key: str, source: _Source) -> str:
+    if isinstance(value, str) and value not in ENGINES:
+        msg = f'there is no engine "{safe(value[:80])}"{nearest(value, ENGINES)}'
+        raise UsageError(msg, at=source.at("tool.umbel", key))
     if value not in ENGINES:
         raise _wrong(" or ".join(f'"{name}"' for name in ENGINES), value, key, source)
     return str(value)

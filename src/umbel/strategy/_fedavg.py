@@ -1,7 +1,10 @@
 """Federated averaging, the strategy to begin with and the one that the others are made of."""
 
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable
+from inspect import Parameter, signature
+from typing import Any, Final, TypeAlias, TypedDict, get_args
 
+from umbel._nearest import nearest
 from umbel.aggregation import Aggregator
 from umbel.errors import StrategyError
 from umbel.gate import Gate
@@ -9,6 +12,11 @@ from umbel.optimizers import Optimizer
 from umbel.strategy import _selectors as selectors
 from umbel.strategy._policy import Policy
 from umbel.strategy._strategy import Strategy, strategy
+
+Maker: TypeAlias = Callable[..., Strategy]
+
+# What goes through to `strategy` as it is.
+_PARTS: Final = frozenset(signature(strategy).parameters)
 
 
 class Options(TypedDict, total=False):
@@ -122,13 +130,40 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     )
 
 
-def averaged(name: str, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
-    """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
+def averaged(make: Maker, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
+    """Return ``fedavg`` under the name of ``make``, with its options, and with ``parts`` in place of its own.
 
-    Raises ``StrategyError`` for an option that is one of these parts.
+    Raises ``StrategyError`` for an option that is one of these parts, or that ``make`` does not have.
     """
+    name = make.__name__
     taken = sorted(parts.keys() & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
+    _require_known(make, options)
     whole: dict[str, Any] = {"name": name, **options}
     return strategy(**{**_parts(**whole), **parts})
+
+
+def _require_known(make: Maker, options: Iterable[str]) -> None:
+    """Raise ``StrategyError`` for an option that is none, before it is handed on to where nobody knows whose it was."""
+    own = [name for name, each in signature(make).parameters.items() if each.kind is not Parameter.VAR_KEYWORD]
+    known = (*own, *handed_on(make))
+    for option in options:
+        if option not in known and option not in _PARTS:
+            sentence = no_setting(make.__name__, option, known, Options.__annotations__)
+            raise StrategyError(sentence, at=f"strategy {make.__name__}")
+
+
+def handed_on(make: Maker) -> tuple[str, ...]:
+    """Return the options that a strategy takes as ``**options``, and hands on to ``averaged``."""
+    rest = [each for each in signature(make).parameters.values() if each.kind is Parameter.VAR_KEYWORD]
+    return tuple(name for each in rest for name in get_args(each.annotation)[0].__annotations__)
+
+
+def no_setting(name: str, option: str, known: Iterable[str], of_fedavg: Iterable[str]) -> str:
+    """Return the sentence about an option that a strategy does not have, with the nearest that it has.
+
+    One that ``fedavg`` has is no slip of the pen, so nothing near it is what was meant.
+    """
+    hint = f", unlike fedavg (known: {', '.join(known)})" if option in of_fedavg else nearest(option, known)
+    return f"the strategy {name} has no setting {option!a:.80}{hint}"

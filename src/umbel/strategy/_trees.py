@@ -29,7 +29,7 @@ def fedxgb_bagging(*, local_rounds: int = 1, most: int = 100, **options: Unpack[
     """
     options = {"gate": _GATE, **options}
     return averaged(
-        "fedxgb_bagging",
+        fedxgb_bagging,
         options,
         aggregator=bagged_trees(most=most),
         instruct=tell(local_rounds=local_rounds),
@@ -44,7 +44,7 @@ def fedxgb_cyclic(*, local_rounds: int = 1, most: int = 100, **options: Unpack[O
     """
     options = {"gate": _GATE, **options}
     return averaged(
-        "fedxgb_cyclic",
+        fedxgb_cyclic,
         options,
         select=in_turn(),
         aggregator=last_trees(most=most),
