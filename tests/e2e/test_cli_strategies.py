@@ -36,6 +36,21 @@ def test_every_strategy_is_listed_with_its_paper(umbel):
     assert "mu (required)" in result.stdout
 
 
+def test_what_many_take_is_said_of_those_that_take_it(umbel):
+    lines = [
+        line.partition(" also take: ") for line in umbel("strategies").stdout.splitlines() if " also take: " in line
+    ]
+    said = {setting: who for who, _, settings in lines for setting in settings.split(", ")}
+    shared = catalogue()["fedavg"].settings
+    assert said.keys() == set(map(str, shared))
+    for setting in shared:
+        who, _, without = said[str(setting)].partition(" but ")
+        takers = {name for name, entry in catalogue().items() if setting in entry.settings}
+        assert who in ("all", "all of them")
+        assert takers == catalogue().keys() - set(without.split(", "))
+    assert "all but fedbuff, fedasync also take: quorum = 1.0" in umbel("strategies").stdout
+
+
 def test_no_strategy_is_forgotten():
     made = {
         name
