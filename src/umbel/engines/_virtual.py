@@ -11,7 +11,7 @@ from umbel.app import ClientApp
 from umbel.engines._devices import Devices, drawn
 from umbel.engines._heap import keep_freed_memory
 from umbel.engines._population import Population
-from umbel.engines._runner import Runner
+from umbel.engines._runner import Runner, unhurried
 from umbel.engines._states import NodeStates
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message
@@ -102,7 +102,7 @@ class VirtualGrid:
     def _reply(self, flight: _Flight) -> Message | None:
         if not flight.is_lost:
             self._free(flight)
-            return self._runner.run(flight.message)
+            return self._runner.run(unhurried(flight.message))
         asked = flight.message.metadata
         reason = f"no reply within {asked.ttl:,.0f} s, on the virtual clock"
         return flight.message.create_error_reply(Error(ErrorCode.NODE_UNAVAILABLE, reason), now=asked.created_at)
