@@ -96,7 +96,8 @@ PLAIN = ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "fe
 
 @pytest.mark.parametrize("name", [*PLAIN, "fedbuff", "fedasync"])
 def test_an_app_names_a_strategy(umbel, site, name):
-    result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5)}")]))
+    filled = {"concurrency": 2, "buffer": 2} if name == "fedbuff" else {}
+    result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5, **filled)}")]))
     assert result.exit_code == 0, result.output
     assert f"{name} over 4 nodes" in result.stdout
 

@@ -97,8 +97,8 @@ def test_an_option_that_is_none_is_refused_in_python_too(name):
     [
         (lambda: strategy.fedadam(learning_rat=1), "no setting 'learning_rat'; did you mean \"learning_rate\""),
         (lambda: strategy.krum(byzantine=1, optimiser=None), 'did you mean "optimizer"'),
-        (lambda: strategy.fedbuff(concurrency=20, evaluate_fraction=1.0), "'evaluate_fraction', unlike fedavg"),
-        (lambda: strategy.moments(evaluate_fraction=1.0), "'evaluate_fraction', unlike fedavg"),
+        (lambda: strategy.fedbuff(concurrency=20, evaluate_fraction=1.0), "evaluate_fraction is what makes fedbuff"),
+        (lambda: strategy.moments(evaluate_fraction=1.0), "evaluate_fraction is what makes moments"),
     ],
 )
 def test_the_nearest_is_one_of_the_strategys_own_too(make, message):

@@ -45,7 +45,7 @@ def bagged_trees(*, most: int = 100) -> Aggregator:
     """
     _require_count(most)
     measures = {_NAME: partial(_count_new, most)}
-    return Aggregator(f"bagged_trees(most={most})", uniform, CohortFold(_bagged), measures)
+    return Aggregator(f"bagged_trees(most={most})", uniform, CohortFold(_bagged), measures, opaque=(_NAME,))
 
 
 def last_trees(*, most: int = 100) -> Aggregator:
@@ -60,7 +60,7 @@ def last_trees(*, most: int = 100) -> Aggregator:
     """
     _require_count(most)
     measures = {_NAME: partial(_count_added, most)}
-    return Aggregator(f"last_trees(most={most})", uniform, CohortFold(_last), measures)
+    return Aggregator(f"last_trees(most={most})", uniform, CohortFold(_last), measures, most=1, opaque=(_NAME,))
 
 
 def _require_count(most: int) -> None:

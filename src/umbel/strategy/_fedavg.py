@@ -133,10 +133,12 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
 def averaged(make: Maker, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
     """Return ``fedavg`` under the name of ``make``, with its options, and with ``parts`` in place of its own.
 
-    Raises ``StrategyError`` for an option that is one of these parts, or that ``make`` does not have.
+    Raises ``StrategyError`` for an option that is one of these parts, or makes one of them, or that ``make`` does not
+    have.
     """
     name = make.__name__
-    taken = sorted(parts.keys() & options.keys())
+    made = {*parts, "evaluate_fraction"} if "evaluate" in parts else parts.keys()
+    taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
     _require_known(make, options)
