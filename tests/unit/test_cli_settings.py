@@ -63,6 +63,23 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_name(read):
     assert message.endswith("pyproject.toml line 9")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('select = "oort"', '"select" in [tool.umbel]: parts are put together in Python, strategy(select=...)'),
+        ('optimizer = "adam"', "parts are put together in Python, strategy(optimizer=...)"),
+        ('weigh = "uniform"', "parts are put together in Python"),
+        ("fraction = 0.1", 'it belongs to a strategy, strategy = { name = "fedavg", fraction = ... }'),
+        ("mu = 0.1", 'strategy = { name = "fedprox", mu = ... }'),
+    ],
+)
+def test_what_is_of_a_strategy_is_told_where_it_belongs(read, line, expected):
+    message = refusal(read, WHOLE.replace("rounds = 3", line))
+    assert expected in message
+    assert "did you mean" not in message
+    assert message.endswith("pyproject.toml line 9")
+
+
 MAIN = '[tool.umbel]\nclient = "a:b"\nnodes = 2\nmain = "a:server"\n'
 
 

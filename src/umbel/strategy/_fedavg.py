@@ -16,7 +16,7 @@ from umbel.strategy._strategy import Strategy, strategy
 Maker: TypeAlias = Callable[..., Strategy]
 
 # What goes through to `strategy` as it is.
-_PARTS: Final = frozenset(signature(strategy).parameters)
+_PARTS: Final = frozenset(signature(strategy).parameters) - {"name"}
 
 
 class Options(TypedDict, total=False):
@@ -167,5 +167,10 @@ def no_setting(name: str, option: str, known: Iterable[str], of_fedavg: Iterable
 
     One that ``fedavg`` has is no slip of the pen, so nothing near it is what was meant.
     """
-    hint = f", unlike fedavg (known: {', '.join(known)})" if option in of_fedavg else nearest(option, known)
+    if option in of_fedavg:
+        hint = f", unlike fedavg (known: {', '.join(known)})"
+    elif option in _PARTS:
+        hint = f": parts are put together in Python, strategy({option}=...)"
+    else:
+        hint = nearest(option, known)
     return f"the strategy {name} has no setting {option!a:.80}{hint}"
