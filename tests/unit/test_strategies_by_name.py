@@ -88,7 +88,7 @@ def test_an_option_that_is_none_is_refused_in_python_too(name):
         StrategyError, match=f"strategy {name} has no setting 'min_update'; did you mean \"min_updates\""
     ):
         make(**given, min_update=1)
-    with pytest.raises(StrategyError, match=f"strategy {name} has no setting 'zzz' .known: .*min_nodes"):
+    with pytest.raises(StrategyError, match=f"strategy {name} has no setting 'zzz' .known: .*min_updates"):
         make(**given, zzz=1)
 
 
@@ -99,6 +99,8 @@ def test_an_option_that_is_none_is_refused_in_python_too(name):
         (lambda: strategy.krum(byzantine=1, optimiser=None), 'did you mean "optimizer"'),
         (lambda: strategy.fedbuff(concurrency=20, evaluate_fraction=1.0), "evaluate_fraction is what makes fedbuff"),
         (lambda: strategy.moments(evaluate_fraction=1.0), "evaluate_fraction is what makes moments"),
+        (lambda: strategy.fedxgb_cyclic(fraction=0.5), "fraction is what makes fedxgb_cyclic"),
+        (lambda: strategy.named("fedxgb_cyclic", {"min_nodes": 2}), "no setting 'min_nodes', unlike fedavg"),
     ],
 )
 def test_the_nearest_is_one_of_the_strategys_own_too(make, message):

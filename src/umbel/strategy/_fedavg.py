@@ -1,6 +1,6 @@
 """Federated averaging, the strategy to begin with and the one that the others are made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any, Final, TypeAlias, TypedDict, get_args
 
@@ -17,6 +17,11 @@ Maker: TypeAlias = Callable[..., Strategy]
 
 # What goes through to `strategy` as it is.
 _PARTS: Final = frozenset(signature(strategy).parameters) - {"name"}
+# What stands for a part in plain numbers.
+_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "select": ("fraction", "min_nodes"),
+    "evaluate": ("evaluate_fraction",),
+}
 
 
 class Options(TypedDict, total=False):
@@ -58,6 +63,19 @@ class Unwaiting(TypedDict, total=False):
     optimizer: Optimizer
     gate: Gate
     statistics: bool
+    name: str
+
+
+class Unselected(TypedDict, total=False):
+    """What a strategy takes that says itself who trains: the same, without ``fraction`` and ``min_nodes``."""
+
+    min_updates: int
+    evaluate_fraction: float
+    aggregator: Aggregator
+    optimizer: Optimizer
+    gate: Gate
+    statistics: bool
+    policy: Policy
     name: str
 
 
@@ -130,14 +148,14 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     )
 
 
-def averaged(make: Maker, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
+def averaged(make: Maker, options: Options | Unevaluated | Unwaiting | Unselected, **parts: Any) -> Strategy:
     """Return ``fedavg`` under the name of ``make``, with its options, and with ``parts`` in place of its own.
 
     Raises ``StrategyError`` for an option that is one of these parts, or makes one of them, or that ``make`` does not
     have.
     """
     name = make.__name__
-    made = {*parts, "evaluate_fraction"} if "evaluate" in parts else parts.keys()
+    made = {*parts, *(number for part in parts for number in _NUMBERS.get(part, ()))}
     taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
