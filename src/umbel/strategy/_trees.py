@@ -39,8 +39,8 @@ def fedxgb_bagging(*, local_rounds: int = 1, most: int = 100, **options: Unpack[
 def fedxgb_cyclic(*, local_rounds: int = 1, most: int = 100, **options: Unpack[Unselected]) -> Strategy:
     """Pass one ensemble from node to node (cyclic; of XGBoost, Chen and Guestrin 2016, arXiv:1603.02754).
 
-    Numbers as in ``fedxgb_bagging``, options as in ``fedavg``, without ``fraction`` and ``min_nodes``. In each round one
-    node, the next by name, replies with the model and its new trees: ``grow(..., whole=True)``.
+    Numbers as in ``fedxgb_bagging``, options as in ``fedavg``, without ``fraction`` and ``min_nodes``. In each round
+    one node, the next by name, replies with the model and its new trees: ``grow(..., whole=True)``.
     """
     options = {"gate": _GATE, **options}
     return averaged(
