@@ -2,12 +2,14 @@
 
 import inspect
 import json
+import re
 import tomllib
 
 import pytest
 
+from umbel import aggregation, optimizers
 from umbel import strategy as named
-from umbel.strategy import Strategy, catalogue
+from umbel.strategy import Policy, Selector, Strategy, catalogue
 
 REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x", "byzantine": 1} | {
     "concurrency": 12,
@@ -34,6 +36,72 @@ def test_every_strategy_is_listed_with_its_paper(umbel):
         assert "arXiv:" in line
     assert "learning_rate = 0.1, beta1 = 0.9, beta2 = 0.99, tau = 0.001" in result.stdout
     assert "mu (required)" in result.stdout
+
+
+def test_what_many_take_is_said_of_those_that_take_it(umbel):
+    lines = [
+        line.partition(" also take: ") for line in umbel("strategies").stdout.splitlines() if " also take: " in line
+    ]
+    said = {setting: who for who, _, settings in lines for setting in settings.split(", ")}
+    shared = catalogue()["fedavg"].settings
+    assert said.keys() == set(map(str, shared))
+    for setting in shared:
+        who, _, without = said[str(setting)].partition(" but ")
+        takers = {name for name, entry in catalogue().items() if setting in entry.settings}
+        assert who in ("all", "all of them")
+        assert takers == catalogue().keys() - set(without.split(", "))
+    assert "all but fedbuff, fedasync also take: quorum = 1.0" in umbel("strategies").stdout
+
+
+def exported():
+    """Every public name that is a part: of umbel.strategy, umbel.aggregation and umbel.optimizers, and the gate."""
+    made = (Selector, Policy, aggregation.Aggregator, optimizers.Optimizer)
+    for module in (named, aggregation, optimizers):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isfunction(value) and inspect.signature(value).return_annotation in made:
+                yield f"{module.__name__}.{name}"
+    yield from ("umbel.strategy.tell", "umbel.strategy.Companion", "umbel.gate.Gate")
+    yield from (f"umbel.aggregation.{name}" for name in ("by_examples", "by_metric", "uniform"))
+
+
+def test_every_part_is_listed_below_with_one_line(umbel):
+    shown = umbel("strategies").stdout
+    rows = [re.split("  +", line) for line in shown.partition("\nas  ")[2].splitlines()[1:] if "  umbel." in line]
+    assert sorted(f"{where}.{call.partition('(')[0]}" for _, call, where, *_ in rows) == sorted(exported())
+    assert all(len(rest) in (1, 2) and rest[-1] and "``" not in rest[-1] for _, _, _, *rest in rows)
+    lines = [" ".join(row) for row in rows]
+    assert "select fixed(count) umbel.strategy Select the same number of nodes in every round" in "\n".join(lines)
+    assert "aggregator krum(byzantine, ...) umbel.aggregation arXiv:1703.02757 The one update that is" in "\n".join(
+        lines
+    )
+    assert "weigh uniform umbel.aggregation 1, whatever the metrics" in "\n".join(lines)
+    assert "parts are put together in Python, strategy(select=...)" in shown
+
+
+def test_parts_as_json(umbel):
+    listed = json.loads(umbel("strategies", "--json").stdout)["parts"]
+    assert sorted(f"{each['module']}.{each['name']}" for each in listed) == sorted(exported())
+    assert all(each["summary"] and each["role"] for each in listed)
+    arguments = inspect.signature(named.strategy).parameters
+    assert {each["role"] for each in listed} - {"weigh"} <= set(arguments)
+    assert json.loads(umbel("strategies", "fedadam", "--json").stdout)["parts"] == []
+    (one,) = json.loads(umbel("strategies", "oort", "--json").stdout)["parts"]
+    assert (one["call"], one["paper"]) == ("oort(count, ...)", "arXiv:2010.06081")
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [("oort", "strategy(select=oort(count, ...))"), ("by_metric", "weighted_mean(weigh=by_metric(name))")],
+)
+def test_one_part(umbel, name, use):
+    result = umbel("strategies", name)
+    assert result.exit_code == 0
+    assert f"part      {use}" in result.stdout
+    assert "put together in Python" in result.stdout
+    assert (
+        "fraction" not in umbel("strategies", "krum").stdout.partition("setting")[0]
+    )  # a strategy of that name is shown
 
 
 def test_no_strategy_is_forgotten():
@@ -81,7 +149,8 @@ PLAIN = ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "fe
 
 @pytest.mark.parametrize("name", [*PLAIN, "fedbuff", "fedasync"])
 def test_an_app_names_a_strategy(umbel, site, name):
-    result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5)}")]))
+    filled = {"concurrency": 2, "buffer": 2} if name == "fedbuff" else {}
+    result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5, **filled)}")]))
     assert result.exit_code == 0, result.output
     assert f"{name} over 4 nodes" in result.stdout
 
@@ -99,7 +168,8 @@ def test_an_app_names_a_strategy(umbel, site, name):
         (table("fedadam", beta1=1), "beta1 from 0 to below 1, got 1"),
         ('strategy = "fedprox"', "the strategy fedprox needs mu; umbel strategies fedprox says what it takes"),
         ('strategy = { name = "qfedavg" }', "needs q and learning_rate"),
-        (table("fedadam", optimizer="adam"), "fedadam has no setting 'optimizer'"),
+        (table("fedadam", optimizer="adam"), "fedadam has no setting 'optimizer': parts are put together in Python"),
+        (table("fedavg", select="oort"), "no setting 'select': parts are put together in Python, strategy(select=...)"),
         (table("fedbn", local="bn.*"), "got 'bn.*'; it has 'w'"),
     ],
 )

@@ -225,7 +225,8 @@ def test_central_metrics_that_are_not_finite_are_none():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"engine": "gpu"}, UsageError, "engines 'local', 'processes'.* got 'gpu'"),
+        ({"engine": "gpu"}, UsageError, r"the name of an engine, .* got 'gpu' \(known: local, processes, ray\)"),
+        ({"engine": "proces"}, UsageError, "got 'proces'; did you mean \"processes\""),
         ({"workers": 2}, UsageError, "no workers for the engine 'local'"),
         ({"workers": 0, "engine": "processes"}, UsageError, "number of workers, 1 or more, got 0"),
         ({"rounds": -1}, UsageError, "number of rounds"),

@@ -63,6 +63,23 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_name(read):
     assert message.endswith("pyproject.toml line 9")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('select = "oort"', '"select" in [tool.umbel]: parts are put together in Python, strategy(select=...)'),
+        ('optimizer = "adam"', "parts are put together in Python, strategy(optimizer=...)"),
+        ('weigh = "uniform"', "parts are put together in Python"),
+        ("fraction = 0.1", 'it belongs to a strategy, strategy = { name = "fedavg", fraction = ... }'),
+        ("mu = 0.1", 'strategy = { name = "fedprox", mu = ... }'),
+    ],
+)
+def test_what_is_of_a_strategy_is_told_where_it_belongs(read, line, expected):
+    message = refusal(read, WHOLE.replace("rounds = 3", line))
+    assert expected in message
+    assert "did you mean" not in message
+    assert message.endswith("pyproject.toml line 9")
+
+
 MAIN = '[tool.umbel]\nclient = "a:b"\nnodes = 2\nmain = "a:server"\n'
 
 
@@ -107,7 +124,9 @@ def test_a_missing_key_is_refused_with_an_example(read, key):
         ("nodes = 20", "nodes = { a = 1 }", "a number, a list of names", 7),
         ('client = "app:app"', "client = 5", "non-empty string", 5),
         ('client = "app:app"', 'client = ""', "non-empty string", 5),
-        ("seed = 7", 'engine = "gpu"', '"processes"', 10),
+        ("seed = 7", 'engine = "gpu"', "known: local, processes, ray", 10),
+        ("seed = 7", 'engine = "proceses"', 'no engine "proceses"; did you mean "processes"?', 10),
+        ("seed = 7", "engine = 5", '"local" or "processes" or "ray", got 5', 10),
         ("seed = 7", "evaluate = false", "non-empty string", 10),
         ('{ name = "fedavg", fraction_train = 0.5 }', "{ fraction_train = 0.5 }", "a table such as", 8),
         ('{ name = "fedavg", fraction_train = 0.5 }', "7", "a table such as", 8),

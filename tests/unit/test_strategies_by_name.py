@@ -52,6 +52,11 @@ def test_when_a_round_is_over_is_said_in_plain_numbers():
         ("fedavg", {"deadline_quantile": "all"}, "expected a number for deadline_quantile"),
         ("fedbuff", {"concurrency": 2, "buffer": 1, "quorum": 0.5}, "has no setting 'quorum'"),
         ("qfedavg", {}, "needs q and learning_rate"),
+        (
+            "fedbuff",
+            {"concurrency": 20, "evaluate_fraction": 1},
+            "'evaluate_fraction', unlike fedavg .known: concurrency",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(name, options, message):
@@ -69,3 +74,40 @@ def test_the_catalogue_says_what_each_takes():
     )
     assert [each.name for each in entry.settings if each.required] == ["mu"]
     assert {each.name: each.default for each in entry.settings}["fraction"] == 1.0
+
+
+HANDING_ON = [name for name in catalogue() if name != "fedavg"]  # which hands nothing on
+
+
+@pytest.mark.parametrize("name", HANDING_ON)
+def test_an_option_that_is_none_is_refused_in_python_too(name):
+    make = getattr(strategy, name)
+    needed = {"mu": 1, "q": 1, "learning_rate": 1, "local": "x", "byzantine": 0, "concurrency": 20, "strength": 1}
+    needed |= {"low": 0, "high": 1, "levels": 0.5}
+    given = {each.name: needed[each.name] for each in catalogue()[name].settings if each.required}
+    with pytest.raises(
+        StrategyError, match=f"strategy {name} has no setting 'min_update'; did you mean \"min_updates\""
+    ):
+        make(**given, min_update=1)
+    with pytest.raises(StrategyError, match=f"strategy {name} has no setting 'zzz' .known: .*min_updates"):
+        make(**given, zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: strategy.fedadam(learning_rat=1), "no setting 'learning_rat'; did you mean \"learning_rate\""),
+        (lambda: strategy.krum(byzantine=1, optimiser=None), 'did you mean "optimizer"'),
+        (lambda: strategy.fedbuff(concurrency=20, evaluate_fraction=1.0), "evaluate_fraction is what makes fedbuff"),
+        (lambda: strategy.moments(evaluate_fraction=1.0), "evaluate_fraction is what makes moments"),
+        (lambda: strategy.fedxgb_cyclic(fraction=0.5), "fraction is what makes fedxgb_cyclic"),
+        (lambda: strategy.named("fedxgb_cyclic", {"min_nodes": 2}), "no setting 'min_nodes', unlike fedavg"),
+    ],
+)
+def test_the_nearest_is_one_of_the_strategys_own_too(make, message):
+    with pytest.raises(StrategyError, match=message):
+        make()
+
+
+def test_parts_that_a_named_strategy_leaves_open_can_be_given():
+    assert strategy.fedadam(select=strategy.fixed(4)).select.name == "fixed(4)"

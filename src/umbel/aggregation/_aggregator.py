@@ -15,7 +15,9 @@ class Aggregator(NamedTuple):
     """A named pair: ``weigh(metrics) -> weight`` of one update, and the fold that reduces all of them to one record.
 
     ``measures`` are functions ``(update, model) -> number`` of accepted updates. Their sums over a round go to the
-    server optimizer by name, for algorithms that need more than a mean. ``least`` is how many updates the rule takes.
+    server optimizer by name, for algorithms that need more than a mean. ``least`` is how many updates the rule takes,
+    ``most`` how many at most, and ``useful_from`` from how many on it does more than to pass them on or average them.
+    Arrays named in ``opaque`` grow: updates of them, and the result, have another first size than the model.
     """
 
     name: str
@@ -23,6 +25,9 @@ class Aggregator(NamedTuple):
     reduce: Fold
     measures: Mapping[str, Callable[[Update, ParametersRecord], float]] = MappingProxyType({})
     least: int = 1
+    most: int | None = None
+    useful_from: int = 1
+    opaque: tuple[str, ...] = ()
 
 
 def weighted_mean(

@@ -30,7 +30,7 @@ def median(*, finite: bool = True) -> Aggregator:
         finite: refuse a result with NaN or infinite elements. A NaN in an update counts as more than any number.
 
     """
-    return Aggregator("median", uniform, CohortFold(ByElement(middle, finite)))
+    return Aggregator("median", uniform, CohortFold(ByElement(middle, finite)), useful_from=3)
 
 
 def trimmed_mean(*, share: float = 0.2, finite: bool = True) -> Aggregator:
@@ -49,7 +49,10 @@ def trimmed_mean(*, share: float = 0.2, finite: bool = True) -> Aggregator:
     """
     _require("share", share, 0 <= share < 1 / 2, "a share of the updates from 0 to below 1/2")
     return Aggregator(
-        f"trimmed_mean(share={share!r})", uniform, CohortFold(ByElement(partial(inner_mean, share), finite))
+        f"trimmed_mean(share={share!r})",
+        uniform,
+        CohortFold(ByElement(partial(inner_mean, share), finite)),
+        useful_from=_first_trimmed(share),
     )
 
 
@@ -69,7 +72,10 @@ def krum(*, byzantine: int, finite: bool = True) -> Aggregator:
     """
     _require_count("byzantine", byzantine, 0)
     reduce = ByDistance(partial(nearest_to_others, byzantine, 1), finite)
-    return Aggregator(f"krum(byzantine={byzantine})", uniform, CohortFold(reduce), least=_for_krum(byzantine))
+    least = _for_krum(byzantine)
+    return Aggregator(
+        f"krum(byzantine={byzantine})", uniform, CohortFold(reduce), least=least, useful_from=max(least, 3)
+    )
 
 
 def multi_krum(*, byzantine: int, count: int | None = None, weigh: Weigh = uniform, finite: bool = True) -> Aggregator:
@@ -90,7 +96,8 @@ def multi_krum(*, byzantine: int, count: int | None = None, weigh: Weigh = unifo
         _require_count("count", count, 1)
     reduce = ByDistance(partial(nearest_to_others, byzantine, count), finite)
     name = f"multi_krum(byzantine={byzantine}, count={count})"
-    return Aggregator(name, weigh, CohortFold(reduce), least=max(_for_krum(byzantine), count or 1))
+    least = max(_for_krum(byzantine), count or 1)
+    return Aggregator(name, weigh, CohortFold(reduce), least=least, useful_from=max(least, 3))
 
 
 def bulyan(*, byzantine: int, finite: bool = True) -> Aggregator:
@@ -110,7 +117,8 @@ def bulyan(*, byzantine: int, finite: bool = True) -> Aggregator:
     """
     _require_count("byzantine", byzantine, 0)
     least = 4 * byzantine + 3 if byzantine else 1
-    return Aggregator(f"bulyan(byzantine={byzantine})", uniform, CohortFold(Bulyan(byzantine, finite)), least=least)
+    fold = CohortFold(Bulyan(byzantine, finite))
+    return Aggregator(f"bulyan(byzantine={byzantine})", uniform, fold, least=least, useful_from=max(least, 3))
 
 
 def geometric_median(
@@ -134,7 +142,8 @@ def geometric_median(
     _require("smooth", smooth, 0 < smooth < inf, "a distance above 0")
     _require_count("iterations", iterations, 1)
     reduce = ByDistance(partial(least_distant, smooth, iterations), finite)
-    return Aggregator(f"geometric_median(smooth={smooth!r}, iterations={iterations})", weigh, CohortFold(reduce))
+    name = f"geometric_median(smooth={smooth!r}, iterations={iterations})"
+    return Aggregator(name, weigh, CohortFold(reduce), useful_from=2)
 
 
 def clipped_mean(
@@ -160,7 +169,8 @@ def clipped_mean(
     _require("quantile", quantile, 0 < quantile <= 1, "a share above 0 and at most 1")
     reduce = ByDistance(partial(clipped, bound, quantile), finite)
     rule = f"quantile={quantile!r}" if bound is None else f"bound={bound!r}"
-    return Aggregator(f"clipped_mean({rule})", weigh, CohortFold(reduce))
+    # A bound that is learned from one update alone is that update's own distance.
+    return Aggregator(f"clipped_mean({rule})", weigh, CohortFold(reduce), useful_from=2 if bound is None else 1)
 
 
 def centred_clipping(
@@ -184,7 +194,16 @@ def centred_clipping(
     _require("radius", radius, radius is None or 0 < radius < inf, "a distance above 0")
     _require_count("iterations", iterations, 1)
     reduce = ByDistance(partial(centred, radius, iterations), finite)
-    return Aggregator(f"centred_clipping(radius={radius!r}, iterations={iterations})", weigh, CohortFold(reduce))
+    name = f"centred_clipping(radius={radius!r}, iterations={iterations})"
+    return Aggregator(name, weigh, CohortFold(reduce), useful_from=2 if radius is None else 1)
+
+
+def _first_trimmed(share: float) -> int:
+    """Return from how many updates on there is one to leave out; a share of 0 asks for none."""
+    if not share:
+        return 1
+    nearly = int(min(1 / share, 2.0**53))
+    return nearly if int(share * nearly) else nearly + 1
 
 
 def _for_krum(byzantine: int) -> int:

@@ -46,7 +46,8 @@ def bagged_trees(*, most: int = 100, rounds: int | None = None) -> Aggregator:
 
     """
     name, limit = _limit(most, rounds)
-    return Aggregator(f"bagged_trees({name})", uniform, CohortFold(_bagged), {_NAME: partial(_count_new, limit)})
+    measures = {_NAME: partial(_count_new, limit)}
+    return Aggregator(f"bagged_trees({name})", uniform, CohortFold(_bagged), measures, opaque=(_NAME,))
 
 
 def last_trees(*, most: int = 100, rounds: int | None = None) -> Aggregator:
@@ -61,7 +62,8 @@ def last_trees(*, most: int = 100, rounds: int | None = None) -> Aggregator:
 
     """
     name, limit = _limit(most, rounds)
-    return Aggregator(f"last_trees({name})", uniform, CohortFold(_last), {_NAME: partial(_count_added, limit)})
+    measures = {_NAME: partial(_count_added, limit)}
+    return Aggregator(f"last_trees({name})", uniform, CohortFold(_last), measures, most=1, opaque=(_NAME,))
 
 
 def _limit(most: int, rounds: int | None) -> tuple[str, "_Limit"]:

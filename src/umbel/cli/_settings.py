@@ -3,12 +3,15 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from umbel.cli._parts import in_python, parts
 from umbel.cli._text import nearest, safe
 from umbel.engines import ENGINES
 from umbel.errors import UsageError
+from umbel.strategy import catalogue, strategy
 
 Scalar: TypeAlias = bool | int | float | str
 
@@ -80,7 +83,7 @@ def read_settings(file: Path) -> Settings:
     known = [name for name in Settings.__dataclass_fields__ if name not in {"file", "first_nodes"}]
     for key in table:
         if key not in known:
-            msg = f'unknown setting "{safe(key)}" in [tool.umbel]{nearest(key, known)}'
+            msg = f'unknown setting "{safe(key)}" in [tool.umbel]{_of_a_strategy(key) or nearest(key, known)}'
             raise UsageError(msg, at=source.at("tool.umbel", key))
     _check_main(source, table)
     for key in _REQUIRED:
@@ -89,6 +92,15 @@ def read_settings(file: Path) -> Settings:
             raise UsageError(msg, at=source.at("tool.umbel"))
     checked = {key: _CHECKS[key](value, key, source) for key, value in table.items()}
     return Settings(file=file, **{"initial": ""} | checked)
+
+
+def _of_a_strategy(key: str) -> str:
+    """Say where a setting belongs that is one of a strategy, or a part of one; nothing for any other."""
+    names = [entry.name for entry in catalogue().values() if key in {setting.name for setting in entry.settings}]
+    if names:
+        return f': it belongs to a strategy, strategy = {{ name = "{names[0]}", {key} = ... }}'
+    is_part = key in signature(strategy).parameters or key in {part.role for part in parts()}
+    return f": {in_python(key)}; umbel strategies lists them" if is_part else ""
 
 
 def _check_main(source: _Source, table: Mapping[str, Any]) -> None:
@@ -154,6 +166,9 @@ def _seed(value: object, key: str, source: _Source) -> int:
 
 
 def _engine(value: object, key: str, source: _Source) -> str:
+    if isinstance(value, str) and value not in ENGINES:
+        msg = f'there is no engine "{safe(value[:80])}"{nearest(value, ENGINES)}'
+        raise UsageError(msg, at=source.at("tool.umbel", key))
     if value not in ENGINES:
         raise _wrong(" or ".join(f'"{name}"' for name in ENGINES), value, key, source)
     return str(value)

@@ -1,8 +1,9 @@
 """How names, sizes, numbers and times are written for people."""
 
-import difflib
 import time
 from collections.abc import Iterable
+
+from umbel import _nearest
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _THOUSAND = 1000
@@ -75,9 +76,4 @@ def moment(seconds: float) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean "rounds"?``, or the known names when none is near."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f'; did you mean "{safe(close[0])}"?'
-    shown = ", ".join(safe(known_name) for known_name in names[:20])
-    return f" (known: {shown})" if names else ""
+    return _nearest.nearest(safe(name), map(safe, known))

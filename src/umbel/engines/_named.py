@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from umbel._nearest import nearest
 from umbel.engines._local import LocalGrid
 from umbel.engines._processes import ProcessGrid
 from umbel.engines._raygrid import RayGrid
@@ -26,9 +27,10 @@ def engine(name: str | Engine, workers: int | None = None) -> Engine:
     """
     refuse_while_loading()
     if isinstance(name, str) and name not in _ENGINES:
-        known = ", ".join(map(repr, ENGINES))
         raise UsageError(
-            f"expected one of the engines {known}, or a function that makes a grid, got {name!r:.80}", at="engine"
+            f"expected the name of an engine, or a function that makes a grid, got {name!r:.80}"
+            f"{nearest(name, ENGINES)}",
+            at="engine",
         )
     made = _ENGINES[name] if isinstance(name, str) else name
     if workers is None:

@@ -89,8 +89,11 @@ def _adaptive(kind: str, name: str, follow: _Follow, numbers: _Numbers) -> Optim
     require_share(kind, "beta2", numbers.beta2)
     require_rate(kind, "tau", numbers.tau)
     if not numbers.beta1:
-        return elementwise(name, partial(_without_momentum, follow, numbers), second_moment=numbers.tau**2)
-    return elementwise(name, partial(_with_momentum, follow, numbers), momentum=0.0, second_moment=numbers.tau**2)
+        made = elementwise(name, partial(_without_momentum, follow, numbers), second_moment=numbers.tau**2)
+    else:
+        step = partial(_with_momentum, follow, numbers)
+        made = elementwise(name, step, momentum=0.0, second_moment=numbers.tau**2)
+    return made._replace(trains=True)
 
 
 def _without_momentum(

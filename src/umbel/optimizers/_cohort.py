@@ -33,7 +33,7 @@ def dynamic(*, alpha: float = 0.01) -> Optimizer:
 
     """
     require_rate("dynamic", "alpha", alpha)
-    return elementwise(f"dynamic(alpha={alpha!r})", partial(_dynamic, alpha), correction=0.0)
+    return elementwise(f"dynamic(alpha={alpha!r})", partial(_dynamic, alpha), correction=0.0)._replace(trains=True)
 
 
 def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, needs: tuple[str, ...]) -> Optimizer:
@@ -48,7 +48,14 @@ def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, ne
     """
     stretch = elementwise(name, partial(_stretch, factor))
     whole = _Scaled(stretch, inner)
-    return Optimizer(f"{name} {inner.name}", inner.init, whole.update, (*needs, *inner.needs), whole.in_place)
+    return stretch._replace(
+        name=f"{name} {inner.name}",
+        init=inner.init,
+        update=whole.update,
+        needs=(*needs, *inner.needs),
+        in_place=whole.in_place,
+        trains=inner.trains,
+    )
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial
     whole = _Elementwise(
         name, step, {key.replace("_", "-"): value for key, value in initial.items()}, defaultdict(Memory)
     )
-    return Optimizer(name, whole.init, whole.update, needs, whole.in_place)
+    return Optimizer(name, whole.init, whole.update, needs, whole.in_place, by_element=True)
 
 
 def require(at: str, condition: bool, what: str) -> None:  # noqa: FBT001 - a condition

@@ -74,7 +74,7 @@ def _with_momentum(kind: str, step: Step, learning_rate: float, beta: float) -> 
     require_rate(kind, "a learning rate", learning_rate)
     require_share(kind, "beta", beta)
     name = f"{kind}(learning_rate={learning_rate!r}, beta={beta!r})"
-    return elementwise(name, partial(step, learning_rate, beta), momentum=0.0)
+    return elementwise(name, partial(step, learning_rate, beta), momentum=0.0)._replace(trains=True)
 
 
 def _sgd(rate: float, _: Cohort, x: Block, mean: Block) -> tuple[Block, ...]:

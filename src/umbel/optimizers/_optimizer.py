@@ -42,7 +42,9 @@ class Optimizer(NamedTuple):
 
     ``needs`` names the sums without which it cannot work: only an aggregator that measures them goes with it.
     ``in_place`` comes to the same as ``update`` and may make the next model in the memory of the aggregate; a round
-    calls it where that memory is nobody else's. Whoever exchanges one of the two exchanges both.
+    calls it where that memory is nobody else's. Whoever exchanges one of the two exchanges both. One ``by_element``
+    steps only to an aggregate whose arrays are as long as the model's. One that ``trains`` takes the aggregate for what
+    training made of the model, so that it has no use for answers to a query.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Optimizer(NamedTuple):
     update: Update
     needs: tuple[str, ...] = ()
     in_place: Update | None = None
+    by_element: bool = False
+    trains: bool = False
 
     def consume(
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /

@@ -68,6 +68,7 @@ class Flight:
         """Keep nodes busy until there are enough updates for the next model."""
         content = run.instruct_training(state, number)
         question = run.question(number, run.strategy.phase, run.strategy.select, content)
+        self._require_filled(run, question)
         tally, training = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes))
         self._versions[number] = state.parameters_records[MODEL]
         self._resume(run, state)
@@ -87,6 +88,16 @@ class Flight:
             yield from tally.watch(run.memory.watch(self._never_came(run, number)))
         training.add([updates[node] for node in sorted(updates)])
         return question._replace(positions=range(asked)), tally, training
+
+    def _require_filled(self, run: Run, question: Question) -> None:
+        """Refuse a run that begins with fewer nodes than its buffer takes updates; later ones may come and go."""
+        if question.round == 1 and question.size < self._plan.buffer:
+            raise StrategyError(
+                f"the buffer would never be full: {run.strategy.policy.name} makes a model of {self._plan.buffer} "
+                f"updates, and {run.strategy.select.name} asks {question.size} of {len(question.nodes)} nodes: start "
+                "more nodes, ask more of them, or take a smaller buffer",
+                at="policy",
+            )
 
     def _resume(self, run: Run, state: RecordSet) -> None:
         """Ask again what was in flight when the run was left, in the order in which it went out."""

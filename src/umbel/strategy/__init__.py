@@ -12,7 +12,7 @@ from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
 from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
-from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, in_turn, weighted
+from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, in_turn, these, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
 from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
 
@@ -71,6 +71,7 @@ __all__ = [
     "strategy",
     "synchronous",
     "tell",
+    "these",
     "tiers",
     "weighted",
 ]

@@ -17,7 +17,7 @@ from umbel.errors import StrategyError
 from umbel.message import MessageType
 from umbel.optimizers import Cohort, Optimizer, OptimizerState, replace
 from umbel.records import ParametersRecord
-from umbel.strategy._fedavg import Unevaluated, averaged
+from umbel.strategy._fedavg import Maker, Unevaluated, averaged
 from umbel.strategy._strategy import Answer, Strategy, tell
 
 _QUERY: Final = str(MessageType.QUERY)
@@ -29,7 +29,7 @@ def moments(**options: Unpack[Unevaluated]) -> Strategy:
     One round is enough; a run begins with ``umbel.queries.no_moments``. From its result ``umbel.queries`` has means,
     deviations and standardised rows. Options as in ``fedavg``, without ``evaluate_fraction``.
     """
-    return _query("moments", options, replace())
+    return _query(moments, options, replace())
 
 
 def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unevaluated]) -> Strategy:
@@ -50,7 +50,7 @@ def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unev
     if not (isfinite(low) and isfinite(high) and low < high and type(bins) is int and bins >= 1):
         raise StrategyError(f"expected bins from a lower to a higher number, got {(low, high, bins)!r}", at="bins")
     told = tell(low=float(low), high=float(high), bins=bins)
-    return _query("histogram", options, replace(), instruct=told)
+    return _query(histogram, options, replace(), instruct=told)
 
 
 def quantiles(*, levels: Sequence[float], **options: Unpack[Unevaluated]) -> Strategy:
@@ -72,7 +72,7 @@ def quantiles(*, levels: Sequence[float], **options: Unpack[Unevaluated]) -> Str
     if not wanted or not all(0 < level <= 1 for level in wanted):
         raise StrategyError(f"expected levels above 0 and at most 1, got {levels!r:.80}", at="levels")
     step = Optimizer(f"bisect({', '.join(map(repr, wanted))})", _nothing, partial(_bisect, wanted))
-    return _query("quantiles", options, step, answer=_counts_below)
+    return _query(quantiles, options, step, answer=_counts_below)
 
 
 def kmeans(**options: Unpack[Unevaluated]) -> Strategy:
@@ -82,12 +82,12 @@ def kmeans(**options: Unpack[Unevaluated]) -> Strategy:
     ``umbel.queries.clusters``. A centroid that no row is nearest to stays where it is. Options as in ``fedavg``,
     without ``evaluate_fraction``.
     """
-    return _query("kmeans", options, Optimizer("lloyd()", _nothing, _lloyd), answer=_sums_of_clusters)
+    return _query(kmeans, options, Optimizer("lloyd()", _nothing, _lloyd), answer=_sums_of_clusters)
 
 
-def _query(name: str, options: Unevaluated, step: Optimizer, answer: Answer | None = None, **parts: Any) -> Strategy:
+def _query(make: Maker, options: Unevaluated, step: Optimizer, answer: Answer | None = None, **parts: Any) -> Strategy:
     given = {"aggregator": total(), "optimizer": step, "phase": _QUERY, "answer": answer, "evaluate": None}
-    return averaged(name, options, **given, **parts)
+    return averaged(make, options, **given, **parts)
 
 
 def _nothing(model: ParametersRecord) -> OptimizerState:

@@ -34,7 +34,7 @@ def fedprox(*, mu: float, **options: Unpack[Options]) -> Strategy:
     """
     if not (mu >= 0 and isfinite(mu)):
         raise StrategyError(f"expected the weight of the proximal term, 0 or more, got {mu!r}", at="mu")
-    return averaged("fedprox", options, instruct=tell(proximal_mu=float(mu)))
+    return averaged(fedprox, options, instruct=tell(proximal_mu=float(mu)))
 
 
 def fednova(**options: Unpack[Options]) -> Strategy:
@@ -47,7 +47,7 @@ def fednova(**options: Unpack[Options]) -> Strategy:
     inner = options.pop("optimizer", replace())
     names = (_EXAMPLES, _AHEAD, _BACK)
     return averaged(
-        "fednova",
+        fednova,
         options,
         aggregator=weighted_mean(_examples_over_normaliser)._replace(
             measures={_EXAMPLES: _examples, _AHEAD: _examples_times_normaliser, _BACK: _weight}
@@ -72,7 +72,7 @@ def scaffold(*, learning_rate: float = 1.0, **options: Unpack[Options]) -> Strat
 
     """
     return averaged(
-        "scaffold",
+        scaffold,
         {"aggregator": weighted_mean(uniform), **options},
         optimizer=replace() if learning_rate == 1 else sgd(learning_rate=learning_rate),
         companions=[Companion("control", zeros_of_floats, weighted_mean(uniform), accumulate())],
@@ -94,7 +94,7 @@ def feddyn(*, alpha: float = 0.01, **options: Unpack[Options]) -> Strategy:
 
     """
     return averaged(
-        "feddyn",
+        feddyn,
         {"aggregator": weighted_mean(uniform), **options},
         optimizer=dynamic(alpha=alpha),
         instruct=tell(dynamic_alpha=float(alpha)),

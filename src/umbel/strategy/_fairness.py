@@ -40,7 +40,7 @@ def qfedavg(*, q: float, learning_rate: float, loss: str = "loss-before", **opti
     inner = options.pop("optimizer", replace())
     numbers = (q, 1 / learning_rate, loss)
     return averaged(
-        "qfedavg",
+        qfedavg,
         options,
         aggregator=weighted_mean(partial(_loss_power, q, loss))._replace(
             measures={_WEIGHT: partial(_scaled_weight, 1 / learning_rate), _H: partial(_h, *numbers)}

@@ -1,8 +1,10 @@
 """Federated averaging, the strategy to begin with and the one that the others are made of."""
 
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any, Final, TypeAlias, TypedDict, get_args
 
+from umbel._nearest import nearest
 from umbel.aggregation import Aggregator
 from umbel.errors import StrategyError
 from umbel.gate import Gate
@@ -11,6 +13,16 @@ from umbel.strategy import _selectors as selectors
 from umbel.strategy._policy import Policy
 from umbel.strategy._strategy import Strategy, strategy
 from umbel.transforms import Transform
+
+Maker: TypeAlias = Callable[..., Strategy]
+
+# What goes through to `strategy` as it is.
+_PARTS: Final = frozenset(signature(strategy).parameters) - {"name"}
+# What stands for a part in plain numbers.
+_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "select": ("fraction", "min_nodes"),
+    "evaluate": ("evaluate_fraction",),
+}
 
 
 class Options(TypedDict, total=False):
@@ -54,6 +66,19 @@ class Unwaiting(TypedDict, total=False):
     gate: Gate
     statistics: bool
     transforms: Transform | Sequence[Transform]
+    name: str
+
+
+class Unselected(TypedDict, total=False):
+    """What a strategy takes that says itself who trains: the same, without ``fraction`` and ``min_nodes``."""
+
+    min_updates: int
+    evaluate_fraction: float
+    aggregator: Aggregator
+    optimizer: Optimizer
+    gate: Gate
+    statistics: bool
+    policy: Policy
     name: str
 
 
@@ -129,14 +154,47 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
     )
 
 
-def averaged(name: str, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
-    """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
+def averaged(make: Maker, options: Options | Unevaluated | Unwaiting | Unselected, **parts: Any) -> Strategy:
+    """Return ``fedavg`` under the name of ``make``, with its options, and with ``parts`` in place of its own.
 
-    Raises ``StrategyError`` for an option that is one of these parts, or makes one of them.
+    Raises ``StrategyError`` for an option that is one of these parts, or makes one of them, or that ``make`` does not
+    have.
     """
-    made = {*parts, "evaluate_fraction"} if "evaluate" in parts else parts.keys()
+    name = make.__name__
+    made = {*parts, *(number for part in parts for number in _NUMBERS.get(part, ()))}
     taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
+    _require_known(make, options)
     whole: dict[str, Any] = {"name": name, **options}
     return strategy(**{**_parts(**whole), **parts})
+
+
+def _require_known(make: Maker, options: Iterable[str]) -> None:
+    """Raise ``StrategyError`` for an option that is none, before it is handed on to where nobody knows whose it was."""
+    own = [name for name, each in signature(make).parameters.items() if each.kind is not Parameter.VAR_KEYWORD]
+    known = (*own, *handed_on(make))
+    for option in options:
+        if option not in known and option not in _PARTS:
+            sentence = no_setting(make.__name__, option, known, Options.__annotations__)
+            raise StrategyError(sentence, at=f"strategy {make.__name__}")
+
+
+def handed_on(make: Maker) -> tuple[str, ...]:
+    """Return the options that a strategy takes as ``**options``, and hands on to ``averaged``."""
+    rest = [each for each in signature(make).parameters.values() if each.kind is Parameter.VAR_KEYWORD]
+    return tuple(name for each in rest for name in get_args(each.annotation)[0].__annotations__)
+
+
+def no_setting(name: str, option: str, known: Iterable[str], of_fedavg: Iterable[str]) -> str:
+    """Return the sentence about an option that a strategy does not have, with the nearest that it has.
+
+    One that ``fedavg`` has is no slip of the pen, so nothing near it is what was meant.
+    """
+    if option in of_fedavg:
+        hint = f", unlike fedavg (known: {', '.join(known)})"
+    elif option in _PARTS:
+        hint = f": parts are put together in Python, strategy({option}=...)"
+    else:
+        hint = nearest(option, known)
+    return f"the strategy {name} has no setting {option!a:.80}{hint}"

@@ -1,19 +1,19 @@
 """Strategies by name and numbers, as a settings file or a request over the network gives them: data, not code."""
 
-import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, get_args
 
+from umbel._nearest import nearest
 from umbel.errors import StrategyError
 from umbel.strategy._analytics import histogram, kmeans, moments, quantiles
 from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
-from umbel.strategy._fedavg import fedavg
+from umbel.strategy._fedavg import fedavg, handed_on, no_setting
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
 from umbel.strategy._overlapping import fedasync, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
@@ -141,7 +141,7 @@ def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strat
     """
     entries = catalogue()
     if name not in entries:
-        raise StrategyError(f"there is no strategy {name!a:.{_SHOWN}}{_nearest(name, entries)}", at="strategy")
+        raise StrategyError(f"there is no strategy {name!a:.{_SHOWN}}{nearest(name, entries)}", at="strategy")
     _require(entries[name], options)
     try:
         return _makers()[name](**_with_transforms(_with_policy(options)))
@@ -186,12 +186,7 @@ def _entry(name: str, make: Callable[..., Strategy]) -> Entry:
 def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
     """Yield what plain values can tell a strategy: its own options, then those that it hands on to ``fedavg``."""
     own = inspect.signature(make).parameters.values()
-    handed_on = [get_args(option.annotation)[0] for option in own if option.kind is option.VAR_KEYWORD]
-    shared = [
-        option
-        for option in inspect.signature(fedavg).parameters.values()
-        if any(option.name in options.__annotations__ for options in handed_on)
-    ]
+    shared = [inspect.signature(fedavg).parameters[name] for name in handed_on(make)]
     for option in {each.name: each for each in (*own, *shared)}.values():
         kind = _without_none(option.annotation)
         if kind is Policy:
@@ -220,8 +215,8 @@ def _require(entry: Entry, options: Mapping[str, Any]) -> None:
     known = {setting.name: setting for setting in entry.settings}
     for option, value in options.items():
         if option not in known:
-            msg = f"the strategy {entry.name} has no setting {option!a:.{_SHOWN}}{_nearest(option, known)}"
-            raise StrategyError(msg, at=f"strategy {entry.name}")
+            of_fedavg = [setting.name for setting in catalogue()["fedavg"].settings]
+            raise StrategyError(no_setting(entry.name, option, known, of_fedavg), at=f"strategy {entry.name}")
         if not known[option].takes(value):
             msg = f"expected {known[option].expected} for {option} of {entry.name}, got {_brief(value)}"
             raise StrategyError(msg, at=f"strategy {entry.name}")
@@ -248,10 +243,3 @@ def _is_short(value: object) -> bool:
 
 def _brief(value: object) -> str:
     return f"{value!a:.{_SHOWN}}" if _is_short(value) else "a whole number of more than 64 bits"
-
-
-def _nearest(name: object, known: Iterable[str]) -> str:
-    """Return ``; did you mean "fedadam"?``, or the known names when none is near."""
-    names = list(known)
-    close = difflib.get_close_matches(str(name)[:_SHOWN], names, n=1)
-    return f'; did you mean "{close[0]}"?' if close else f" (known: {', '.join(names)})"

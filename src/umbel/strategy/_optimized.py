@@ -14,7 +14,7 @@ def fedavgm(*, learning_rate: float = 1.0, beta: float = 0.9, **options: Unpack[
 
     Numbers as in ``umbel.optimizers.momentum``, options as in ``fedavg``.
     """
-    return averaged("fedavgm", options, optimizer=optimizers.momentum(learning_rate=learning_rate, beta=beta))
+    return averaged(fedavgm, options, optimizer=optimizers.momentum(learning_rate=learning_rate, beta=beta))
 
 
 def fedadagrad(
@@ -25,7 +25,7 @@ def fedadagrad(
     Numbers as in ``umbel.optimizers.adagrad``, options as in ``fedavg``.
     """
     optimizer = optimizers.adagrad(learning_rate=learning_rate, beta1=beta1, tau=tau)
-    return averaged("fedadagrad", options, optimizer=optimizer)
+    return averaged(fedadagrad, options, optimizer=optimizer)
 
 
 def fedadam(
@@ -41,7 +41,7 @@ def fedadam(
     Numbers as in ``umbel.optimizers.adam``, options as in ``fedavg``.
     """
     optimizer = optimizers.adam(learning_rate=learning_rate, beta1=beta1, beta2=beta2, tau=tau)
-    return averaged("fedadam", options, optimizer=optimizer)
+    return averaged(fedadam, options, optimizer=optimizer)
 
 
 def fedyogi(
@@ -57,7 +57,7 @@ def fedyogi(
     Numbers as in ``umbel.optimizers.yogi``, options as in ``fedavg``.
     """
     optimizer = optimizers.yogi(learning_rate=learning_rate, beta1=beta1, beta2=beta2, tau=tau)
-    return averaged("fedyogi", options, optimizer=optimizer)
+    return averaged(fedyogi, options, optimizer=optimizer)
 
 
 def diloco(
@@ -81,7 +81,7 @@ def diloco(
     if type(local_steps) is not int or local_steps < 1:
         raise StrategyError(f"expected a number of local steps, at least 1, got {local_steps!r}", at="local_steps")
     return averaged(
-        "diloco",
+        diloco,
         {"aggregator": weighted_mean(uniform), **options},
         optimizer=optimizers.nesterov(learning_rate=learning_rate, beta=beta),
         instruct=tell(local_steps=local_steps),

@@ -24,7 +24,7 @@ def fedbuff(
     same unless ``aggregator`` says otherwise; nodes do not evaluate.
     """
     return averaged(
-        "fedbuff",
+        fedbuff,
         {"aggregator": weighted_mean(uniform), **options},
         evaluate=None,
         optimizer=replace() if learning_rate == 1 else sgd(learning_rate=learning_rate),
@@ -46,7 +46,7 @@ def fedasync(
     evaluate.
     """
     return averaged(
-        "fedasync",
+        fedasync,
         options,
         evaluate=None,
         optimizer=sgd(learning_rate=alpha),

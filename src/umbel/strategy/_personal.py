@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Unpack
 
 from umbel.errors import StrategyError
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Maker, Options, averaged
 from umbel.strategy._strategy import Strategy, tell
 
 
@@ -26,7 +26,7 @@ def ditto(*, strength: float, **options: Unpack[Options]) -> Strategy:
     """
     if not (strength >= 0 and isfinite(strength)):
         raise StrategyError(f"expected the strength of the term, 0 or more, got {strength!r}", at="strength")
-    return averaged("ditto", options, instruct=tell(ditto_strength=float(strength)))
+    return averaged(ditto, options, instruct=tell(ditto_strength=float(strength)))
 
 
 def fedbn(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy:
@@ -43,7 +43,7 @@ def fedbn(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy
         StrategyError: for no pattern; a run that begins with a model in which one matches no array refuses it.
 
     """
-    return _keeping("fedbn", local, options)
+    return _keeping(fedbn, local, options)
 
 
 def fedper(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy:
@@ -51,11 +51,11 @@ def fedper(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strateg
 
     As ``fedbn``, with patterns such as ``"head.*"``.
     """
-    return _keeping("fedper", local, options)
+    return _keeping(fedper, local, options)
 
 
-def _keeping(name: str, local: str | Sequence[str], options: Options) -> Strategy:
+def _keeping(make: Maker, local: str | Sequence[str], options: Options) -> Strategy:
     patterns = [local] if isinstance(local, str) else list(local)
     if not patterns or not all(patterns):
         raise StrategyError(f"expected patterns of the names that stay local, got {local!r:.80}", at="local")
-    return averaged(name, options, local=patterns, instruct=tell(local_arrays=patterns))
+    return averaged(make, options, local=patterns, instruct=tell(local_arrays=patterns))

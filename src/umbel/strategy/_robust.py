@@ -12,7 +12,7 @@ def fedmedian(**options: Unpack[Options]) -> Strategy:
 
     As in ``umbel.aggregation.median``, options as in ``fedavg``.
     """
-    return averaged("fedmedian", options, aggregator=aggregation.median())
+    return averaged(fedmedian, options, aggregator=aggregation.median())
 
 
 def fedtrimmedavg(*, share: float = 0.2, **options: Unpack[Options]) -> Strategy:
@@ -20,7 +20,7 @@ def fedtrimmedavg(*, share: float = 0.2, **options: Unpack[Options]) -> Strategy
 
     Numbers as in ``umbel.aggregation.trimmed_mean``, options as in ``fedavg``.
     """
-    return averaged("fedtrimmedavg", options, aggregator=aggregation.trimmed_mean(share=share))
+    return averaged(fedtrimmedavg, options, aggregator=aggregation.trimmed_mean(share=share))
 
 
 def krum(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
@@ -28,7 +28,7 @@ def krum(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
 
     Numbers as in ``umbel.aggregation.krum``, options as in ``fedavg``; a round needs ``2*byzantine + 3`` updates.
     """
-    return averaged("krum", options, aggregator=aggregation.krum(byzantine=byzantine))
+    return averaged(krum, options, aggregator=aggregation.krum(byzantine=byzantine))
 
 
 def multikrum(*, byzantine: int, count: int | None = None, **options: Unpack[Options]) -> Strategy:
@@ -36,7 +36,7 @@ def multikrum(*, byzantine: int, count: int | None = None, **options: Unpack[Opt
 
     Numbers as in ``umbel.aggregation.multi_krum``, options as in ``fedavg``; a round needs ``2*byzantine + 3`` updates.
     """
-    return averaged("multikrum", options, aggregator=aggregation.multi_krum(byzantine=byzantine, count=count))
+    return averaged(multikrum, options, aggregator=aggregation.multi_krum(byzantine=byzantine, count=count))
 
 
 def bulyan(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
@@ -44,7 +44,7 @@ def bulyan(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
 
     Numbers as in ``umbel.aggregation.bulyan``, options as in ``fedavg``; a round needs ``4*byzantine + 3`` updates.
     """
-    return averaged("bulyan", options, aggregator=aggregation.bulyan(byzantine=byzantine))
+    return averaged(bulyan, options, aggregator=aggregation.bulyan(byzantine=byzantine))
 
 
 def rfa(*, smooth: float = 1e-6, iterations: int = 200, **options: Unpack[Options]) -> Strategy:
@@ -52,7 +52,7 @@ def rfa(*, smooth: float = 1e-6, iterations: int = 200, **options: Unpack[Option
 
     Numbers as in ``umbel.aggregation.geometric_median``, options as in ``fedavg``.
     """
-    return averaged("rfa", options, aggregator=aggregation.geometric_median(smooth=smooth, iterations=iterations))
+    return averaged(rfa, options, aggregator=aggregation.geometric_median(smooth=smooth, iterations=iterations))
 
 
 def normclip(*, bound: float | None = None, quantile: float = 0.5, **options: Unpack[Options]) -> Strategy:
@@ -60,7 +60,7 @@ def normclip(*, bound: float | None = None, quantile: float = 0.5, **options: Un
 
     Numbers as in ``umbel.aggregation.clipped_mean``, which learns the bound if none is given; options as in ``fedavg``.
     """
-    return averaged("normclip", options, aggregator=aggregation.clipped_mean(bound=bound, quantile=quantile))
+    return averaged(normclip, options, aggregator=aggregation.clipped_mean(bound=bound, quantile=quantile))
 
 
 def centredclip(*, radius: float | None = None, iterations: int = 3, **options: Unpack[Options]) -> Strategy:
@@ -68,6 +68,4 @@ def centredclip(*, radius: float | None = None, iterations: int = 3, **options: 
 
     Numbers as in ``umbel.aggregation.centred_clipping``, options as in ``fedavg``.
     """
-    return averaged(
-        "centredclip", options, aggregator=aggregation.centred_clipping(radius=radius, iterations=iterations)
-    )
+    return averaged(centredclip, options, aggregator=aggregation.centred_clipping(radius=radius, iterations=iterations))

@@ -1,5 +1,6 @@
 """Selectors choose the cohort of a round by position, so that a population of any size is never listed."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
@@ -8,10 +9,14 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from umbel._nearest import nearest
 from umbel.errors import StrategyError
 
 _DOMAIN: Final = b"umbel cohort 1\0"
 _MOST: Final = 1e100  # sums of weights stay finite
+_LISTED: Final = 1_000  # nodes whose names are looked through for one that is nearly it
+_SHOWN: Final = 3
+_LONGEST: Final = 200  # characters of the names of a cohort, in the name of its selector
 
 # Columns of what is remembered of a node, beside metrics.
 ROUND: Final = "round"
@@ -116,6 +121,52 @@ def in_turn(count: int = 1) -> Selector:
     """
     require_positive(count, "count")
     return Selector(f"in_turn({count})", partial(_fixed, count), count, partial(_in_turn, count))
+
+
+def these(names: str | Sequence[str]) -> Selector:
+    """Select the same nodes in every round: those of these names.
+
+    Nothing is drawn, so the cohort is the same with any seed. How many of them have to answer is for ``min_updates`` of
+    the strategy to say.
+
+    Args:
+        names: of the nodes, each once, in any order.
+
+    Raises:
+        StrategyError: for no name, one that is there twice or is no text; and in a round in which one of the nodes is
+            not there, so at the beginning of a run for a name that no node has.
+
+    """
+    cohort = [names] if isinstance(names, str) else list(names)
+    are_texts = all(isinstance(name, str) for name in cohort)
+    if not cohort or not are_texts or not all(cohort) or len(set(cohort)) < len(cohort):
+        raise StrategyError(f"expected the names of nodes, each once, got {names!r:.80}", at="these")
+    cohort.sort()
+    shown = ", ".join(map(repr, cohort))
+    if len(shown) > _LONGEST:
+        shown = f"{len(cohort)} nodes {blake3(chr(0).join(cohort).encode()).hexdigest()[:16]}"
+    return Selector(f"these({shown})", _nobody, len(cohort), partial(_these, tuple(cohort)))
+
+
+def _nobody(count: int, seed: int) -> Sequence[int]:
+    del count, seed
+    raise StrategyError("expected an occasion, which knows the names of nodes: call positions(...)", at="select")
+
+
+def _these(names: tuple[str, ...], occasion: Occasion) -> Sequence[int]:
+    places = [bisect_left(range(occasion.size), name, key=occasion.name_of) for name in names]
+    found = zip(names, places, strict=True)
+    missing = [name for name, place in found if place == occasion.size or occasion.name_of(place) != name]
+    if missing:
+        some = " or ".join(f"{name!a:.80}" for name in missing[:_SHOWN])
+        more = f" or {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        known = map(occasion.name_of, range(occasion.size if occasion.size <= _LISTED else 0))
+        raise StrategyError(
+            f"the strategy always asks the same nodes, and there is no {some}{more} among the {occasion.size} of round "
+            f"{occasion.round}: start what is missing, or leave it out{nearest(missing[0], known)}",
+            at="select",
+        )
+    return places
 
 
 def _in_turn(count: int, occasion: Occasion) -> Sequence[int]:

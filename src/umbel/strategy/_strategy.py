@@ -231,15 +231,24 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
         )
     if whole.policy.overlap is not None:
         _require_overlap(whole, whole.policy.overlap)
-    names = [companion.name for companion in whole.companions]
+    if whole.phase == _QUERY:
+        _require_query(whole)
+    _require_names(whole.companions)
+    together = _most_together(whole)
+    for part in (Companion("model", _itself, whole.aggregator, whole.optimizer, whole.gate), *whole.companions):
+        _require_sums(whole.aggregator, part.optimizer)
+        _require_use(part.aggregator, together)
+        _require_room(part)
+
+
+def _require_names(companions: Sequence[Companion]) -> None:
+    names = [companion.name for companion in companions]
     for name in names:
         if name in _TAKEN or not name or "." in name or names.count(name) > 1:
             raise StrategyError(
                 f"expected companions with names of their own, not {', '.join(_TAKEN)} and without a dot, got {name!r}",
                 at="companions",
             )
-    for optimizer in (whole.optimizer, *(companion.optimizer for companion in whole.companions)):
-        _require_sums(whole.aggregator, optimizer)
 
 
 def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
@@ -247,6 +256,12 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
         raise StrategyError(
             f"every round would fail: {whole.min_updates} updates are required of a buffer of {overlap.buffer}",
             at="min_updates",
+        )
+    if whole.select.most is not None and whole.select.most < overlap.buffer:
+        raise StrategyError(
+            f"the buffer would never be full: it takes {overlap.buffer} updates, and {whole.select.name} asks "
+            f"no more than {whole.select.most} for each model: ask more nodes, or take a smaller buffer",
+            at="policy",
         )
     if whole.companions or whole.answer is not None:
         raise StrategyError(
@@ -265,6 +280,74 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
             "each new model where the run is (evaluate of simulate)",
             at="evaluate",
         )
+
+
+def _require_query(whole: Strategy) -> None:
+    if whole.companions:
+        raise StrategyError(
+            "a query trains nothing, and companions are trained beside the model: let the nodes answer with one record "
+            "that holds all of it, and say in answer what it looks like",
+            at="companions",
+        )
+    if whole.optimizer.trains:
+        raise StrategyError(
+            f"a query trains nothing, and {whole.optimizer.name} takes the answers for models that nodes trained: "
+            'use replace() or an optimizer of your own, or phase="train"',
+            at="optimizer",
+        )
+
+
+def _most_together(whole: Strategy) -> int | None:
+    """Return how many updates can come together at most, or None if that depends on how many nodes there are."""
+    policy, most = whole.policy, whole.select.most
+    if policy.overlap is not None:
+        return policy.overlap.buffer
+    if most is None or policy.enough is None:
+        return most
+    return min(most, max(policy.enough(most), whole.min_updates))
+
+
+def _require_use(aggregator: Aggregator, together: int | None) -> None:
+    """Raise ``StrategyError`` for a rule that has nothing to choose from, or cannot take what comes."""
+    if together is None:
+        return
+    if together < aggregator.useful_from:
+        raise StrategyError(
+            f"{aggregator.name} does no more than average or pass on fewer than {aggregator.useful_from} updates, and "
+            f"no more than {together} come together: ask more nodes, take a larger buffer, or use weighted_mean()",
+            at="aggregator",
+        )
+    if aggregator.most is not None and together > aggregator.most:
+        raise StrategyError(
+            f"{aggregator.name} takes {aggregator.most} update of a round, and {together} can come together: "
+            "ask fewer nodes, such as in_turn()",
+            at="aggregator",
+        )
+
+
+def _require_room(part: Companion) -> None:
+    """Raise ``StrategyError`` for arrays that grow where the gate or the optimizer does not let them."""
+    opaque = part.aggregator.opaque
+    if not opaque:
+        return
+    names = ", ".join(map(repr, opaque))
+    missing = [name for name in opaque if name not in part.gate.any_length]
+    if missing or part.gate.max_norm is not None:
+        raise StrategyError(
+            f"the arrays of {part.aggregator.name} grow, so that updates have another length than the model and no "
+            f"distance from it, and this gate would refuse them: Gate(any_length=({names},)) does not",
+            at="gate",
+        )
+    if part.optimizer.by_element:
+        raise StrategyError(
+            f"{part.optimizer.name} steps from element to element, and the arrays of {part.aggregator.name} grow: use "
+            "replace()",
+            at="optimizer",
+        )
+
+
+def _itself(model: ParametersRecord) -> ParametersRecord:
+    return model
 
 
 def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from umbel.aggregation import bagged_trees, last_trees
 from umbel.gate import Gate
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Options, Unselected, averaged
 from umbel.strategy._selectors import in_turn
 from umbel.strategy._strategy import Strategy, tell
 
@@ -29,22 +29,22 @@ def fedxgb_bagging(*, local_rounds: int = 1, most: int | None = None, **options:
     """
     options = {"gate": _GATE, **options}
     return averaged(
-        "fedxgb_bagging",
+        fedxgb_bagging,
         options,
         aggregator=bagged_trees(**_limit(local_rounds, most)),
         instruct=tell(local_rounds=local_rounds),
     )
 
 
-def fedxgb_cyclic(*, local_rounds: int = 1, most: int | None = None, **options: Unpack[Options]) -> Strategy:
+def fedxgb_cyclic(*, local_rounds: int = 1, most: int | None = None, **options: Unpack[Unselected]) -> Strategy:
     """Pass one ensemble from node to node (cyclic; of XGBoost, Chen and Guestrin 2016, arXiv:1603.02754).
 
-    Numbers as in ``fedxgb_bagging``. In each round one node, the next by name, replies with the model and its new
-    trees: ``grow(..., whole=True)``.
+    Numbers as in ``fedxgb_bagging``, options as in ``fedavg``, without ``fraction`` and ``min_nodes``. In each round
+    one node, the next by name, replies with the model and its new trees: ``grow(..., whole=True)``.
     """
     options = {"gate": _GATE, **options}
     return averaged(
-        "fedxgb_cyclic",
+        fedxgb_cyclic,
         options,
         select=in_turn(),
         aggregator=last_trees(**_limit(local_rounds, most)),
