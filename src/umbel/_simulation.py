@@ -50,7 +50,9 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
             of nodes, or a mapping from names to what each is told as ``context.node_config``. Nodes are made when they
             are asked: a million cost nothing but the states they keep.
         rounds: how many rounds the run has, those behind a resumed one included.
-        seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit.
+        seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit, unless the
+            strategy goes by which replies come first or how long they take: ``umbel.strategy.fedbuff``, ``fedasync``,
+            ``quorum``, ``tiers``, ``oort`` and ``during``. Then ``umbel.engines.replaying`` the history gives it.
         engine: what runs the nodes, with the same result: ``"local"`` this process, one node after the other;
             ``"processes"`` several processes, which import ``client_app`` from its module; ``"ray"`` a Ray cluster; or
             a function that makes a grid, such as ``functools.partial(RayGrid, cluster=...)``.
@@ -61,7 +63,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         on_event: called with each event of ``umbel.rounds``; a completed round is in the checkpoint by then.
         checkpoint: a folder that holds the run as of its last completed round, whenever the process ends.
         resume: go on from ``checkpoint`` if it holds a run, and begin otherwise. The result is that of a run that was
-            never interrupted.
+            never interrupted, with the same exception.
 
     Returns:
         What happened in every round, the metrics as columns, and the final model.
