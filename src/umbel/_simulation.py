@@ -76,6 +76,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
 
     """
     _check(client_app, strategy, rounds)
+    _check_evaluate(client_app, evaluate)
     make_grid = engines.engine(engine, workers)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
@@ -150,6 +151,16 @@ def _start(begun: RecordSet, folder: str | Path | None, rounds: int, *, resume: 
 
 def _record(initial: _Model) -> ParametersRecord:
     return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
+
+
+def _check_evaluate(client_app: ClientApp, evaluate: object) -> None:
+    handled = client_app.origin.type_of(evaluate)
+    if handled is not None:
+        raise UsageError(
+            "expected a function (round, model) -> metrics, called on the server, got the node's handler of "
+            f"{handled!r} messages: leave it out, nodes evaluate by themselves, or pass another function",
+            at="evaluate",
+        )
 
 
 def _check(client_app: object, strategy: object, rounds: int) -> None:

@@ -60,7 +60,7 @@ def test_whoever_was_lost_is_lost_again(whole):
     "whole",
     [
         named.fedavg(policy=quorum(0.5), evaluate_fraction=0),
-        named.fedavg(policy=quorum(quantile=0.5, factor=1.0), evaluate_fraction=0),
+        named.fedavg(policy=quorum(quantile=0.5, factor=2.0), evaluate_fraction=0),
         strategy(select=tiers(3, number=2)),
         strategy(select=oort(3)),
         strategy(select=during({"node-[0-3]": (0, 1e-4)}, fixed(4), period=3e-4)),

@@ -122,7 +122,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       rounds = 10
       seed = 7
       engine = "processes"               a process for each core, or as many as workers = N says
-      evaluate = "app:evaluate"          (round, model) -> metrics, on the server
+      evaluate = "app:measure"           (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
       main = "app:server"                a ServerApp with a loop of its own, instead of the last five but for the seed
       [tool.umbel.config]                values that reach every node; --set changes them

@@ -99,7 +99,7 @@ def _check_main(source: _Source, table: Mapping[str, Any]) -> None:
             raise UsageError(msg, at=source.at("tool.umbel", key))
 
 
-_LIKELY = {"client": "app"}
+LIKELY = {"client": "app", "evaluate": "measure"}
 _EXAMPLES = {"client": 'client = "app:app"', "initial": 'initial = "app:initial"', "nodes": "nodes = 10"}
 
 
@@ -135,7 +135,7 @@ _TOML_NAMES = {bool: "boolean", int: "integer", float: "float", str: "string", l
 
 def _text(value: object, key: str, source: _Source) -> str:
     if not isinstance(value, str) or not value:
-        raise _wrong(f'a non-empty string such as "app:{_LIKELY.get(key, key)}"', value, key, source)
+        raise _wrong(f'a non-empty string such as "app:{LIKELY.get(key, key)}"', value, key, source)
     return value
 
 
