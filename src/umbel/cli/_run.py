@@ -17,6 +17,7 @@ from umbel.cli._folder import (
     RUNS,
     RunFolder,
     find_run,
+    going_on,
     new_run,
     read_start,
     write_results,
@@ -255,7 +256,7 @@ def _settings_of(folder: RunFolder, begun: Path, app: str | None) -> Path:
 def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, History]:
     settings = plan.settings
     folder = plan.folder or new_run(plan.runs)
-    with checkpoint.hold(folder.path), _leaving(screen, plan, folder):
+    with checkpoint.hold(folder.path), _leaving(screen, folder):
         write_start(folder, plan.target, settings)
         history = _simulate(screen, settings, app, folder)
         write_results(folder, history, f"{safe(settings.folder.resolve().name)}, run {folder.name}")
@@ -282,14 +283,13 @@ def _simulate(screen: Screen, settings: Settings, app: LoadedApp, folder: RunFol
 
 
 @contextlib.contextmanager
-def _leaving(screen: Screen, plan: Plan, folder: RunFolder) -> Iterator[None]:
+def _leaving(screen: Screen, folder: RunFolder) -> Iterator[None]:
     """Say how to go on when a run ends early; a run that completed no round leaves no folder behind."""
     try:
         yield
     except BaseException:
         if checkpoint.exists(folder.checkpoint):
-            where = "" if plan.runs == Path(RUNS) else f" --runs {safe(str(plan.runs))}"
-            command = f"umbel run --resume {folder.name}{where}"
+            command = going_on(folder)
             if screen.json:
                 screen.emit({"event": "run-stopped", "run": folder.name, "next": command})
             else:
