@@ -125,7 +125,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       engine = "processes"               a process for each core, or as many as workers = N says
       evaluate = "app:measure"           (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
-      main = "app:server"                a ServerApp with a loop of its own, instead of the last five but for the seed
+      main = "app:server"                a loop of its own (ServerApp), instead of strategy, rounds, evaluate, report
       [tool.umbel.config]                values that reach every node; --set changes them
       epochs = 2
 
