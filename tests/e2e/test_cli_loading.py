@@ -26,6 +26,12 @@ BROKEN = [
     ([('"app:evaluate"', '"app:train"')], [], 64, "(round, model) -> metrics, which the server calls, got the node's"),
     ([('"app:evaluate"', '"evaluate"')], [], 2, 'for example "app:measure"'),
     (
+        [("rounds = 4", 'strategy = "app:initial"')],
+        [("np.zeros(3)", "np.zeros((3, 2))")],
+        64,
+        "got dict {'w': array([[0., 0.], [0., 0.], [0., 0.]])}",
+    ),
+    (
         [("rounds = 4", 'rounds = 4\nreport = "app:nodes"')],
         [],
         64,

@@ -156,7 +156,7 @@ def _place(settings: Settings, key: str) -> str:
 
 
 def _misfit(settings: Settings, key: str, expected: str, came: object) -> AppError:
-    shown = safe(repr(came)[:_SHOWN])
+    shown = safe(" ".join(repr(came).split())[:_SHOWN])  # an array has a line for each row
     return AppError(f"expected {key} to be {expected}, got {type(came).__name__} {shown}", at=_place(settings, key))
 
 
