@@ -49,7 +49,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         nodes: a number of virtual nodes ("node-0" ..., told their ``partition-id`` and ``num-partitions``), the names
             of nodes, or a mapping from names to what each is told as ``context.node_config``. Nodes are made when they
             are asked: a million cost nothing but the states they keep.
-        rounds: how many rounds the run has, those behind a resumed one included.
+        rounds: how many rounds the run has, those behind a resumed one included; with 0 nobody is asked, and the
+            history has the initial model alone.
         seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit, unless the
             strategy goes by which replies come first or how long they take: ``umbel.strategy.fedbuff``, ``fedasync``,
             ``quorum``, ``tiers``, ``oort`` and ``during``. Then ``umbel.engines.replaying`` the history gives it.

@@ -60,7 +60,7 @@ class RoundReport:
     @classmethod
     def from_json(cls, text: str) -> "RoundReport":
         """Read what ``to_json`` wrote; raises ``CheckpointError`` for anything else."""
-        report: RoundReport = _decode(text, RoundReport)
+        report: RoundReport = _decode(text, RoundReport, "RoundReport.from_json")
         return report
 
 
@@ -147,7 +147,7 @@ class History:
     @classmethod
     def from_json(cls, text: str, model: ParametersRecord | None = None) -> "History":
         """Read what ``to_json`` wrote, adding the model if there is one; raises ``CheckpointError`` otherwise."""
-        form: _Form = _decode(text, _Form)
+        form: _Form = _decode(text, _Form, "History.from_json")
         if form.form != _FORM:
             raise CheckpointError(
                 f"expected a history of form {_FORM}, got form {form.form}: read it with the version that wrote it"
@@ -164,10 +164,8 @@ class _Form(msgspec.Struct, forbid_unknown_fields=True):
     statistics: RoundReport | None = None
 
 
-def _decode(text: str, kind: Any) -> Any:
+def _decode(text: str, kind: Any, at: str) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"expected the JSON that to_json() writes, got something else: {error}", at=kind.__name__
-        ) from error
+        raise CheckpointError(f"expected the JSON that to_json() writes, got something else: {error}", at=at) from error

@@ -94,7 +94,7 @@ def test_json_is_strict_and_readable():
     "text", ["", "{", "[]", "{}", '{"umbel-history":1,"digest":"","rounds":[{}]}', '{"umbel-history":"1"}']
 )
 def test_what_is_no_history_is_refused(text):
-    with pytest.raises(CheckpointError, match="expected the JSON that to_json"):
+    with pytest.raises(CheckpointError, match=r"expected the JSON that to_json.* - at History.from_json$"):
         History.from_json(text)
 
 
