@@ -138,7 +138,7 @@ def test_any_real_number_is_an_alpha(alpha: float) -> None:
 
 
 def test_too_few_rows_are_said_with_the_number_that_asks_for_them() -> None:
-    with pytest.raises(PartitionError, match="18 rows for 3 nodes with min_size=6, got 10.* or a smaller min_size"):
+    with pytest.raises(PartitionError, match=r"18 rows for 3 nodes with min_size=6, got 10.* or a smaller min_size"):
         dirichlet(np.arange(10) % 2, 3, alpha=0.5, seed=0, min_size=6)
     with pytest.raises(PartitionError, match="with shards_per_node=2, got 3"):
         shards([1, 2, 3], 2, seed=0)
