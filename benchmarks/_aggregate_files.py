@@ -77,10 +77,12 @@ FOLDS = {threads: weighted_mean(threads=threads).reduce for threads in (1, 2, 4)
 def ways(found: list[Update]) -> dict[str, Callable[[], Any]]:
     check = Gate().against(found[0].record)
     cheap = Gate(finite=False).against(found[0].record)
+    bounded = Gate(max_norm=1e9).against(found[0].record)
     return {
         "mean, 1 thread": lambda: mean(found, 1),
         "mean, 2 threads": lambda: mean(found, 2),
         "gate": lambda: [check(update) for update in found],
+        "gate, norm": lambda: [bounded(update) for update in found],
         "gate, layout alone": lambda: [cheap(update) for update in found],
     }
 

@@ -1,10 +1,11 @@
 """Apps: the functions that a node runs when a message arrives, and the function that drives a run."""
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from inspect import unwrap
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from umbel.context import Context
 from umbel.errors import AppError
@@ -108,7 +109,8 @@ class ClientApp:
 
         Whatever goes wrong in a handler or mod comes back as an error reply with the exception's type and text, and,
         if whoever runs the node allows ``tracebacks``, where it happened. An interrupt from the keyboard passes
-        through, since it is meant for the process; ``sys.exit`` in a handler does not end a node.
+        through, since it is meant for the process; ``sys.exit`` in a handler does not end a node. A copy of the process
+        that a handler made with ``os.fork`` ends where it leaves the handler.
 
         Raises ``MessageExpired`` when the message has outlived its time to live, since then nothing may reply to it.
         """
@@ -116,10 +118,15 @@ class ClientApp:
         handler = self._handlers.get(asked.message_type)
         if handler is None:
             return message.create_error_reply(Error(ErrorCode.UNKNOWN_MESSAGE_TYPE, self._unknown(asked.message_type)))
+        process = os.getpid()
         try:
             reply = handler(message, context)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a node outlives any fault in the code it runs
+        except BaseException as error:  # a node outlives any fault in the code it runs
+            _end_copy_of(process, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return _failed(message, error, tracebacks=tracebacks)
+        _end_copy_of(process)
         fault = _fault(reply, message)
         return reply if fault is None else message.create_error_reply(Error(ErrorCode.BAD_REPLY, fault))
 
@@ -176,13 +183,27 @@ def _wrap(mod: _Mod, call_next: _Handler) -> _Handler:
     return call
 
 
+def _end_copy_of(process: int, error: BaseException | None = None) -> None:
+    """End a copy of the process here: it would answer, and run the nodes that follow, as the process itself does."""
+    if os.getpid() != process:
+        code = error.code or 0 if isinstance(error, SystemExit) else error is not None
+        os._exit(code & 0xFF if isinstance(code, int) else 1)  # nothing of the process may be cleaned up twice
+
+
 def _failed(message: Message, error: BaseException, *, tracebacks: bool) -> Message:
-    reason = _shorten("".join(traceback.format_exception_only(error)).strip(), _REASON_LIMIT)
+    reason = _shorten(_told(error, traceback.format_exception_only).strip(), _REASON_LIMIT)
     if tracebacks:
-        reason = f"{reason}\n{_shorten(''.join(traceback.format_exception(error)), _TRACEBACK_LIMIT)}"
+        reason = f"{reason}\n{_shorten(_told(error, traceback.format_exception), _TRACEBACK_LIMIT)}"
     # The names of files may hold bytes that are no text, which Python shows as lone surrogates.
     reason = reason.encode(errors="backslashreplace").decode()
     return message.create_error_reply(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason))
+
+
+def _told(error: BaseException, form: Callable[[Any], list[str]]) -> str:
+    try:
+        return "".join(form(error))
+    except Exception as fault:  # noqa: BLE001 - what an exception says of itself may be code of the app's own
+        return f"{type(error).__name__}, which cannot be shown: {type(fault).__name__} in what it says of itself"
 
 
 def _shorten(text: str, limit: int) -> str:

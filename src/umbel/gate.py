@@ -76,44 +76,41 @@ class Gate:
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
         """Return ``check`` for one template: what is known from the template alone is found out once."""
         # Solid records are seldom looked at array by array.
-        return partial(self._check, template, cache(partial(_expected, slots(template), self)))
+        return partial(self._check, template, cache(partial(_expected, slots(template))))
 
-    def _check(self, template: ParametersRecord, expected: "Callable[[], _Expected]", update: Update) -> Verdict:
+    def _check(self, template: ParametersRecord, expected: "_Find", update: Update) -> Verdict:
         try:
             _check_weight(update.weight, self.max_weight)
             _check_kind(update.record)
             with np.errstate(all="ignore"):
-                if not self._is_alike(template, update.record):
-                    self._check_arrays(template, expected(), update.record)
-                return Verdict(update.node, self._check_norm(template, update.record))
+                return Verdict(update.node, self._checked(template, expected, update.record))
         except _Fault as fault:
             raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
 
-    def _is_alike(self, template: ParametersRecord, record: ParametersRecord) -> bool:
-        """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
-        ours = solid_of(template)
-        theirs = None if ours is None else solid_of(record)
-        if ours is None or theirs is None or ours.layout != theirs.layout:
-            return False
-        return not any(_problem(run, theirs.data, finite=self.finite) for run in theirs.layout.runs)
-
-    def _check_arrays(self, template: ParametersRecord, expected: "_Expected", record: ParametersRecord) -> None:
-        found = plain(expected.columns, record)
-        if found is None or not _are_good(expected.checks, found):
-            arrays = _check_names(template, record)
-            for slot, check in zip(expected.slots, expected.checks, strict=True):
-                _check_array(slot, check, arrays[slot.name], any_length=slot.name in self.any_length)
-
-    def _check_norm(self, template: ParametersRecord, record: ParametersRecord) -> float | None:
+    def _checked(self, template: ParametersRecord, expected: "_Find", record: ParametersRecord) -> float | None:
+        """Return the norm of a record that passes; where that is finite all numbers are, so nobody reads them twice."""
         if self.max_norm is None:
+            self._check_arrays(template, expected, record, finite=self.finite)
             return None
-        try:
-            norm = sqrt(squared_distance(template, record))
-        except AggregationError as error:  # arrays that may have any length have no distance
-            raise _Fault(f"{error.message}, and a norm was asked for", error.at) from error
+        self._check_arrays(template, expected, record, finite=False)
+        norm = _norm(template, record)
+        if self.finite and not isfinite(norm):
+            self._check_arrays(template, expected, record, finite=True)
         if not norm <= self.max_norm:
             raise _Fault(f"expected a norm of at most {self.max_norm!r} from the model, got {norm:.6g}", _AT)
         return norm
+
+    def _check_arrays(
+        self, template: ParametersRecord, expected: "_Find", record: ParametersRecord, *, finite: bool
+    ) -> None:
+        if _is_alike(template, record, finite=finite):
+            return
+        declared, checks, columns = expected(finite)
+        found = plain(columns, record)
+        if found is None or not _are_good(checks, found):
+            arrays = _check_names(template, record)
+            for slot, check in zip(declared, checks, strict=True):
+                _check_array(slot, check, arrays[slot.name], any_length=slot.name in self.any_length)
 
 
 class _Expected(NamedTuple):
@@ -124,9 +121,28 @@ class _Expected(NamedTuple):
     columns: Columns
 
 
-def _expected(declared: tuple[Slot, ...], gate: Gate) -> _Expected:
+_Find: TypeAlias = Callable[[bool], _Expected]
+
+
+def _expected(declared: tuple[Slot, ...], finite: bool) -> _Expected:  # noqa: FBT001 - an option of the gate
     kinds = [slot.kind for slot in declared]
-    return _Expected(declared, [_check_of(kind, gate.finite) for kind in kinds], columns(declared, kinds))
+    return _Expected(declared, [_check_of(kind, finite) for kind in kinds], columns(declared, kinds))
+
+
+def _is_alike(template: ParametersRecord, record: ParametersRecord, *, finite: bool) -> bool:
+    """Say whether a record is known to pass array by array: it and the template are solid, in one layout."""
+    ours = solid_of(template)
+    theirs = None if ours is None else solid_of(record)
+    if ours is None or theirs is None or ours.layout != theirs.layout:
+        return False
+    return not any(_problem(run, theirs.data, finite=finite) for run in theirs.layout.runs)
+
+
+def _norm(template: ParametersRecord, record: ParametersRecord) -> float:
+    try:
+        return sqrt(squared_distance(template, record))
+    except AggregationError as error:  # arrays that may have any length have no distance
+        raise _Fault(f"{error.message}, and a norm was asked for", error.at) from error
 
 
 def _are_good(checks: Sequence[Callable[[_Block], str] | None], found: Sequence[_Block]) -> bool:

@@ -140,6 +140,12 @@ def test_a_node_that_never_ends_costs_nobody_else(app, monkeypatch):
         assert len(ask(grid, "where", number=3)) == 8
 
 
+def test_a_node_that_is_late_takes_no_other_with_it(app):
+    with closing(RayGrid(app, Population(8), workers=2)) as grid:
+        assert len(ask(grid, "where")) == 8  # from then on, short messages share a task, if there is time for two
+        assert len(ask(grid, "hang", ttl=6.0, number=2)) == 7
+
+
 def test_closing_does_not_wait_for_a_node(app):
     with closing(RayGrid(app, Population(3), workers=2)) as grid:
         grid.send(

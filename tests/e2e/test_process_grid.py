@@ -172,6 +172,16 @@ def test_a_worker_that_dies_costs_one_message_and_is_replaced(module, how, said)
             assert len({told(reply)["pid"] for reply in replies.values()}) == 2
 
 
+def test_a_node_that_forks_answers_once(module):
+    how = {"how": "os.fork() or sys.exit()"}
+    with closing(ProcessGrid(module.app, Population(8), workers=1, run_config=how)) as grid:
+        for number in (2, 3):
+            grid.send(messages(grid, "die", number=number))
+            replies = list(grid.replies())
+            assert len({reply.metadata.src_node_id for reply in replies}) == len(replies) == 8
+            assert len({told(reply)["pid"] for reply in replies}) == 1
+
+
 def test_a_run_goes_on_without_the_node_that_kills_its_worker(tmp_path, monkeypatch):
     code = APP.replace('model["w"] += np', 'context.node_name == "node-2" and os.abort()\n    model["w"] += np')
     (tmp_path / "aborting_app.py").write_text(code)
@@ -256,6 +266,19 @@ def test_a_grid_that_nobody_closes_leaves_no_process(module):
     assert not any(map(is_alive, pids))
 
 
+@pytest.mark.parametrize("ttl", [5.0, 60.0])
+def test_a_node_that_leaves_the_group_of_its_worker_ends_with_it(module, ttl):
+    how = {"how": "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(600)"}
+    with closing(ProcessGrid(module.app, Population(2), workers=2, run_config=how)) as grid:
+        ask(grid, "where")  # both workers are there now
+        grid.send(messages(grid, "die", ttl=ttl, number=2))
+        assert next(grid.replies()).metadata.src_node_id == 1
+        if ttl < 10:
+            assert list(grid.replies()) == []
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
+
+
 def test_closing_does_not_wait_for_a_node(module):
     grid = ProcessGrid(module.app, Population(3), workers=2)
     grid.send(messages(grid, "hang"))
@@ -272,6 +295,12 @@ def test_a_node_that_outlives_its_message_is_given_up(module):
         assert len(ask(grid, "where")) == 4  # the workers are there
         assert ask(grid, "hang", ttl=4.0, number=2).keys() == {"node-0", "node-2", "node-3"}
         assert len(ask(grid, "where", number=3)) == 4
+
+
+def test_a_node_that_outlives_its_message_takes_no_other_with_it(module):
+    with closing(ProcessGrid(module.app, Population(12), workers=2)) as grid:
+        assert len(ask(grid, "train")) == 12  # tasks are short, so that further ones wait in line at a worker
+        assert len(ask(grid, "hang", ttl=6.0, number=2)) == 11
 
 
 def test_a_cancelled_message_holds_nobody_up(module):

@@ -1,5 +1,8 @@
 """Apps: handlers by type, mods as an onion, and faults that become error replies."""
 
+import asyncio
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -106,6 +109,12 @@ class UnprintableError(Exception):
         raise RuntimeError
 
 
+class UnexplainedError(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
@@ -115,6 +124,11 @@ class UnprintableError(Exception):
         (ValueError("\udc80.csv"), "ValueError: \\udc80.csv"),
         (SystemExit(3), "SystemExit: 3"),
         (UnprintableError(), "UnprintableError: <exception str() failed>"),
+        (UnexplainedError(), "UnexplainedError, which cannot be shown: RuntimeError in what it says of itself"),
+        (SyntaxError("x", ("a.py", 1, 2, 3)), "in what it says of itself"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (GeneratorExit(), "GeneratorExit"),
+        (BaseExceptionGroup("some", [KeyboardInterrupt()]), "BaseExceptionGroup: some (1 sub-exception)"),
     ],
 )
 def test_an_exception_becomes_an_error_reply(error: BaseException, text: str) -> None:
@@ -162,6 +176,33 @@ def test_an_interrupt_is_meant_for_the_process() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         app_with(interrupted)(ask(), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, 0),
+        (SystemExit(), 0),
+        (SystemExit(5), 5),
+        (SystemExit("bad"), 1),
+        (ValueError(), 1),
+        (KeyboardInterrupt(), 1),
+    ],
+)
+def test_a_copy_of_the_process_ends_where_it_leaves_the_handler(error: BaseException | None, status: int) -> None:
+    copies = []
+
+    def fork(message: Message, context: Context) -> Message:
+        copies.append(os.fork())
+        if copies[-1] == 0 and error is not None:
+            raise error
+        return answer(message, context)
+
+    reply = app_with(fork)(ask(), CONTEXT)
+    if copies[-1] == 0:  # this is the copy, which must not get here: end it as no test ends
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert reply.has_content()
+    assert os.waitstatus_to_exitcode(os.waitpid(copies[-1], 0)[1]) == status
 
 
 @pytest.mark.parametrize("value", [None, RecordSet(), {"loss": 1.0}])

@@ -91,3 +91,20 @@ def test_an_array_of_another_length_has_no_distance(values):
     template = {"w": np.zeros(3, np.float32), "v": np.zeros(2)}
     with pytest.raises(UpdateRejected, match=f"numbers in both records, got 3 and {len(values)}.* - at array 'w'"):
         norm(template, {"w": np.array(values, np.float32), "v": np.zeros(2)}, any_length=("w",))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_norm_that_is_not_finite_is_told_as_the_numbers_that_are_not(bad):
+    template, update = (ParametersRecord.from_numpy({"w": np.array([1.0, value], np.float32)}) for value in (2, bad))
+    with pytest.raises(UpdateRejected, match=r"expected finite numbers, got .*'w'"):
+        Gate(max_norm=5.0).check(template, Update("a", 1, update))
+    with pytest.raises(UpdateRejected, match=r"norm of at most 5\.0 from the model, got (nan|inf)"):
+        Gate(max_norm=5.0, finite=False).check(template, Update("a", 1, update))
+
+
+def test_with_a_norm_every_number_is_read_once(monkeypatch):
+    record = ParametersRecord.from_numpy({"w": np.ones(4, np.float32)})
+    read = []
+    monkeypatch.setattr("umbel.gate._check_reals", lambda elements: read.append(elements) or "")
+    Gate(max_norm=1.0).check(record, Update("a", 1, record))
+    assert not read

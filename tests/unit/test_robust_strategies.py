@@ -166,3 +166,12 @@ def test_weights_of_zero_are_left_out():
     assert aggregate(median(), updates[0].record, updates)["w"].numpy().tolist() == [3.0]
     assert aggregate(geometric_median(), updates[0].record, updates)["w"].numpy().tolist() == [pytest.approx(3.0)]
     assert median().weigh is uniform
+
+
+@pytest.mark.parametrize(("share", "count", "cut"), [(0.29, 100, 29), (0.285, 200, 57), (0.5 - 1e-11, 4, 1)])
+def test_a_trimmed_mean_leaves_out_the_share_that_is_meant(share, count, cut):
+    values = [ParametersRecord.from_numpy({"w": np.array([4.0**place])}) for place in range(count)]
+    updates = [Update(f"n{place:03}", 1.0, value) for place, value in enumerate(values)]
+    found = aggregate(trimmed_mean(share=share), values[0], updates).to_numpy()["w"]
+    expected = np.mean([4.0**place for place in range(cut, count - cut)])
+    np.testing.assert_allclose(found, [expected], rtol=1e-9)

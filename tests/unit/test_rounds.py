@@ -11,9 +11,11 @@ from umbel.engines import LocalGrid, Population
 from umbel.errors import RoundFailed, StrategyError
 from umbel.gate import Gate
 from umbel.history import RoundReport
+from umbel.message import Error
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 from umbel.rounds import (
+    NodeLost,
     RoundCompleted,
     RunCompleted,
     RunStarted,
@@ -197,6 +199,25 @@ def test_every_completed_round_carries_a_state_to_go_on_from():
         assert len(of_kind(later, RoundCompleted)) == 3 - first
 
 
+def test_what_is_done_to_the_state_of_an_event_is_not_done_to_the_run():
+    def play(touch):
+        state = begin(plan, MODEL, seed=2)
+        app = app_with(echo, lambda message, _context: message.create_reply(statistics_of({"n": np.ones(1)})))
+        for event in train(LocalGrid(app, Population(4), seed=2), plan, state, rounds=3):
+            last = event
+            touch(getattr(event, "state", None))
+        return last.digest, last.rounds
+
+    def spoil(state):
+        if state is not None:
+            state.parameters_records["optimizer.momentum"] = state.parameters_records["model"] = MODEL
+            state.parameters_records.pop("statistics")
+            state.configs_records["run"]["round"] = 7
+
+    plan = fedavg(optimizer=momentum(), statistics=True)
+    assert play(spoil) == play(id)
+
+
 def test_a_state_with_all_rounds_behind_it_completes_at_once():
     state = run(app_with(echo), fedavg(), rounds=2)[-1].state
     assert [type(event) for event in run(app_with(echo), fedavg(), rounds=1, state=state)] == [RunStarted, RunCompleted]
@@ -264,3 +285,15 @@ def test_a_report_says_how_many_metrics_were_left_out_of_a_mean():
     counts = {"train.loss": 3, "train.curve": 3, "evaluate.loss": 3, "evaluate.curve": 3}
     assert report.not_finite == counts
     assert RoundReport.from_json(report.to_json()).not_finite == counts
+
+
+def test_a_reason_that_never_ends_is_told_from_both_ends():
+    def failing(message, context):
+        if context.node_id == 1:
+            return message.create_error_reply(Error(2, f"begin {'and so on ' * 100_000} end"))
+        return echo(message, context)
+
+    (lost,) = of_kind(run(app_with(failing), fedavg(evaluate_fraction=0)), NodeLost)
+    assert lost.reason.startswith("begin")
+    assert lost.reason.endswith("end")
+    assert len(lost.reason) < 20_100

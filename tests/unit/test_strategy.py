@@ -8,7 +8,23 @@ from umbel.aggregation import total, uniform, weighted_mean
 from umbel.errors import StrategyError
 from umbel.gate import Gate
 from umbel.optimizers import momentum, replace
-from umbel.strategy import everyone, fedavg, fixed, strategy
+from umbel.records import ParametersRecord
+from umbel.strategy import (
+    Companion,
+    buffered,
+    everyone,
+    fedadam,
+    fedavg,
+    fedbuff,
+    fixed,
+    moments,
+    strategy,
+)
+
+
+def zeros(model):
+    del model
+    return ParametersRecord()
 
 
 def test_a_strategy_is_fedavg_by_default():
@@ -76,6 +92,11 @@ def test_fedavg_passes_its_numbers_on():
         ({"min_updates": 0}, "min_updates is at least 1"),
         ({"min_updates": 5, "select": fixed(4)}, "every round would fail: 5 updates are required of a cohort of 4"),
         ({"aggregator": total()}, "the sum of models is no model"),
+        ({"phase": "query", "policy": buffered(concurrency=4, buffer=2)}, "a query needs a policy that waits"),
+        *(
+            ({"companions": [Companion(name, zeros, weighted_mean(), replace())]}, "with names of their own")
+            for name in ("model", "nodes", "clock", "flight", "a.b", "")
+        ),
     ],
 )
 def test_senseless_parts_are_refused_in_a_sentence(parts, message):
@@ -97,6 +118,19 @@ def test_senseless_parts_are_refused_in_a_sentence(parts, message):
 def test_numbers_out_of_range_are_refused(numbers, message):
     with pytest.raises(StrategyError, match=message):
         fedavg(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (partial(fedbuff, concurrency=4, buffer=2), {"evaluate_fraction": 1.0}),
+        (moments, {"evaluate_fraction": 0.5}),
+        (fedadam, {"optimizer": replace()}),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(make, option):
+    with pytest.raises(StrategyError, match="is what makes"):
+        make(**option)
 
 
 def test_a_strategy_is_frozen():

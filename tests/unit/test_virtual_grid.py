@@ -9,12 +9,12 @@ import pytest
 
 import umbel
 from umbel.app import ClientApp
-from umbel.engines import LocalGrid, NodeStates, Population, Trace, VirtualGrid, drawn, traced
+from umbel.engines import LocalGrid, NodeStates, Population, Trace, VirtualGrid, drawn, replaying, traced
 from umbel.errors import UsageError
 from umbel.grid import Node
 from umbel.message import ErrorCode, Message, Metadata
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
-from umbel.strategy import fedavg
+from umbel.strategy import fedavg, fixed, quorum, strategy, tiers
 
 DAY = 86_400.0
 
@@ -62,6 +62,59 @@ def test_nothing_is_waited_for():
     grid.send([message(1, 1, ttl=1e10)])
     assert len(list(grid.replies())) == 1
     assert (grid.now, time.monotonic() - began < 60) == (1e9, True)
+
+
+def test_how_long_a_node_takes_here_is_nobodys_business():
+    grid = grid_of(5e-7, 2e-6)
+    grid.send(message(node, node, ttl=1e-6) for node in (1, 2))
+    first, second = grid.replies()
+    assert (first.metadata.src_node_id, first.metadata.created_at, first.has_content()) == (1, 5e-7, True)
+    assert second.error.code == ErrorCode.NODE_UNAVAILABLE
+
+
+def test_deadlines_that_a_trace_kept_are_kept_when_it_is_told_again():
+    def run(engine):
+        plan = fedavg(evaluate_fraction=0, policy=quorum(0.75, quantile=0.5, first_deadline=1e-6))
+        return umbel.simulate(counting_app(), plan, {"w": np.zeros(3)}, nodes=8, rounds=5, engine=engine)
+
+    def virtual(*parts, **options):
+        return VirtualGrid(*parts, devices=drawn(seconds=2e-7, spread=2.0), **options)
+
+    history = run(virtual)
+    assert {report.accepted for report in history.rounds} <= set(range(1, 8))
+    assert any(len(report.lost) > 2 for report in history.rounds)  # the deadline came before the quorum
+    told = run(replaying(history))
+    assert told.digest == history.digest == run(virtual).digest
+    assert [report.arrivals for report in told.rounds] == [report.arrivals for report in history.rounds]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        strategy(select=fixed(8), evaluate=None),
+        strategy(select=tiers(count=4, number=3), evaluate=None),
+        fedavg(evaluate_fraction=0, policy=quorum(0.6)),
+    ],
+    ids=["fixed", "tiers", "quorum"],
+)
+def test_the_clock_of_a_resumed_run_goes_on(tmp_path, plan):
+    clocks = []
+
+    def virtual(*parts, **options):
+        clocks.append(VirtualGrid(*parts, devices=drawn(seconds=9_000, online=0.3, dropout=0.1), **options))
+        return clocks[-1]
+
+    def run(rounds, **options):
+        model = {"w": np.zeros(3)}
+        return umbel.simulate(counting_app(), plan, model, nodes=12, rounds=rounds, engine=virtual, **options)
+
+    whole = run(7)
+    for rounds in (2, 3, 7):
+        resumed = run(rounds, checkpoint=tmp_path / "run", resume=True)
+    assert (resumed.digest, clocks[-1].now) == (whole.digest, clocks[0].now)
+    assert any(report.lost for report in whole.rounds)
+    assert [report.lost for report in resumed.rounds] == [report.lost for report in whole.rounds]
+    assert [report.arrivals for report in resumed.rounds] == [report.arrivals for report in whole.rounds]
 
 
 def test_a_node_runs_when_its_reply_is_taken():

@@ -2,11 +2,11 @@
 
 A matrix product adds in an order that depends on the library, its threads and the processor. So that no bit can, what
 goes into it is rounded first, such that every product and every sum in it is exact: of the differences from the model,
-in runs of 512 elements, each is taken to 22 binary digits of the largest in its run. A product has 44 digits then, and
-a sum of 512 of them 53, which is what float64 holds. The rest is elementwise arithmetic in a fixed order.
+in runs of 2048 elements, each is taken to 21 binary digits of the largest in its run. A product has 42 digits then, and
+a sum of 2048 of them 53, which is what float64 holds. The rest is elementwise arithmetic in a fixed order.
 
-So each distance is that of points within ``2**-23`` times the largest of a run, in every element, of where the updates
-are; in proportion to how far these are from the model, the error is under 3e-6, and usually near 1e-7.
+So each distance is that of points within ``2**-22`` times the largest of a run, in every element, of where the updates
+are; in proportion to how far these are from the model, the error is under 1.1e-5, and usually near 1e-7.
 
 A large record is cut in four, wherever it is worked on. The sums of its parts are added in their order, so it does not
 matter how many threads there are.
@@ -26,9 +26,9 @@ from umbel.records import ParametersRecord
 
 Matrix = NDArray[np.float64]
 
-_RUN: Final = 512
-_TOGETHER: Final = 2**17  # elements that are there in float64 at a time
-_DIGITS: Final = 22
+_RUN: Final = 2048
+_TOGETHER: Final = 2**18  # elements that are there in float64 at a time
+_DIGITS: Final = 21
 # Products of numbers between these neither overflow nor lose digits at the small end.
 _LEAST: Final = 2.0**-480
 _MOST: Final = 2.0**480
@@ -90,7 +90,7 @@ def _within(places: Sequence[Place], updates: Sequence[Update]) -> Distances:
 
 
 def _in_runs(moved: Block) -> Block:
-    """Return the columns in runs of 512, filled up with zeros."""
+    """Return the columns in runs of 2048, filled up with zeros."""
     count, size = moved.shape
     rest = -size % _RUN
     whole = np.pad(moved, ((0, 0), (0, rest))) if rest else moved
@@ -98,7 +98,7 @@ def _in_runs(moved: Block) -> Block:
 
 
 def _rounded(runs: Block, largest: Matrix) -> Block:
-    """Return the elements to 22 binary digits of the largest of their run, by adding a number whose last digit that is.
+    """Return the elements to 21 binary digits of the largest of their run, by adding a number whose last digit that is.
 
     A run whose largest is 0 becomes zero. The runs are overwritten.
     """
@@ -133,5 +133,5 @@ def _add(rounded: Matrix, found: Distances) -> None:
 def _cut(count: int) -> tuple[list[slice], int]:
     """Return groups of updates, and what part of a run a product of two groups has."""
     side = -(-count // -(-count // _SIDE))
-    part = next(part for part in (_RUN, 256, 128, 64) if side * side * part <= _PRODUCT)
+    part = next(part for part in (_RUN, 1024, 512, 256, 128, 64) if side * side * part <= _PRODUCT)
     return [slice(start, start + side) for start in range(0, count, side)], part

@@ -1,5 +1,6 @@
 """``umbel strategies``: the strategies that ``[tool.umbel]`` can name, and the numbers that each takes."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from umbel.cli._screen import Screen, open_screen
 from umbel.cli._table import Column
 from umbel.cli._text import nearest, safe
 from umbel.errors import UsageError
-from umbel.strategy import Entry, catalogue
+from umbel.strategy import Entry, Setting, catalogue
 
 
 def strategies(
@@ -54,8 +55,19 @@ def _list(screen: Screen) -> None:
         rows.append([entry.name, entry.summary, entry.paper, ", ".join(own) or "-"])
     screen.table(columns, rows)
     screen.say()
-    screen.say(f"all of them also take: {', '.join(map(str, shared))}")
+    for without, settings in _grouped(shared).items():
+        who = f"all but {', '.join(without)}" if without else "all of them"
+        screen.say(f"{who} also take: {', '.join(map(str, settings))}")
     screen.say('in pyproject.toml: strategy = { name = "fedadam", learning_rate = 0.03 }')
+
+
+def _grouped(shared: Sequence[Setting]) -> dict[tuple[str, ...], list[Setting]]:
+    """Return settings by the names of the strategies that do without them, those that all have first."""
+    groups: dict[tuple[str, ...], list[Setting]] = {}
+    for each in shared:
+        without = tuple(entry.name for entry in catalogue().values() if each not in entry.settings)
+        groups.setdefault(without, []).append(each)
+    return dict(sorted(groups.items(), key=lambda group: len(group[0])))
 
 
 def _show(screen: Screen, entry: Entry) -> None:

@@ -61,6 +61,8 @@ class Worker(Generic[T]):
         """Send a signal to the worker and to what its nodes have started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.end, number)  # a node may have taken it out of its group
 
     def bury(self) -> str:
         """Make sure that the worker is dead, give back what it had here, and say how it ended."""

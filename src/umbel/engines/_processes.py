@@ -103,6 +103,9 @@ class ProcessGrid:
             if flight.is_late:
                 self._queue.end(flight)
                 continue
+            if worker.tasks and flight.has_deadline:  # behind a node that is late, it would be late as well
+                self._queue.put_back([flight])
+                return
             flight.given = time.monotonic()
             try:
                 worker.channel.send(self._task(worker, flight))

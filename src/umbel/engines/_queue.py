@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from umbel.grid import Node
-from umbel.message import Message
+from umbel.message import DEFAULT_TTL, Message
 
 # Replies that came before their turn may take this much memory, and however large they are, so many for each worker.
 _BYTES: Final = 256 * 2**20
@@ -34,6 +34,11 @@ class Flight:
     def is_late(self) -> bool:
         """Whether the message's time to live has passed."""
         return self.message.metadata.expires_at <= time.time()
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether somebody has set the message a time to live, which is shorter than the usual one."""
+        return self.message.metadata.ttl < DEFAULT_TTL
 
 
 class Queue:

@@ -191,4 +191,9 @@ def _deadline(flights: list[Flight]) -> float:
 
 
 def _go_together(first: Flight, version: Version, flight: Flight, other: Version) -> bool:
-    return version.number == other.number and not (first.is_alone or flight.is_alone)
+    return version.number == other.number and not (_goes_alone(first) or _goes_alone(flight))
+
+
+def _goes_alone(flight: Flight) -> bool:
+    """Say whether nobody may share the task: behind a node that is late, there would be no time for a second try."""
+    return flight.is_alone or flight.message.metadata.expires_at - flight.given < 2 * _TOGETHER

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from umbel.engines._named import Engine, engine
+from umbel.engines._runner import unhurried
 from umbel.errors import UsageError
 from umbel.grid import Grid, Node
 from umbel.history import Arrival, History, RoundReport
@@ -73,7 +74,7 @@ class Replay:
             )
         if arrival.lost:
             return _restamped(message.create_error_reply(_LOST), message, arrival)
-        self._grid.send([message])
+        self._grid.send([unhurried(message)])  # when its reply came is in the trace
         for reply in self._grid.replies():
             return _restamped(reply, message, arrival)
         return None

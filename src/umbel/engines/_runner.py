@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
 from umbel.engines._states import NodeStates, refused_state
 from umbel.errors import MessageExpired, RecordError, RecordTypeError
 from umbel.grid import Node
-from umbel.message import Message
+from umbel.message import DEFAULT_TTL, Message
 
 
 class Runner:
@@ -59,3 +61,11 @@ class Runner:
             node_name=node.name,
             seed=derive_seed(self._seed, asked.group_id, node.name, asked.message_type),
         )
+
+
+def unhurried(message: Message) -> Message:
+    """Return the message to a node whose time is not this machine's: however long it runs here, it may reply."""
+    asked = message.metadata
+    if asked.ttl >= DEFAULT_TTL:
+        return message
+    return Message(msgspec.structs.replace(asked, created_at=asked.created_at + DEFAULT_TTL), message.content)

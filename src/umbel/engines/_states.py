@@ -3,21 +3,28 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from types import MappingProxyType
+from typing import Final
 
 from umbel.errors import UmbelError
 from umbel.message import Error, ErrorCode, Message
-from umbel.records import Array, ParametersRecord, RecordSet, dumps
+from umbel.records import Array, ConfigsRecord, ParametersRecord, RecordSet, dumps
+
+# The clock is kept as the state of a node is, under a name that no node can have.
+_CLOCK: Final = ""
 
 
 class NodeStates:
     """The non-empty states of the nodes of a simulation, by node name; a node without one costs nothing.
 
     A handler works on a copy, which becomes the state only when it is committed, together with the node's reply.
+
+    ``clock`` is the time, in seconds, of an engine that has a clock of its own, which goes on where it was.
     """
 
     def __init__(self, states: Mapping[str, RecordSet] | None = None) -> None:
         self._states = dict(states or {})
         self._changed: set[str] = set()
+        self.clock = self._kept_clock()
 
     @property
     def kept(self) -> Mapping[str, RecordSet]:
@@ -43,8 +50,15 @@ class NodeStates:
             self._states[name] = _snapshot(state, kept or RecordSet())
             self._changed.add(name)
 
+    def _kept_clock(self) -> float:
+        kept = self._states.get(_CLOCK)
+        return 0.0 if kept is None else float(kept.configs_records["clock"]["now"])  # type: ignore[arg-type]
+
     def take_changes(self) -> set[str]:
         """Return the names of the nodes whose state changed, or was given up, since the last call."""
+        if self.clock != self._kept_clock():
+            self._states[_CLOCK] = RecordSet(configs_records={"clock": ConfigsRecord({"now": self.clock})})
+            self._changed.add(_CLOCK)
         names, self._changed = self._changed, set()
         return names
 

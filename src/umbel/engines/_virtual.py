@@ -11,7 +11,7 @@ from umbel.app import ClientApp
 from umbel.engines._devices import Devices, drawn
 from umbel.engines._heap import keep_freed_memory
 from umbel.engines._population import Population
-from umbel.engines._runner import Runner
+from umbel.engines._runner import Runner, unhurried
 from umbel.engines._states import NodeStates
 from umbel.grid import Node
 from umbel.message import Error, ErrorCode, Message
@@ -30,10 +30,11 @@ class _Flight(NamedTuple):
 class VirtualGrid:
     """A grid whose nodes take the time that ``devices`` say, on a virtual clock that nobody waits for.
 
-    The clock, ``now`` (in seconds, from 0), stands still while the loop works, and jumps to the arrival of each reply
-    that the loop takes. Replies come in the order of arrival, and ``metadata.created_at`` of a reply is its arrival; a
-    message is sent when the loop sends it. A node has one message at a time. For a reply that a device drops, or that
-    would come after its message's time to live on this clock, an error reply comes when that time is over.
+    The clock, ``now`` (in seconds, from 0, and in a resumed run from where it was), stands still while the loop works,
+    and jumps to the arrival of each reply that the loop takes. Replies come in the order of arrival, and
+    ``metadata.created_at`` of a reply is its arrival; a message is sent when the loop sends it. A node has one message
+    at a time. For a reply that a device drops, or that would come after its message's time to live on this clock, an
+    error reply comes when that time is over.
 
     A node runs when its reply is taken, with the content that it was sent. ``seed``, ``run_config`` and ``states`` are
     those of ``LocalGrid``: with a loop that takes every reply, so are the results, to the bit.
@@ -52,9 +53,9 @@ class VirtualGrid:
         run_config: Mapping[str, bool | int | float | str] | None = None,
         states: NodeStates | None = None,
     ) -> None:
-        self._runner = Runner(client_app, population, seed, run_config, states)
+        self._states = NodeStates() if states is None else states
+        self._runner = Runner(client_app, population, seed, run_config, self._states)
         self._devices = drawn(seed=seed) if devices is None else devices
-        self._now = 0.0
         self._coming: list[_Flight] = []
         self._busy: dict[int, tuple[float, int]] = {}
         self._sent = 0
@@ -63,7 +64,7 @@ class VirtualGrid:
     @property
     def now(self) -> float:
         """The time on the virtual clock, in seconds."""
-        return self._now
+        return self._states.clock
 
     def nodes(self, round: int = 0, message_type: str = "train") -> Sequence[Node]:  # noqa: A002 - the field's word
         """Return the nodes of the population, sorted by name, the same ones in every phase, online or not."""
@@ -78,9 +79,9 @@ class VirtualGrid:
     def _send(self, message: Message) -> None:
         asked = message.metadata
         node = self._runner.population.node(asked.dst_node_id)
-        free_at, waiting = self._busy.get(node.node_id, (self._now, 0))
-        arrival = self._devices(node, asked, max(free_at, self._now))
-        last = self._now + asked.ttl
+        free_at, waiting = self._busy.get(node.node_id, (self.now, 0))
+        arrival = self._devices(node, asked, max(free_at, self.now))
+        last = self.now + asked.ttl
         is_lost = arrival is None or arrival >= last
         if arrival is None or is_lost:
             arrival = nextafter(last, 0.0)
@@ -93,7 +94,7 @@ class VirtualGrid:
         """Yield replies in the order of their arrival on the virtual clock, until none is to come any more."""
         while self._coming:
             flight = heappop(self._coming)
-            self._now = max(self._now, flight.arrival)
+            self._states.clock = max(self.now, flight.arrival)
             reply = self._reply(flight)
             if reply is not None:
                 yield _restamped(reply, flight)
@@ -102,7 +103,7 @@ class VirtualGrid:
     def _reply(self, flight: _Flight) -> Message | None:
         if not flight.is_lost:
             self._free(flight)
-            return self._runner.run(flight.message)
+            return self._runner.run(unhurried(flight.message))
         asked = flight.message.metadata
         reason = f"no reply within {asked.ttl:,.0f} s, on the virtual clock"
         return flight.message.create_error_reply(Error(ErrorCode.NODE_UNAVAILABLE, reason), now=asked.created_at)

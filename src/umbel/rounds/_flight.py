@@ -66,7 +66,7 @@ class Flight:
         self, run: Run, state: RecordSet, number: int
     ) -> Generator[Event, None, tuple[Question, Tally, Training]]:
         """Keep nodes busy until there are enough updates for the next model."""
-        content = run.instruct(state, number)
+        content = run.instruct_training(state, number)
         question = run.question(number, run.strategy.phase, run.strategy.select, content)
         tally, training = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes))
         self._versions[number] = state.parameters_records[MODEL]
@@ -93,7 +93,7 @@ class Flight:
         for sent in self._waiting:
             before = state.copy()
             before.parameters_records[MODEL] = self._versions[sent.round]
-            content = run.instruct(before, sent.round)
+            content = run.instruct_training(before, sent.round)
             question = Question(run.run_id, sent.round, run.strategy.phase, (), (), content, sent.message_id)
             run.grid.send([self._asked(sent, question.message(0, sent.node))])
         self._waiting = []

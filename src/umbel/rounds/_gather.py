@@ -11,13 +11,14 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 from umbel.errors import UmbelError, UpdateRejected
 from umbel.grid import Grid, Node
 from umbel.history import Arrival
-from umbel.message import DEFAULT_TTL, Message, Metadata
+from umbel.message import DEFAULT_TTL, Error, Message, Metadata
 from umbel.records import RecordSet
 from umbel.rounds._events import NodeLost, UpdateAccepted, UpdateRefused
 
 _SERVER: Final = 0
 _NO_REPLY: Final = "no reply came"
 _TOO_LATE: Final = "enough others had answered"
+_LONGEST: Final = 20_000  # characters of a reason, which is in every report of the run
 
 Outcome: TypeAlias = UpdateAccepted | UpdateRefused | NodeLost
 _T = TypeVar("_T")
@@ -128,8 +129,7 @@ def judged(
 ) -> tuple[Outcome, _T | None]:
     """Return what became of a reply, and what there is of it to use."""
     if reply.has_error():
-        reason = reply.error.reason or f"error {reply.error.code}, without a reason"
-        return NodeLost(question.round, question.phase, node, reason), None
+        return NodeLost(question.round, question.phase, node, _reason(reply.error)), None
     content, received = reply.content, 0
     try:
         received = _size(content)
@@ -137,6 +137,11 @@ def judged(
     except UmbelError as error:
         return UpdateRefused(question.round, question.phase, node, str(error), received), None
     return UpdateAccepted(question.round, question.phase, node, received), item
+
+
+def _reason(error: Error) -> str:
+    reason = error.reason or f"error {error.code}, without a reason"
+    return reason if len(reason) <= _LONGEST else f"{reason[: _LONGEST // 2]} ... {reason[-_LONGEST // 2 :]}"
 
 
 def _size(content: RecordSet) -> int:

@@ -10,8 +10,9 @@ from umbel.message import MessageType
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._gather import Limits, Question
 from umbel.rounds._memory import Memory
-from umbel.rounds._state import instruction
+from umbel.rounds._state import MODEL, instruction
 from umbel.strategy import Selector, Strategy
+from umbel.transforms import announced
 
 # Message ids: two phases a round, up to 2**32 nodes each, from 1 on.
 _PHASE: Final = 2**32
@@ -51,6 +52,19 @@ class Run(NamedTuple):
             message = f"expected a RecordSet, the content to send, got {type(content).__name__}: return it"
             raise StrategyError(message, at="instruct")
         return content
+
+    def instruct_training(self, state: RecordSet, number: int, companions: Sequence[str] = ()) -> RecordSet:
+        """Return what a cohort that trains is sent: the same, and which transforms its replies go through."""
+        content = self.instruct(state, number, companions)
+        if not self.strategy.transforms:
+            return content
+        if content.parameters_records.get(MODEL) != state.parameters_records[MODEL]:
+            raise StrategyError(
+                "transforms work from the model that nodes are sent, and this function sends another one than the "
+                "round's: leave it as it is",
+                at="instruct",
+            )
+        return announced(content, self.strategy.transforms)
 
     def limits(self, question: Question) -> Limits:
         """Return what the strategy's policy says of a phase: for how long it goes on, and until how many answered."""

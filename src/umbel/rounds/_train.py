@@ -43,7 +43,8 @@ def train(
     """Train from ``state`` until ``rounds`` rounds are complete, yielding what happens.
 
     ``state`` comes from ``begin`` or from the ``RoundCompleted`` after which the run goes on: both give the same bits.
-    ``evaluate(round, model)`` returns metrics of each new model, measured by whoever runs the loop.
+    ``evaluate(round, model)`` returns metrics of each new model, measured by whoever runs the loop. Events carry
+    copies: whatever is done to a state in one, the run goes on from its own.
 
     Raises ``RoundFailed``, with every reason, when too few updates of a round are accepted. Nodes that fail, answer
     with what cannot be used, or do not answer, are reported by events, and the round equals one without them.
@@ -57,7 +58,7 @@ def train(
     flight = None if strategy.policy.overlap is None else Flight(run, strategy.policy.overlap, state)
     for number in range(completed + 1, rounds + 1):
         state, name = yield from _play_round(run, flight, state, number)
-    yield RunCompleted(max(rounds, completed), name or digest(state.parameters_records[MODEL]), state)
+    yield RunCompleted(max(rounds, completed), name or digest(state.parameters_records[MODEL]), state.copy())
 
 
 def _collect_statistics(run: Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
@@ -71,7 +72,7 @@ def _collect_statistics(run: Run, state: RecordSet) -> Generator[Event, None, Re
     tally.require(max(1, run.strategy.min_updates), question, count)
     state = with_parameters(state, {STATISTICS: record}, completed=0)
     report = tally.report(question, {}, digest(state.parameters_records[MODEL]))
-    yield StatisticsCollected(replace(report, accepted=count), state)
+    yield StatisticsCollected(replace(report, accepted=count), state.copy())
     return state
 
 
@@ -93,13 +94,13 @@ def _play_round(
     tally.leave_out(training.metrics.not_finite(f"{run.strategy.phase}."))
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
-    yield RoundCompleted(tally.report(question, metrics, name, run.memory.arrivals), state)
+    yield RoundCompleted(tally.report(question, metrics, name, run.memory.arrivals), state.copy())
     return state, name
 
 
 def _train_phase(run: Run, state: RecordSet, number: int) -> Generator[Event, None, tuple[Question, Tally, Training]]:
     companions = [companion.name for companion in run.strategy.companions]
-    content = run.instruct(state, number, companions)
+    content = run.instruct_training(state, number, companions)
     question = run.question(number, run.strategy.phase, run.strategy.select, content)
     yield RoundStarted(number, question.size)
     tally, training, memory = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes)), run.memory

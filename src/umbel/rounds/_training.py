@@ -15,6 +15,7 @@ from umbel.rounds._metrics import MetricMeans, check_weights
 from umbel.rounds._state import MODEL, as_records, optimizer_state
 from umbel.rounds._waiting import Contribution, Waiting, can_wait
 from umbel.strategy import Companion, Strategy
+from umbel.transforms import Transform, undone
 
 # What a reply to a model looks like, given the model.
 Answer = Callable[[ParametersRecord], ParametersRecord]
@@ -27,9 +28,18 @@ _HINTS: Final = {MODEL: "reply with the trained model under that name"}
 class _Record:
     """One record of a round: what trains it, and the updates so far."""
 
-    def __init__(self, part: Companion, state: RecordSet, answer: Answer | None, *, may_wait: bool) -> None:
+    def __init__(
+        self,
+        part: Companion,
+        state: RecordSet,
+        answer: Answer | None = None,
+        transforms: Sequence[Transform] = (),
+        *,
+        may_wait: bool,
+    ) -> None:
         self._name, self._aggregator, self._optimizer = part.name, part.aggregator, part.optimizer
         self.current = state.parameters_records[part.name]
+        self._transforms = transforms
         self._expected = self.current if answer is None else answer(self.current)
         self._gate, self._check = part.gate, part.gate.against(self._expected)
         unproven = replace(part.gate, finite=False).against(self._expected)
@@ -44,18 +54,18 @@ class _Record:
 
     def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
         """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
-        update = self._found(node, content)
+        update = self._found(node, content, self.current)
         late = None if self._check_layout is None or not can_wait(update) else self._check_layout
         self._checked(late or self._check, update)
         return update, late is not None
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
         """Return the update of a record that was sent before, or raise ``UpdateRejected``."""
-        update = self._found(node, content)
+        update = self._found(node, content, sent)
         self._checked(self._gate.against(sent), update)
         return update
 
-    def _found(self, node: str, content: RecordSet) -> Update:
+    def _found(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
         record = content.parameters_records.get(self._name)
         if record is None:
             names = ", ".join(map(repr, content.parameters_records)) or "none"
@@ -64,6 +74,8 @@ class _Record:
                 f"expected a parameters record {self._name!r}, got {names}: {hint}",
                 at=f"parameters_records[{self._name!r}]",
             )
+        if self._transforms:
+            record = undone(node, content, self._transforms, sent)
         metrics = content.metrics_records
         return Update(node, _asked("a weight", self._aggregator.weigh, metrics), record, metrics)
 
@@ -129,8 +141,8 @@ class Training:
         part = Companion(MODEL, _as_it_is, strategy.aggregator, strategy.optimizer, strategy.gate)
         # Whoever waits for the first few has to know at once which of them count.
         may_wait = strategy.policy.enough is None
-        self._model = _Record(part, state, strategy.answer, may_wait=may_wait)
-        self._records = [self._model, *(_Record(each, state, None, may_wait=may_wait) for each in strategy.companions)]
+        self._model = _Record(part, state, strategy.answer, strategy.transforms, may_wait=may_wait)
+        self._records = [self._model, *(_Record(each, state, may_wait=may_wait) for each in strategy.companions)]
         self._accepted, self._population = 0, population
         self._totals = [0.0] * len(strategy.aggregator.measures)
         self._waiting = Waiting()

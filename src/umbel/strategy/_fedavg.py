@@ -1,5 +1,6 @@
 """Federated averaging, the strategy to begin with and the one that the others are made of."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from umbel.aggregation import Aggregator
@@ -9,6 +10,7 @@ from umbel.optimizers import Optimizer
 from umbel.strategy import _selectors as selectors
 from umbel.strategy._policy import Policy
 from umbel.strategy._strategy import Strategy, strategy
+from umbel.transforms import Transform
 
 
 class Options(TypedDict, total=False):
@@ -23,11 +25,12 @@ class Options(TypedDict, total=False):
     gate: Gate
     statistics: bool
     policy: Policy
+    transforms: Transform | Sequence[Transform]
     name: str
 
 
 class Unevaluated(TypedDict, total=False):
-    """What a strategy takes whose nodes do not evaluate: the same, without ``evaluate_fraction``."""
+    """What a strategy takes that asks for no models: the same, without ``evaluate_fraction`` and ``transforms``."""
 
     fraction: float
     min_nodes: int
@@ -50,6 +53,7 @@ class Unwaiting(TypedDict, total=False):
     optimizer: Optimizer
     gate: Gate
     statistics: bool
+    transforms: Transform | Sequence[Transform]
     name: str
 
 
@@ -64,6 +68,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
     gate: Gate | None = None,
     statistics: bool = False,
     policy: Policy | None = None,
+    transforms: Transform | Sequence[Transform] = (),
     name: str = "fedavg",
 ) -> Strategy:
     """Average the models of a random cohort by their numbers of examples (McMahan et al. 2017, arXiv:1602.05629).
@@ -78,6 +83,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
         gate: which updates count.
         statistics: ask every node for sums before the first round.
         policy: when a round is over; None to wait for everyone who was asked.
+        transforms: what nodes do to their models before they reply; see ``umbel.transforms``.
         name: what events and checkpoints call the strategy.
 
     Raises:
@@ -97,6 +103,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
             gate=gate,
             statistics=statistics,
             policy=policy,
+            transforms=transforms,
             name=name,
         )
     )
@@ -125,9 +132,10 @@ def _share(fraction: float, min_nodes: int) -> selectors.Selector:
 def averaged(name: str, options: Options | Unevaluated | Unwaiting, **parts: Any) -> Strategy:
     """Return ``fedavg`` under another name, with these options, and with ``parts`` in place of its own.
 
-    Raises ``StrategyError`` for an option that is one of these parts.
+    Raises ``StrategyError`` for an option that is one of these parts, or makes one of them.
     """
-    taken = sorted(parts.keys() & options.keys())
+    made = {*parts, "evaluate_fraction"} if "evaluate" in parts else parts.keys()
+    taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
     whole: dict[str, Any] = {"name": name, **options}

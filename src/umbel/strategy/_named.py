@@ -21,6 +21,7 @@ from umbel.strategy._policy import Policy, quorum
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._strategy import Strategy
 from umbel.strategy._trees import fedxgb_bagging, fedxgb_cyclic
+from umbel.transforms import Transform, clipped, narrowed, noisy
 
 _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     fedavg,
@@ -66,6 +67,12 @@ _WAITING: Final = {
     "deadline_quantile": "quantile",
     "deadline_factor": "factor",
     "first_deadline": "first_deadline",
+}
+# Transforms as plain values: what each is called, in the order in which they are applied; its one number or text.
+_TRANSFORMS: Final[Mapping[str, tuple[Callable[[Any], Transform], type]]] = {
+    "clipped": (clipped, float),
+    "noisy": (noisy, float),
+    "narrowed": (narrowed, str),
 }
 _SHOWN: Final = 80
 _MOST: Final = 2**63
@@ -117,9 +124,9 @@ class Entry(NamedTuple):
 def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strategy:
     """Return the strategy of a name, told some numbers: plain values alone, such as JSON and TOML have.
 
-    Parts (an aggregator, an optimizer) have no plain form: a strategy of other parts is put together in Python. Only
-    the policy has one: ``quorum``, ``deadline_quantile``, ``deadline_factor`` and ``first_deadline`` are the numbers of
-    ``umbel.strategy.quorum``.
+    Parts (an aggregator, an optimizer) have no plain form: a strategy of other parts is put together in Python. Two
+    have one. ``quorum``, ``deadline_quantile``, ``deadline_factor`` and ``first_deadline`` are the numbers of
+    ``umbel.strategy.quorum``; ``clipped``, ``noisy`` and ``narrowed`` those of the transforms, applied in this order.
 
     Raises:
         StrategyError: for a name that no strategy has, an option that it does not have, a value of the wrong type, a
@@ -137,7 +144,7 @@ def named(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Strat
         raise StrategyError(f"there is no strategy {name!a:.{_SHOWN}}{_nearest(name, entries)}", at="strategy")
     _require(entries[name], options)
     try:
-        return _makers()[name](**_with_policy(options))
+        return _makers()[name](**_with_transforms(_with_policy(options)))
     except StrategyError as error:
         raise StrategyError(error.message, at=f"strategy {name}, {error.at}") from error
 
@@ -149,6 +156,13 @@ def _with_policy(options: Mapping[str, Any]) -> dict[str, Any]:
     policy = quorum(**numbers)
     waits = policy.enough is None and policy.deadline is None  # for everyone, which is the policy of all
     return rest if waits else {**rest, "policy": policy}
+
+
+def _with_transforms(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with transforms in place of the values that make them."""
+    asked = [make(options[name]) for name, (make, _) in _TRANSFORMS.items() if options.get(name) is not None]
+    rest = {name: value for name, value in options.items() if name not in _TRANSFORMS}
+    return {**rest, "transforms": asked} if asked else rest
 
 
 @cache
@@ -182,6 +196,8 @@ def _settings(make: Callable[..., Strategy]) -> Iterator[Setting]:
         kind = _without_none(option.annotation)
         if kind is Policy:
             yield from _waiting()
+        if option.name == "transforms":
+            yield from (Setting(name, None, kind, required=False) for name, (_, kind) in _TRANSFORMS.items())
         if option.name != _NAME and (kind in _EXPECTED or _TEXTS in str(kind) or _NUMBERS in str(kind)):
             required = option.default is option.empty
             yield Setting(option.name, None if required else option.default, kind, required)

@@ -14,6 +14,8 @@ from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
 from umbel.strategy._policy import Overlap, Policy, synchronous
 from umbel.strategy._selectors import Selector, everyone
+from umbel.transforms import Transform
+from umbel.transforms._transform import require_order
 
 Instruct: TypeAlias = Callable[[RecordSet, int], RecordSet]
 
@@ -23,7 +25,7 @@ Answer: TypeAlias = Callable[[ParametersRecord], ParametersRecord]
 _TRAIN: Final = str(MessageType.TRAIN)
 _QUERY: Final = str(MessageType.QUERY)
 # Records that instructions and states have already.
-_TAKEN: Final = ("model", "statistics", "optimizer")
+_TAKEN: Final = ("model", "statistics", "optimizer", "nodes", "clock", "flight")
 
 
 class Strategy(NamedTuple):
@@ -37,6 +39,7 @@ class Strategy(NamedTuple):
     the model; arrays whose names match a pattern of ``local`` stay on the nodes and are no part of the server's model.
     ``policy`` says when the training phase of a round is over; ``phase`` is the type of its messages, "query" for
     what trains nothing. ``answer(model)`` is a record like those that are replied to a model, if these are not like it.
+    ``transforms`` are what nodes do to their models before they reply, in order, and what is undone before the gate.
 
     Make one with ``strategy(...)``, which refuses parts that do not go together.
     """
@@ -55,6 +58,7 @@ class Strategy(NamedTuple):
     policy: Policy = synchronous()
     phase: str = _TRAIN
     answer: Answer | None = None
+    transforms: tuple[Transform, ...] = ()
 
     def describe(self) -> dict[str, str]:
         """Return the names of the parts: two strategies that differ in a number differ here."""
@@ -79,6 +83,8 @@ class Strategy(NamedTuple):
             described["phase"] = self.phase
         if self.answer is not None:
             described["answer"] = function_name(self.answer)
+        if self.transforms:
+            described["transforms"] = ", ".join(each.name for each in self.transforms)
         return described
 
 
@@ -103,9 +109,10 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     policy: Policy | None = None,
     phase: str = _TRAIN,
     answer: Answer | None = None,
+    transforms: Transform | Sequence[Transform] = (),
     name: str = "strategy",
 ) -> Strategy:
-    """Put a strategy together: select x instruct x gate x aggregate x optimize, for the model and its companions.
+    """Put a strategy together: select x instruct x transforms x gate x aggregate x optimize.
 
     What is left out is FedAvg's: everyone, the model as it is, the mean by examples, which replaces the model; nobody
     evaluates. See ``Strategy`` for what each part does. A round requires at least as many updates as its aggregators
@@ -128,6 +135,7 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         policy=synchronous() if policy is None else policy,
         phase=str(phase),
         answer=answer,
+        transforms=(transforms,) if isinstance(transforms, Transform) else tuple(transforms),
     )
     _require_kinds(whole)
     aggregators = [whole.aggregator, *(companion.aggregator for companion in whole.companions)]
@@ -158,6 +166,7 @@ def _require_kinds(whole: Strategy) -> None:
             expected = getattr(kind, "__name__", str(kind))
             hint = f": call it, {part}={value.__name__}(...)" if isinstance(value, FunctionType) else ""
             raise StrategyError(f"expected {expected}, got {type(value).__name__} {value!r:.80}{hint}", at=part)
+    require_order(whole.transforms)
     if not callable(whole.instruct):
         raise StrategyError(f"expected a function (content, round) -> content, got {whole.instruct!r}", at="instruct")
 
@@ -193,6 +202,12 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
             f"every round would fail: {whole.min_updates} updates are required of a cohort of {whole.select.most}",
             at="min_updates",
         )
+    if whole.transforms and (whole.phase != _TRAIN or whole.answer is not None):
+        raise StrategyError(
+            "transforms work on the difference of a trained model from the one that was sent, and answers to queries "
+            "are no models",
+            at="transforms",
+        )
     if whole.policy.overlap is not None:
         _require_overlap(whole, whole.policy.overlap)
     names = [companion.name for companion in whole.companions]
@@ -217,6 +232,11 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
             "records beside the model belong to one version of it, and nodes that train while it moves on have "
             "several: use a policy that waits",
             at="companions",
+        )
+    if whole.phase == _QUERY:
+        raise StrategyError(
+            "what nodes count does not move with the model: a query needs a policy that waits for all who are asked",
+            at="policy",
         )
     if whole.evaluate is not None:
         raise StrategyError(
