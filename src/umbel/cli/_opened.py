@@ -63,7 +63,7 @@ def _unfinished(folder: RunFolder) -> str:
     with contextlib.suppress(UmbelError, OSError, KeyError):
         rounds = read_start(folder)["settings"]["rounds"]
         run = checkpoint.read(folder.checkpoint).state.configs_records["run"]
-        done = f"stopped after round {run['round']} of {rounds}, or is under way"
+        done = f"stopped after round {run['round']!r} of {rounds}, or is under way"
         return f'the run in "{safe(str(folder.path))}" {done}, and has no model yet; go on with: {going_on(folder)}'
     return ""
 
