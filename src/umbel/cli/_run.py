@@ -130,7 +130,8 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       epochs = 2
 
     Every round is kept on disk: after Ctrl-C, a crash or a power cut, --resume goes on where the run was and ends with
-    the same model, bit for bit, unless the strategy goes by which replies come first. runs/<id>/ receives model.safetensors, history.json, metrics.svg and checkpoint/.
+    the same model, bit for bit, unless the strategy goes by which replies come first. runs/<id>/ receives
+    model.safetensors, history.json, metrics.svg and checkpoint/.
 
     With --server the nodes are real ones, which have joined that server. It is sent the strategy's name and numbers,
     the settings and the initial model, and runs no code of the app. The model is downloaded, verified and kept as
