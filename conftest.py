@@ -4,7 +4,8 @@
 - A block after the comment `<!-- file: NAME -->` is written to that file of the folder instead of being run.
 - In a console block a line that starts with `$ ` is a command, ended by what it must print (`...` stands for anything)
   or by nothing, if that does not matter. A command that has to fail says so: `$ umbel diff a  # exits 2`.
-- A block that cannot run is left out by a comment with a reason: `<!-- skip: next "needs two machines" -->`.
+- A block that cannot run is left out by a comment with a reason: `<!-- skip: next "needs two machines" -->`. One that
+  can where a package is there: `<!-- skip: next if(not installed("xgboost"), reason="needs the extra xgboost") -->`.
 
 Doctests of a module whose optional dependency is not installed are skipped, with that as the reason.
 """
@@ -22,6 +23,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,10 @@ def _parse(parser: Callable[[str], object]) -> Evaluator:
     return evaluate
 
 
+def _is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
 def _enter_folder(namespace: dict[str, Any]) -> None:
     """Give a document an empty folder, from which its modules are imported too."""
     base = Path(tempfile.mkdtemp(prefix="umbel-docs-"))
@@ -125,6 +131,7 @@ def _enter_folder(namespace: dict[str, Any]) -> None:
     folder.mkdir()
     (folder / "examples").symlink_to(ROOT / "examples")
     namespace["console_codecs"] = dict(_stypes._CODECS)
+    namespace["installed"] = _is_installed
     namespace |= {"console_state": str(base / "folder"), "console_home": str(base), "console_back": str(Path.cwd())}
     os.chdir(folder)
     sys.path.insert(0, str(folder))

@@ -18,7 +18,8 @@ _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)\n(?P<body>.*?)^ *(?P=fence) *$", re.MULTILINE | re.DOTALL
 )
 _COMMENT = re.compile(r"<!--+\s*skip:(?P<rest>.*?)--+>", re.DOTALL)
-_REASON = re.compile(r'\s*next\s+"[^"]+ [^"]+ [^"]+"\s*')
+_WORDS = r'"[^"]+ [^"]+ [^"]+"'
+_REASON = re.compile(rf'\s*next\s+(?:{_WORDS}|if\(not installed\("\w+"\), reason={_WORDS}\))\s*')
 
 
 def odd_fences(text: str) -> list[str]:
@@ -60,7 +61,9 @@ def test_finds_blocks_that_would_not_run():
 
 def test_finds_opt_outs_without_reason():
     assert len(unreasoned('<!-- skip: next -->\n<!-- skip: start "a b c" -->\n<!-- skip: next "no" -->')) == 3
+    assert len(unreasoned('<!-- skip: next if(True, reason="always left out") -->')) == 1
     assert unreasoned('<!-- skip: next "needs two machines" -->') == []
+    assert unreasoned('<!-- skip: next if(not installed("a"), reason="needs the a") -->') == []
 
 
 PAGE = """
@@ -90,6 +93,20 @@ $ exit 3  # exits 3
 <!-- skip: next "shows what fails" -->
 ```python
 raise ValueError
+```
+
+<!-- skip: next if(not installed("nothing_of_this_name"), reason="needs what is nowhere") -->
+```python
+raise ValueError
+```
+
+<!-- skip: next if(not installed("pytest"), reason="needs what is here") -->
+```python
+there = True
+```
+
+```python
+assert there
 ```
 
 ```toml
@@ -127,7 +144,7 @@ def run_page(tmp_path):
 
 
 def test_a_page_that_is_true_passes(run_page):
-    assert run_page(PAGE) == {"passed": 6, "skipped": 1}
+    assert run_page(PAGE) == {"passed": 10, "skipped": 2}
 
 
 def test_each_page_that_is_not_true_fails(run_page):

@@ -1,12 +1,14 @@
 """Strategies beside Flower's of the same name, on the same replies: run by the Python of an environment that has one.
 
-Each ``check_...`` function is one test of ``test_flower_strategies.py``. No pytest here: Flower's environment has none.
+Each ``check_...`` function is one test of ``test_flower_strategies.py``. No pytest here: Flower's environment has none;
+nor XGBoost, so ensembles of trees come in a file, which is the argument.
 """
 
 import json
 import logging
 import sys
 import traceback
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -215,6 +217,75 @@ def check_bulyan():
         )
 
 
+def trees(record):
+    """An ensemble as a dict: the JSON of XGBoost is the same whatever wrote it."""
+    return json.loads(record.numpy().tobytes())
+
+
+def trees_of_flower(strategy, first, reply_of):
+    """Run Flower's strategy over ensembles; return the model after every round."""
+    arrays = ArrayRecord([np.frombuffer(first.encode(), np.uint8)])
+    for number in range(1, ROUNDS + 1):
+        replies = []
+        for message in strategy.configure_train(number, arrays, ConfigRecord({}), FlowerGrid()):
+            answer = reply_of(number, message.metadata.dst_node_id - 1).encode()
+            metrics = MetricRecord({"num-examples": 10})
+            content = RecordDict({"arrays": ArrayRecord([np.frombuffer(answer, np.uint8)]), "metrics": metrics})
+            replies.append(Message(content, reply_to=message))
+        arrays, _ = strategy.aggregate_train(number, sorted(replies, key=lambda each: each.metadata.src_node_id))
+        yield trees(arrays["0"])
+
+
+def trees_of_umbel(strategy, first, reply_of):
+    """Run Umbel's over the same; return the same."""
+    app = ClientApp()
+
+    def record(text):
+        return ParametersRecord.from_numpy({"trees": np.frombuffer(text.encode(), np.uint8)})
+
+    @app.train()
+    def handle(message, context):
+        answer = {"model": record(reply_of(context_round(message), context.node_id - 1))}
+        return message.create_reply(RecordSet(answer, {"metrics": MetricsRecord({"num-examples": 10})}))
+
+    grid = LocalGrid(app, Population([f"node-{i}" for i in range(NODES)]))
+    for event in train(grid, strategy, begin(strategy, record(first)), rounds=ROUNDS):
+        if isinstance(event, RoundCompleted):
+            assert not event.report.refused, event.report.refused
+            yield trees(event.state.parameters_records["model"]["trees"])
+
+
+def agree_on_trees(theirs, strategy, reply_of):
+    first = ENSEMBLES["first"]
+    pairs = zip(trees_of_flower(theirs, first, reply_of), trees_of_umbel(strategy, first, reply_of), strict=True)
+    counts = []
+    for expected, found in pairs:
+        assert found == expected
+        counts.append(len(found["learner"]["gradient_booster"]["model"]["trees"]))
+    assert counts == sorted(set(counts))
+    assert len(counts) == ROUNDS
+
+
+def check_fedxgb_bagging():
+    """One tree of each node a round, of one class: of more, Flower takes the first."""
+    agree_on_trees(
+        flower.FedXgbBagging(),
+        ours.fedxgb_bagging(evaluate_fraction=0),
+        lambda number, node: ENSEMBLES["added"][number - 1][node],
+    )
+
+
+def check_fedxgb_cyclic():
+    """Flower's nodes take turns in an order that it draws; here it is that of their names."""
+    theirs = flower.FedXgbCyclic()
+    theirs.registered_nodes = {node: node for node in range(1, NODES + 1)}
+    agree_on_trees(
+        theirs,
+        ours.fedxgb_cyclic(evaluate_fraction=0),
+        lambda number, node: ENSEMBLES["whole"][f"{number}, {node}"],
+    )
+
+
 def outcome(check):
     try:
         check()
@@ -224,5 +295,6 @@ def outcome(check):
 
 
 if __name__ == "__main__":
+    ENSEMBLES = json.loads(Path(sys.argv[1]).read_text())
     checks = {name: check for name, check in list(globals().items()) if name.startswith("check_")}
     sys.stdout.write(json.dumps({name: outcome(check) for name, check in checks.items()}) + "\n")

@@ -1,6 +1,7 @@
 """The engine over Ray passes the suite of all engines, and what is its own: one Ray for all tests."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import umbel
+from leftovers import left_behind, named_memory, processes_of
 from umbel.engines import NodeStates, Population, RayCluster, RayGrid
 from umbel.errors import AppError, UsageError
 from umbel.message import ErrorCode, Message, Metadata
@@ -194,3 +196,62 @@ def test_only_who_has_the_token_may_join_the_cluster():
         for more in environments
     ]
     assert [status == 0 for status in joined] == [False, True]
+
+
+SCRIPT = """\
+import os, sys, time
+
+import numpy as np
+
+import umbel
+from umbel.app import ClientApp
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet
+from umbel.strategy import fedavg
+
+app = ClientApp()
+
+
+@app.train()
+def train(message, context):
+    folder = Path(context.run_config["folder"])
+    if message.content.configs_records["config"]["round"] == 3 and (folder / "slow").exists():
+        (folder / f"at-{context.node_name}").touch()
+        time.sleep(600)
+    model = message.content.parameters_records["model"].to_numpy()
+    model["w"] += np.random.default_rng(context.seed).standard_normal(model["w"].shape)
+    metrics = MetricsRecord({"num-examples": 1 + context.seed % 9})
+    return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy(model)}, {"metrics": metrics}))
+
+
+if __name__ == "__main__":
+    import script
+
+    told = {"run_config": {"folder": os.getcwd()}, "checkpoint": sys.argv[1], "resume": True}
+    first = {"w": np.zeros(5_000)}
+    print(umbel.simulate(script.app, fedavg(), first, nodes=4, rounds=4, engine=sys.argv[1], **told).digest)
+"""
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_but_a_run_that_goes_on(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    started = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "script.py"]
+    straight = subprocess.run([*command, "local"], check=True, timeout=60, **started).stdout
+    (tmp_path / "slow").touch()
+    before = named_memory()
+    with subprocess.Popen([*command, "ray"], start_new_session=True, **started) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("at-*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no node came to round 3"
+            time.sleep(0.05)
+        assert len(processes_of(process.pid)) > 3  # with those of the cluster
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, err
+    assert time.monotonic() - began < 10  # the nodes would have slept for ten minutes; most of it is Ray's own end
+    assert processes_of(process.pid) == []
+    assert left_behind(before) == set()
+    (tmp_path / "slow").unlink()
+    assert subprocess.run([*command, "ray"], check=True, timeout=120, **started).stdout == straight

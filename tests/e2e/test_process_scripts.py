@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from leftovers import everyone, left_behind, named_memory, processes_of, shared_memory
+
 SCRIPT = """\
 import sys, time
 from pathlib import Path
@@ -65,23 +67,12 @@ def finish(process, seconds=60):
     return process.returncode, out, err
 
 
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def workers_at_round_3(folder):
     deadline = time.monotonic() + 30
     while len(found := [file.read_text() for file in folder.glob("at-*")]) < 2 or not all(found):
         assert time.monotonic() < deadline, "the workers did not come to round 3"
         time.sleep(0.01)
     return [int(pid) for pid in found]
-
-
-def shared_memory():
-    return {entry.name for entry in Path("/dev/shm").iterdir() if "umbel" in entry.name}
 
 
 def test_a_script_runs_its_own_app_and_prints_alone(script):
@@ -97,24 +88,48 @@ def test_a_run_that_is_stopped_leaves_nothing_but_a_run_that_goes_on(script, kil
     for file in (path.parent / "run").iterdir():
         file.unlink()
     (path.parent / "slow").touch()
-    before = shared_memory()
+    before = named_memory()
     process = start(path)
     pids = workers_at_round_3(path.parent)
+    assert {process.pid, *pids} <= set(processes_of(process.pid))
+    shared = shared_memory([process.pid, *pids])
+    assert len(shared) > 2  # the model, and what the workers answer in
     began = time.monotonic()
     os.killpg(process.pid, kill)  # as a terminal does: everyone in the foreground is told
     status, _, err = finish(process)
     assert status == -kill, err
     if kill == signal.SIGINT:
-        assert time.monotonic() - began < 10  # the nodes would have slept for ten minutes
-        assert not any(map(is_alive, pids))
-    while any(map(is_alive, pids)):
+        assert time.monotonic() - began < 2  # the nodes would have slept for ten minutes
+        assert processes_of(process.pid) == []
+    while processes_of(process.pid):
         assert time.monotonic() < began + 20, "a worker outlives its engine"
         time.sleep(0.01)
-    assert shared_memory() <= before
+    assert shared & shared_memory(everyone()) == set()
+    assert left_behind(before) == set()
     (path.parent / "slow").unlink()
     resumed = finish(start(path))
     assert resumed[:2] == straight[:2]
     assert resumed[2].count("a node says") == 8  # rounds 3 and 4
+
+
+def test_what_would_be_left_is_found(tmp_path):
+    """The looks at processes and memory above see what is there."""
+    before = named_memory()
+    code = "import os; os.memfd_create('umbel'); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, **pipes) as process:
+        process.stdout.readline()
+        assert processes_of(process.pid) == [process.pid]
+        assert shared_memory(everyone()) >= shared_memory([process.pid]) != set()
+        process.communicate("go on\n")
+    assert processes_of(process.pid) == []
+    left = Path(f"/dev/shm/left-{tmp_path.name}-{os.getpid()}")
+    try:
+        with left.open("w"):
+            assert str(left) not in left_behind(before)
+        assert str(left) in left_behind(before)
+    finally:
+        left.unlink()
 
 
 def test_a_script_without_a_guard_is_told_of_it(script):

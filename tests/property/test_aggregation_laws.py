@@ -50,10 +50,10 @@ def arrays(dtype, size, rng):
 
 
 @st.composite
-def cohorts(draw, dtypes=DTYPES, most=6, weight=weights):
+def cohorts(draw, dtypes=DTYPES, least=1, most=6, weight=weights):
     """Updates of some nodes, of one to three arrays each."""
     kinds = draw(st.lists(st.sampled_from(dtypes), min_size=1, max_size=3))
-    count = draw(st.integers(1, most))
+    count = draw(st.integers(least, most))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     sizes = [draw(st.integers(0, 5)) for _ in kinds]
     updates = []

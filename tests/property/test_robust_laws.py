@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from inspect import isfunction, signature
 from itertools import permutations
 
 import numpy as np
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_aggregation_laws import DTYPES, cohorts, in_batches
+from umbel import aggregation
 from umbel.aggregation import (
     Update,
     aggregate,
     bulyan,
+    by_examples,
     canonical,
     centred_clipping,
     clipped_mean,
@@ -23,21 +26,24 @@ from umbel.aggregation import (
     median,
     multi_krum,
     trimmed_mean,
+    weighted_mean,
 )
 from umbel.aggregation import _stacked as stacked
 from umbel.records import ParametersRecord, digest
 
-# Each as a function of how many updates may be bad, and what share of a cohort that is.
+# Each as a function of how many updates may be bad, and the least number of updates of which it bears as many.
 BREAKDOWN = {
-    "median": (lambda f, n: median(), 2),
-    "trimmed_mean": (lambda f, n: trimmed_mean(share=min((f + 0.5) / n, 0.49)), 2),
-    "krum": (lambda f, n: krum(byzantine=f), 2),
-    "multi_krum": (lambda f, n: multi_krum(byzantine=f), 2),
-    "bulyan": (lambda f, n: bulyan(byzantine=f), 4),
-    "geometric_median": (lambda f, n: geometric_median(), 2),
-    "clipped_mean": (lambda f, n: clipped_mean(), 2),
-    "centred_clipping": (lambda f, n: centred_clipping(), 2),
+    "median": (lambda f, n: median(), lambda f: 2 * f + 1),
+    "trimmed_mean": (lambda f, n: trimmed_mean(share=min((f + 0.5) / n, 0.49)), lambda f: 2 * f + 1),
+    "krum": (lambda f, n: krum(byzantine=f), lambda f: 2 * f + 3),
+    "multi_krum": (lambda f, n: multi_krum(byzantine=f), lambda f: 2 * f + 3),
+    "bulyan": (lambda f, n: bulyan(byzantine=f), lambda f: 4 * f + 3),
+    "geometric_median": (lambda f, n: geometric_median(), lambda f: 2 * f + 1),
+    "clipped_mean": (lambda f, n: clipped_mean(), lambda f: 2 * f + 1),
+    "centred_clipping": (lambda f, n: centred_clipping(), lambda f: 2 * f + 1),
 }
+BY_ELEMENT = ("median", "trimmed_mean")
+TOWARDS_THE_MODEL = ("clipped_mean", "centred_clipping")
 ALL = [make(0, 1) for make, _ in BREAKDOWN.values()]
 every_one = pytest.mark.parametrize("aggregator", ALL, ids=lambda each: each.name)
 FLOATS = ["float16", "bfloat16", "float32", "float64", "complex64"]
@@ -88,10 +94,10 @@ def vectors(draw, count, size):
 
 
 @st.composite
-def attacked(draw, parts):
-    """Honest points near one another, and f of n bad ones anywhere at all."""
+def attacked(draw, least):
+    """Honest points near one another, and f of n bad ones anywhere; often just as many as there have to be."""
     f = draw(st.integers(1, 4))
-    n = draw(st.integers(parts * f + 3, parts * f + 9))
+    n = least(f) + draw(st.integers(0, 6))
     rng, honest = vectors(draw, n - f, 6)
     centre = rng.standard_normal(6) * 10.0 ** draw(st.integers(-2, 4))
     far = 10.0 ** draw(st.integers(-2, 12))
@@ -107,38 +113,50 @@ def attacked(draw, parts):
     return f, whole[order], order < n - f, centre
 
 
+def result(rule, points, centre):
+    """What a rule makes of points, if the model that nodes began with is where rounds have led: among the honest."""
+    updates = [Update(f"n{i:02}", 1.0, ParametersRecord.from_numpy({"w": w})) for i, w in enumerate(points)]
+    return aggregate(rule, ParametersRecord.from_numpy({"w": centre}), updates)["w"].numpy()
+
+
+def apart(points):
+    return np.linalg.norm(points[:, None] - points[None], axis=2).max()
+
+
 @pytest.mark.parametrize("name", BREAKDOWN)
 @settings(deadline=None)
 @given(data=st.data())
 def test_bad_updates_move_the_result_by_no_more_than_the_honest_ones_lie_apart(name, data):
-    make, parts = BREAKDOWN[name]
-    f, points, is_honest, centre = data.draw(attacked(parts))
-    updates = [Update(f"n{i:02}", 1.0, ParametersRecord.from_numpy({"w": w})) for i, w in enumerate(points)]
-    # The model that they began with is where rounds like this one have led: among the honest.
-    model = ParametersRecord.from_numpy({"w": centre})
-    found = aggregate(make(f, len(points)), model, updates)["w"].numpy()
+    """For the rules that clip, the model is one of the honest: it is where they draw updates to.
+
+    With up to four bad ones: with no more honest ones than there have to be, that is what each rule bears. The bound
+    of the geometric median grows with their number, 2(n - f)/(n - 2f) radii (Lopuhaä and Rousseeuw 1991).
+    """
+    make, least = BREAKDOWN[name]
+    f, points, is_honest, centre = data.draw(attacked(least))
+    found = result(make(f, len(points)), points, centre)
     honest = points[is_honest]
-    spread = np.linalg.norm(honest[:, None] - honest[None], axis=2).max()
+    spread = apart(np.vstack([honest, centre]) if name in TOWARDS_THE_MODEL else honest)
     slack = 1e-5 * np.abs(honest - centre).max() + 1e-9 * np.abs(honest).max()
-    assert np.linalg.norm(found - honest.mean(axis=0)) <= BOUND[name] * spread + slack
-    if name in ("median", "trimmed_mean"):
+    assert np.linalg.norm(found - honest.mean(axis=0)) <= spread + slack
+    if name in BY_ELEMENT:
         assert (found >= honest.min(axis=0)).all()
         assert (found <= honest.max(axis=0)).all()
 
 
-# How many times the largest distance between honest updates a result may be from their mean. Clipping pulls towards
-# the model, which may lie outside of them; the geometric median of n points of which f < n/2 are anywhere lies within
-# 2(n - f)/(n - 2f) times their radius (Lopuhaä and Rousseeuw 1991).
-BOUND = {
-    "median": 1.0,
-    "trimmed_mean": 1.0,
-    "krum": 1.0,
-    "multi_krum": 1.5,
-    "bulyan": 1.0,
-    "geometric_median": 4.0,
-    "clipped_mean": 2.0,
-    "centred_clipping": 3.0,
-}
+@pytest.mark.parametrize("name", BREAKDOWN)
+@given(data=st.data())
+def test_a_majority_of_bad_updates_takes_the_result_where_it_wants(name, data):
+    """No rule could bear more than it does; of those that go by element, a half is enough."""
+    make, least = BREAKDOWN[name]
+    f = data.draw(st.integers(1, 4))
+    n = least(f) + data.draw(st.integers(0, 6))
+    bad = (n + 1) // 2 if name in BY_ELEMENT else n // 2 + 1
+    rng, honest = vectors(data.draw, n - bad, 6)
+    lie = rng.standard_normal(6)
+    lie *= 10.0 ** data.draw(st.integers(3, 9)) * (1 + np.abs(honest).max()) / np.linalg.norm(lie)
+    found = result(make(f, n), np.vstack([honest, *[lie] * bad]), np.zeros(6))
+    assert np.linalg.norm(found) > np.linalg.norm(lie) / 10
 
 
 @every_one
@@ -168,6 +186,46 @@ def test_wide_integers_keep_their_last_digit_beside_a_liar(values, liar):
     found = aggregate(median(), updates[0].record, updates)["n"].numpy().tolist()
     assert found == [round((low + high) / 2)] * 2
     assert min(honest) <= found[0] <= max(honest)
+
+
+WEIGHED = {
+    "weighted_mean": weighted_mean(),
+    "multi_krum": multi_krum(byzantine=1, weigh=by_examples),
+    "geometric_median": geometric_median(weigh=by_examples),
+    "clipped_mean": clipped_mean(weigh=by_examples),
+    "centred_clipping": centred_clipping(weigh=by_examples),
+}
+
+
+def test_these_are_all_the_rules_that_take_weights():
+    rules = {name: getattr(aggregation, name) for name in aggregation.__all__}
+    taking = {n for n, rule in rules.items() if isfunction(rule) and "weigh" in signature(rule).parameters}
+    assert taking - {"total"} == WEIGHED.keys()
+
+
+def scaled(updates, factor):
+    return [update._replace(weight=update.weight * factor) for update in updates]
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+@given(updates=cohorts(least=5), power=st.integers(-60, 60))
+def test_scaling_all_weights_by_a_power_of_two_changes_no_bit(name, updates, power):
+    assert outcome(WEIGHED[name], scaled(updates, 2.0**power)) == outcome(WEIGHED[name], updates)
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+@given(data=st.data(), count=st.integers(5, 12), factor=st.floats(1e-6, 1e6))
+def test_scaling_all_weights_changes_nothing_that_counts(name, data, count, factor):
+    rng, points = vectors(data.draw, count, 6)
+    updates = [
+        Update(f"n{i:02}", weight, ParametersRecord.from_numpy({"w": w}))
+        for i, (weight, w) in enumerate(zip(rng.uniform(0.1, 10, count), points, strict=True))
+    ]
+    model = ParametersRecord.from_numpy({"w": np.zeros(6)})
+    found, expected = (
+        aggregate(WEIGHED[name], model, each)["w"].numpy() for each in (scaled(updates, factor), updates)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * apart(points))
 
 
 THREADS = """
