@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from umbel import checkpoint as checkpoints
 from umbel import engines
+from umbel.aggregation import Aggregator
 from umbel.app import ClientApp
 from umbel.checkpoint import Checkpoint
 from umbel.engines import Engine, NodeStates, Population
 from umbel.errors import CheckpointError, UsageError
 from umbel.history import History, RoundReport
 from umbel.message import MessageType
+from umbel.optimizers import Optimizer
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds import Event, RoundCompleted, RunCompleted, StatisticsCollected, begin, differences, train
 from umbel.strategy import Strategy
@@ -168,6 +170,8 @@ def _check(client_app: object, strategy: object, rounds: int) -> None:
     for value, kind in ((client_app, ClientApp), (strategy, Strategy)):
         if not isinstance(value, kind):
             hint = f": call it, {value.__name__}(...)" if isinstance(value, FunctionType) else ""
+            if kind is Strategy and isinstance(value, Aggregator | Optimizer):
+                hint = f": use fedavg({type(value).__name__.lower()}=...) of umbel.strategy"
             raise UsageError(
                 f"expected a {kind.__name__}, got {type(value).__name__} {value!r:.80}{hint}", at="simulate"
             )

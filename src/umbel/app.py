@@ -43,23 +43,29 @@ class ClientApp:
         self._mods = tuple(mods)
         self._handlers: dict[str, _Handler] = {}
 
-    def train(self) -> Callable[[_H], _H]:
+    def train(self, bare: None = None, /) -> Callable[[_H], _H]:
         """Register the decorated function for ``train`` messages."""
+        _require_parentheses(bare, "@app.train()", "ClientApp.train")
         return self.on(MessageType.TRAIN)
 
-    def evaluate(self) -> Callable[[_H], _H]:
+    def evaluate(self, bare: None = None, /) -> Callable[[_H], _H]:
         """Register the decorated function for ``evaluate`` messages."""
+        _require_parentheses(bare, "@app.evaluate()", "ClientApp.evaluate")
         return self.on(MessageType.EVALUATE)
 
-    def query(self) -> Callable[[_H], _H]:
+    def query(self, bare: None = None, /) -> Callable[[_H], _H]:
         """Register the decorated function for ``query`` messages."""
+        _require_parentheses(bare, "@app.query()", "ClientApp.query")
         return self.on(MessageType.QUERY)
 
     def on(self, message_type: str) -> Callable[[_H], _H]:
         """Register the decorated function for messages of ``message_type``, any non-empty text.
 
-        Raises ``AppError`` if the type has a handler already.
+        Raises ``AppError`` if the type has a handler already, or is no text.
         """
+        if not message_type or not isinstance(message_type, str):
+            shown = f"{message_type!r:.80}"
+            raise AppError(f'expected a type of message, such as @app.on("train"), got {shown}', at="ClientApp.on")
 
         def register(handler: _H) -> _H:
             self._register(message_type, handler)
@@ -147,8 +153,9 @@ class ServerApp:
     def __init__(self) -> None:
         self._main: _Main | None = None
 
-    def main(self) -> Callable[[_M], _M]:
+    def main(self, bare: None = None, /) -> Callable[[_M], _M]:
         """Register the decorated function, ``(grid, context) -> None``; raises ``AppError`` at the second one."""
+        _require_parentheses(bare, "@app.main()", "ServerApp.main")
 
         def register(function: _M) -> _M:
             _check_function(function, "(grid, context) -> None", "ServerApp.main")
@@ -168,6 +175,13 @@ class ServerApp:
 
 def _place(message_type: str) -> str:
     return f"ClientApp.on({str(message_type)!r})"
+
+
+def _require_parentheses(bare: object, decorator: str, at: str) -> None:
+    """Raise ``AppError`` for a decorator that was given the function itself."""
+    if bare is not None:
+        name = getattr(bare, "__name__", type(bare).__name__)
+        raise AppError(f"expected the decorator {decorator}, got none of its parentheses above {name}: add them", at=at)
 
 
 def _check_function(value: object, signature: str, at: str) -> None:

@@ -71,10 +71,16 @@ class Gate:
             UpdateRejected: with the reason, whatever is wrong with the update.
 
         """
-        return self.against(template)(update)
+        try:
+            return self.against(template)(update)
+        except UpdateRejected as error:
+            raise UpdateRejected(f"update of node {update.node!r}: {error.message}", at=error.at) from error
 
     def against(self, template: ParametersRecord) -> Callable[[Update], Verdict]:
-        """Return ``check`` for one template: what is known from the template alone is found out once."""
+        """Return ``check`` for one template: what is known from the template alone is found out once.
+
+        Its reasons do not name the node, for whoever groups them.
+        """
         # Solid records are seldom looked at array by array.
         return partial(self._check, template, cache(partial(_expected, slots(template))))
 
@@ -85,7 +91,7 @@ class Gate:
             with np.errstate(all="ignore"):
                 return Verdict(update.node, self._checked(template, expected, update.record))
         except _Fault as fault:
-            raise UpdateRejected(f"update of node {update.node!r}: {fault.reason}", at=fault.at) from fault.__cause__
+            raise UpdateRejected(fault.reason, at=fault.at) from fault.__cause__
 
     def _checked(self, template: ParametersRecord, expected: "_Find", record: ParametersRecord) -> float | None:
         """Return the norm of a record that passes; where that is finite all numbers are, so nobody reads them twice."""

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from umbel.errors import CheckpointError, MissingExtra, RecordError
-from umbel.records import ParametersRecord
+from umbel.records import ParametersRecord, digest
 
 __all__ = ["Arrival", "History", "MetricColumns", "RoundReport"]
 
@@ -60,7 +60,7 @@ class RoundReport:
     @classmethod
     def from_json(cls, text: str) -> "RoundReport":
         """Read what ``to_json`` wrote; raises ``CheckpointError`` for anything else."""
-        report: RoundReport = _decode(text, RoundReport, "RoundReport.from_json")
+        report: RoundReport = _decode(text, RoundReport, at="RoundReport")
         return report
 
 
@@ -146,12 +146,17 @@ class History:
 
     @classmethod
     def from_json(cls, text: str, model: ParametersRecord | None = None) -> "History":
-        """Read what ``to_json`` wrote, adding the model if there is one; raises ``CheckpointError`` otherwise."""
-        form: _Form = _decode(text, _Form, "History.from_json")
+        """Read what ``to_json`` wrote, adding the model if there is one.
+
+        Raises ``CheckpointError`` for anything else, and for a model that is not the one that the run ended with.
+        """
+        form: _Form = _decode(text, _Form, at="History")
         if form.form != _FORM:
             raise CheckpointError(
                 f"expected a history of form {_FORM}, got form {form.form}: read it with the version that wrote it"
             )
+        if model is not None:
+            _require_model(model, form.digest)
         return cls(form.rounds, form.digest, model, statistics=form.statistics)
 
 
@@ -169,3 +174,13 @@ def _decode(text: str, kind: Any, at: str) -> Any:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"expected the JSON that to_json() writes, got something else: {error}", at=at) from error
+
+
+def _require_model(model: object, expected: str) -> None:
+    came = digest(model) if isinstance(model, ParametersRecord) else f"a {type(model).__name__}"
+    if came != expected:
+        raise CheckpointError(
+            f"expected the model {expected}, with which this history ended, got {came}: load the model.safetensors of "
+            "its run with umbel.records.load(...)",
+            at="History.model",
+        )

@@ -8,7 +8,7 @@ How little a sum says of a row depends on how many rows are in it: a site should
 """
 
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -120,21 +120,39 @@ def no_counts(features: int, bins: int) -> dict[str, NDArray[np.int64]]:
 def brackets(low: ArrayLike, high: ArrayLike, levels: int) -> dict[str, NDArray[np.float64]]:
     """Return where ``levels`` quantiles of each feature are looked for: what a run of ``quantiles`` begins with.
 
+    The third array, "ends", is what the run asks about beside the middles, so that a quantile outside is noticed.
+
     Args:
-        low: a number below all values of each feature, (features,).
+        low: a number that no value of each feature is below, (features,).
         high: a number that no value exceeds, likewise.
         levels: how many quantiles.
 
+    Raises:
+        StrategyError: for a low that is not below its high, numbers that are not finite, and levels that are none.
+
+    >>> {name: array.tolist() for name, array in brackets(low=[0.0], high=[8.0], levels=2).items()}
+    {'low': [[0.0, 0.0]], 'high': [[8.0, 8.0]], 'ends': [[-5e-324, 8.0]]}
+
     """
-    ends = {"low": low, "high": high}
-    columns = {name: np.asarray(values, np.float64).reshape(-1, 1) for name, values in ends.items()}
-    return {name: np.repeat(column, levels, axis=1) for name, column in columns.items()}
+    _require(type(levels) is int and levels >= 1, f"a number of levels, at least 1, got {levels!r:.80}")
+    start, end = (np.asarray(values, np.float64).reshape(-1, 1) for values in (low, high))
+    _require(start.shape == end.shape, f"a low and a high for each feature, got {start.size} and {end.size}")
+    for feature, ends in enumerate(np.hstack([start, end]).tolist()):
+        _require(
+            -inf < ends[0] < ends[1] < inf, f"a low below the high of feature {feature}, got {ends[0]} and {ends[1]}"
+        )
+    repeated = {name: np.repeat(column, levels, axis=1) for name, column in (("low", start), ("high", end))}
+    # What is at most the number before a low is below it.
+    return {**repeated, "ends": np.hstack([np.nextafter(start, -inf), end])}
 
 
 def middle(model: _Arrays) -> NDArray[np.float64]:
-    """Return the thresholds that a round of ``quantiles`` asks about, halfway between its brackets."""
+    """Return the thresholds that a round of ``quantiles`` asks about, (features, levels + 2).
+
+    They are halfway between the brackets; the last two are the ends of the first ones, if the run began with any.
+    """
     found: NDArray[np.float64] = model["low"] / 2 + model["high"] / 2
-    return found
+    return np.hstack([found, model["ends"]]) if "ends" in model else found
 
 
 def below(rows: ArrayLike, thresholds: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:

@@ -129,6 +129,11 @@ def fresh(count):
     return grow(BINARY, rows(1, CLASSES > 0), first(BINARY, 5), rounds=count)
 
 
+def other(**params):
+    params = {**BINARY, **params}
+    return grow(params, rows(1, CLASSES > 0), first(params, 5))
+
+
 def changed(**changes):
     """A reply whose first tree, or whole ensemble, is changed."""
 
@@ -172,23 +177,45 @@ HOSTILE = {
     "nothing": (lambda r: ParametersRecord.from_numpy({"trees": np.zeros(0, np.uint8)}), "in XGBoost's JSON"),
     "another dtype": (lambda r: ParametersRecord.from_numpy({"trees": np.zeros(3)}), "expected dtype uint8"),
     "another rank": (lambda r: ParametersRecord.from_numpy({"trees": np.zeros((3, 3), np.uint8)}), "expected shape"),
-    "too many trees": (
-        lambda r: grow(BINARY, rows(1, CLASSES > 0), first(BINARY, 5), rounds=101),
-        "1 to 100 new trees, got 101",
-    ),
-    "no tree": (lambda r: first(BINARY, 5), "1 to 100 new trees, got 0"),
+    "too many trees": (lambda r: fresh(3), "1 to 2 new trees, got 3: boost as often as the config says"),
+    "no tree": (lambda r: first(BINARY, 5), "1 to 2 new trees, got 0"),
+    "another objective": (lambda r: other(objective="reg:squarederror"), "of the kind"),
+    "another weight of classes": (lambda r: other(scale_pos_weight=2), "of the kind"),
+    "parallel trees": (lambda r: other(num_parallel_tree=2), "of the kind"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_trees_that_a_node_made_up_cost_that_node_its_update(name):
     bad, reason = HOSTILE[name]
-    strategy = named.fedxgb_bagging(evaluate_fraction=0)
+    strategy = named.fedxgb_bagging(local_rounds=2, evaluate_fraction=0)
     history = umbel.simulate(app(BINARY, CLASSES > 0, bad=bad), strategy, first(BINARY, 5), nodes=NODES, rounds=1)
     assert history.rounds[0].accepted == NODES - 1
     ((node, why),) = history.rounds[0].refused
     assert node == "node-1"
     assert pytest.importorskip("re").search(reason, why), why
+
+
+@pytest.mark.parametrize("params", [{"eta": 5.0}, {"max_depth": 9}])
+def test_how_trees_were_grown_is_not_seen(params):
+    strategy = named.fedxgb_bagging(evaluate_fraction=0)
+    history = umbel.simulate(
+        app(BINARY, CLASSES > 0, bad=lambda record: other(**params)), strategy, first(BINARY, 5), nodes=NODES, rounds=1
+    )
+    assert history.rounds[0].accepted == NODES
+
+
+@pytest.mark.parametrize(("params", "y"), [(BINARY, CLASSES > 0), ({**MANY, "num_parallel_tree": 2}, CLASSES)])
+def test_a_whole_ensemble_is_no_reply_to_bagging(params, y):
+    def run(rounds, **options):
+        strategy = named.fedxgb_bagging(evaluate_fraction=0, **options)
+        return umbel.simulate(app(params, y, whole=True), strategy, first(params, 5), nodes=NODES, rounds=rounds)
+
+    each = 1 if params is BINARY else 6
+    assert len(ensemble(run(1).model)["trees"]) == NODES * each  # nothing was sent, so it is all new
+    with pytest.raises(RoundFailed, match=rf"1 to {each} new trees, got {(NODES + 1) * each}: .* the new trees alone"):
+        run(2)
+    assert len(ensemble(run(2, most=100).model)["trees"]) == NODES * each * (NODES + 2)
 
 
 def test_the_model_that_goes_round_keeps_its_trees():
@@ -212,6 +239,8 @@ def test_what_cannot_be_is_refused():
         to_booster(ParametersRecord.from_numpy({"trees": np.zeros(4, np.uint8)}))
     with pytest.raises(StrategyError, match="at least 1, got 0"):
         bagged_trees(most=0)
+    with pytest.raises(StrategyError, match="a number of rounds of boosting, at least 1, got 0"):
+        named.fedxgb_cyclic(local_rounds=0)
     with pytest.raises(AggregationError, match="begin the run with first"):
         aggregate(bagged_trees(), ParametersRecord.from_numpy({"w": np.zeros(2)}), [Update("a", 1.0, begin)])
     with pytest.raises(AggregationError, match="the one update of a round"):

@@ -235,7 +235,7 @@ def test_central_metrics_that_are_not_finite_are_none():
         ({"resume": True}, UsageError, "checkpoint=FOLDER"),
         ({"run_config": {"round": 3}}, UsageError, "without 'round'"),
         ({"plan": fedavg(min_nodes=7)}, StrategyError, "at least 7 nodes"),
-        ({"plan": fedavg(min_updates=7)}, RoundFailed, "at least 7 usable replies"),
+        ({"plan": fedavg(min_updates=7)}, RoundFailed, "at least 7, as min_updates of the strategy needs, got"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(options, error, message):

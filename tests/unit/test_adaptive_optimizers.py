@@ -237,3 +237,33 @@ def test_a_step_that_consumes_the_aggregate_comes_to_the_same_in_its_memory(opti
     assert following == expected
     assert (dict(state), model) == (dict(expected_state), first)
     assert np.shares_memory(following["w"].numpy(copy=False), aggregate["w"].numpy(copy=False))
+
+
+@pytest.mark.parametrize(
+    ("returned", "came"),
+    [
+        (lambda x, m: (m[:1], m), "(an array of shape (1,), an array of shape (3,))"),
+        (lambda x, m: (0.0, m), "(0.0, an array of shape (3,))"),
+        (lambda x, m: (x, m, m), "(an array of shape (3,), an array of shape (3,), an array of shape (3,))"),
+        (lambda x, m: (x,), "(an array of shape (3,))"),
+        (lambda x, m: m, "an array of shape (3,)"),
+        (lambda x, m: np.stack([x, m]), "an array of shape (2, 3)"),
+        (lambda x, m: None, "None"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_named(returned, came):
+    optimizer = elementwise("lion()", lambda cohort, x, mean, m: returned(x, m), momentum=0.0)
+    model = ParametersRecord.from_numpy({"w": np.arange(3.0)})
+    with pytest.raises(StrategyError) as caught:
+        optimizer.update(optimizer.init(model), model, model)
+    expected = "expected a tuple (model, momentum) of arrays, each of shape (3,)"
+    assert caught.value.message == f"the step of 'lion()' returned {came}, {expected}"
+
+
+def test_a_step_that_forgets_the_tuple_is_named_even_where_lengths_agree():
+    optimizer = elementwise("plain()", lambda cohort, x, mean: x)
+    model = ParametersRecord.from_numpy({"w": np.arange(1.0)})
+    with pytest.raises(
+        StrategyError, match=r"returned an array of shape \(1,\), expected a tuple \(model,\) of arrays"
+    ):
+        optimizer.update(optimizer.init(model), model, model)

@@ -104,6 +104,43 @@ def test_quantiles():
     assert few["high"] - few["low"] == pytest.approx(np.full((3, 4), 2001 / 2**5))
 
 
+def test_a_quantile_outside_its_bracket_is_named():
+    def ask(low, high, levels=(0.5,)):
+        first = queries.brackets(low, high, len(levels))
+        return run(
+            named.quantiles(levels=levels),
+            lambda rows, model, config: queries.below(rows, queries.middle(model)),
+            first,
+        )
+
+    least, most = np.nanmin(ROWS, axis=0), np.nanmax(ROWS, axis=0)
+    ask(least, most, levels=(1e-6, 1.0))  # the least value is where a bracket begins, the greatest where one ends
+    with pytest.raises(StrategyError, match=r"the quantile 0.5 of feature 1 lies above 5, outside its bracket"):
+        ask([-1, -1, -1], [2000, 5, 5])
+    with pytest.raises(StrategyError, match=r"the quantile 0.1 of feature 2 lies below 300, outside its bracket"):
+        ask([-1, -1, 300], [2000] * 3, levels=(1.0, 0.1))
+    with pytest.raises(StrategyError, match=r"the quantile 1.0 of feature 0 lies above"):
+        ask(least, most * [0.99, 1, 1], levels=(1.0,))
+
+
+def test_a_feature_without_values_is_in_any_bracket():
+    def answer(rows, model, config):
+        return queries.below(rows * [1, np.nan, 1], queries.middle(model))
+
+    first = queries.brackets([-1, -1, -1], [2000] * 3, 1)
+    assert run(named.quantiles(levels=0.5), answer, first).rounds[0].accepted == len(SITES)
+
+
+def test_brackets_by_hand_have_no_ends():
+    first = {name: array for name, array in queries.brackets([0.0], [1.0], 1).items() if name != "ends"}
+    found = run(
+        named.quantiles(levels=0.5),
+        lambda rows, model, config: queries.below(rows[:, :1] + 9, queries.middle(model)),
+        first,
+    )
+    assert found.model.to_numpy()["low"].tolist() == [[0.5]]
+
+
 def plain_lloyd(rows, centroids, steps):
     for _ in range(steps):
         nearest = ((rows[:, None] - centroids) ** 2).sum(axis=2).argmin(axis=1)
@@ -171,6 +208,10 @@ def test_what_cannot_be_is_refused():
         (lambda: named.named("quantiles", {"levels": ["a"]}), "a number or a list of numbers"),
         (lambda: queries.moments([1.0]), r"rows and features, got an array of shape \[1\]"),
         (lambda: queries.histogram([[1.0]], 0, 0, 3), "expected bins"),
+        (lambda: queries.brackets([5, 5], [6, 1], 1), "a low below the high of feature 1, got 5.0 and 1.0"),
+        (lambda: queries.brackets([0], [np.inf], 1), "a low below the high of feature 0"),
+        (lambda: queries.brackets([0], [1, 1], 1), "a low and a high for each feature, got 1 and 2"),
+        (lambda: queries.brackets([0], [1], 0.5), "a number of levels, at least 1, got 0.5"),
         (lambda: strategy(aggregator=total()), "the sum of models is no model"),
         (lambda: strategy(phase="evaluate"), "of type 'train' or 'query'"),
         (

@@ -257,8 +257,17 @@ def test_a_handler_is_a_function() -> None:
 
 
 def test_a_decorator_without_parentheses_is_explained() -> None:
-    with pytest.raises(TypeError):
-        ClientApp().train(answer)  # type: ignore[call-arg]
+    app = ClientApp()
+    for decorator, name in ((app.train, "train"), (app.evaluate, "evaluate"), (app.query, "query")):
+        message = rf"expected the decorator @app.{name}\(\), got none of its parentheses above answer: add them"
+        with pytest.raises(AppError, match=message):
+            decorator(answer)  # type: ignore[arg-type]
+    with pytest.raises(AppError, match=r"@app.main\(\), got none of its parentheses above answer"):
+        ServerApp().main(answer)  # type: ignore[arg-type]
+    for given in (answer, "", 3):
+        with pytest.raises(AppError, match=r'expected a type of message, such as @app.on\("train"\), got'):
+            app.on(given)  # type: ignore[arg-type]
+    assert app.message_types == ()
 
 
 def test_a_server_app_runs_its_main_function() -> None:

@@ -78,6 +78,21 @@ def test_json_keeps_everything_but_the_model():
     assert History.from_json(history().to_json(), MODEL).model is MODEL
 
 
+@pytest.mark.parametrize(
+    ("model", "came"),
+    [
+        (ParametersRecord.from_numpy({"w": np.zeros(2)}), "blake3:"),
+        (ParametersRecord.from_numpy({"z": np.ones(2)}), "blake3:"),
+        ({"w": np.ones(2)}, "a dict: load"),
+    ],
+)
+def test_a_model_of_another_history_is_refused(model, came):
+    with pytest.raises(
+        CheckpointError, match=f"expected the model {digest(MODEL)}, .* got {came}.* - at History.model"
+    ):
+        History.from_json(history().to_json(), model)
+
+
 def test_json_keeps_the_report_of_the_statistics():
     first = dataclasses.replace(history(), statistics=report(0))
     assert History.from_json(first.to_json()) == first
@@ -94,7 +109,7 @@ def test_json_is_strict_and_readable():
     "text", ["", "{", "[]", "{}", '{"umbel-history":1,"digest":"","rounds":[{}]}', '{"umbel-history":"1"}']
 )
 def test_what_is_no_history_is_refused(text):
-    with pytest.raises(CheckpointError, match=r"expected the JSON that to_json.* - at History.from_json$"):
+    with pytest.raises(CheckpointError, match=r"expected the JSON that to_json.* - at History$"):
         History.from_json(text)
 
 

@@ -6,8 +6,10 @@ import sys
 import pytest
 
 import umbel
+from umbel.aggregation import krum
 from umbel.app import ClientApp
 from umbel.errors import UsageError
+from umbel.optimizers import adam
 from umbel.strategy import fedavg
 
 SCRIPT = """
@@ -34,6 +36,16 @@ def test_another_name_is_refused_with_a_hint():
         (lambda message, context: None, fedavg(), "expected a ClientApp, got function"),
         (ClientApp(), fedavg, r"expected a Strategy, got function.*call it, fedavg\(\.\.\.\)"),
         (ClientApp(), "fedavg", "expected a Strategy, got str"),
+        (
+            ClientApp(),
+            krum(byzantine=1),
+            r"a Strategy, got Aggregator.*: use fedavg\(aggregator=\.\.\.\) of umbel.strategy",
+        ),
+        (
+            ClientApp(),
+            adam(),
+            r"expected a Strategy, got Optimizer.*: use fedavg\(optimizer=\.\.\.\) of umbel.strategy",
+        ),
     ],
 )
 def test_an_app_and_a_strategy_are_asked_for(app, plan, message):

@@ -360,6 +360,7 @@ def test_senseless_products_are_refused_in_a_sentence():
         (lambda: quorum(1.5), "shares up to 1"),
         (lambda: quorum(factor=0.5), "factor of 1 or more"),
         (lambda: quorum(quantile=0), "shares up to 1"),
+        (lambda: quorum(0.5, factor=3.0), r"a factor of 3\.0 stretches a deadline, and there is none: give a quantile"),
         (lambda: quorum(first_deadline=0), "seconds above 0"),
         (lambda: buffered(concurrency=3, buffer=4), "at most as many as nodes train at a time"),
         (lambda: buffered(concurrency=3, buffer=0), "at least 1 update"),

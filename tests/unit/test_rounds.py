@@ -12,7 +12,7 @@ from umbel.errors import RoundFailed, StrategyError
 from umbel.gate import Gate
 from umbel.history import RoundReport
 from umbel.message import Error
-from umbel.optimizers import momentum
+from umbel.optimizers import Optimizer, momentum, replace
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 from umbel.rounds import (
     NodeLost,
@@ -25,7 +25,7 @@ from umbel.rounds import (
     begin,
     train,
 )
-from umbel.strategy import Selector, fedavg, strategy
+from umbel.strategy import Selector, fedavg, fedxgb_bagging, krum, strategy
 
 MODEL = ParametersRecord.from_numpy({"w": np.zeros(3)})
 
@@ -54,6 +54,11 @@ def app_with(train_handler, query_handler=None):
 
 def echo(message, context):
     return message.create_reply(content_of(np.full(3, context.node_id)))
+
+
+def unchanged(message, context):
+    model = message.content.parameters_records["model"]
+    return message.create_reply(RecordSet({"model": model}, {"metrics": MetricsRecord({"num-examples": 1})}))
 
 
 def statistics_of(arrays):
@@ -178,12 +183,65 @@ def test_nodes_may_use_their_memory_again(plan, expected):
     assert end.state.parameters_records["model"].to_numpy()["w"].tolist() == [expected] * 3
 
 
+class Made(Median):
+    """A fold whose result is whatever it is told."""
+
+    def __init__(self, **arrays):
+        self.arrays = arrays
+
+    def finish(self, acc, updates=()):
+        return ParametersRecord.from_numpy(self.arrays) if self.arrays else None
+
+
+@pytest.mark.parametrize("optimizer", [replace(), Optimizer("own", lambda model: {}, replace().update)])
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"v": np.zeros(3)}, r"renamed 'w' to 'v'"),
+        ({"w": np.zeros(1)}, r"expected shape \[3\], got \[1\] - at parameters_records.model\['w'\]"),
+        ({"w": np.zeros(3, np.float32)}, "expected dtype float64, got 'float32'"),
+        ({"w": np.array([0, np.nan, 0])}, "expected finite numbers, got 1 NaN"),
+        ({}, "expected a ParametersRecord, got a NoneType"),
+    ],
+)
+def test_a_fold_of_ones_own_makes_a_record_like_the_model(arrays, reason, optimizer):
+    plan = strategy(aggregator=Aggregator("made", uniform, Made(**arrays)), optimizer=optimizer)
+    expected = f"do not make a model: its aggregator 'made' made something else than a record like .*: .*{reason}"
+    with pytest.raises(RoundFailed, match=expected):
+        run(app_with(echo), plan)
+
+
+def test_a_fold_of_ones_own_keeps_the_order_and_may_pass_on_what_the_gate_lets_through():
+    initial = ParametersRecord.from_numpy({"w": np.zeros(3), "b": np.zeros(1)})
+    plan = strategy(aggregator=Aggregator("made", uniform, Made(b=np.zeros(1), w=np.zeros(3))))
+    with pytest.raises(RoundFailed, match="expected the arrays in the order 'w', 'b'"):
+        run(app_with(unchanged), plan, state=begin(plan, initial))
+    made = Made(w=np.array([0, np.inf, 0]))
+    events = run(app_with(echo), strategy(aggregator=Aggregator("made", uniform, made), gate=Gate(finite=False)))
+    assert events[-1].state.parameters_records["model"].to_numpy()["w"].tolist() == [0, np.inf, 0]
+
+
+def test_folds_of_the_house_have_looked_themselves():
+    assert all(each.aggregator.reduce.checked for each in (fedavg(), krum(byzantine=1), fedxgb_bagging()))
+
+
 def test_updates_that_do_not_make_a_model_fail_the_round():
     def diverge(message, context):
         return message.create_reply(content_of([np.inf, 0, 0]))
 
     with pytest.raises(RoundFailed, match="do not make a model"):
         run(app_with(diverge), strategy(gate=Gate(finite=False)))
+
+
+def test_a_mistake_of_all_nodes_is_one_line():
+    def grown(message, context):
+        return message.create_reply(content_of(np.zeros(4)))
+
+    with pytest.raises(RoundFailed) as caught:
+        run(app_with(grown), fedavg(), nodes=12)
+    _, line = str(caught.value).split("\n")
+    names = ", ".join(f"node-{place}" for place in [0, 1, 10, 11, *range(2, 8)])
+    assert line.startswith(f"  {names} and 2 more: expected shape [3], got [4] - at parameters_records.model")
 
 
 def test_every_completed_round_carries_a_state_to_go_on_from():
@@ -259,14 +317,24 @@ def test_a_selector_that_points_beside_the_nodes_is_named(positions):
         run(app_with(echo), plan)
 
 
-def test_a_selector_may_name_a_node_twice_and_in_any_order():
-    plan = strategy(select=Selector("mine()", lambda count, seed: [3, 1, 3]))
+@pytest.mark.parametrize("positions", [[0.0, 1.0], ["node-1", 2], np.array([True, False, True, False]), None, 2])
+def test_a_selector_whose_positions_are_no_integers_is_named(positions):
+    plan = strategy(select=Selector("mine()", lambda count, seed: positions))
+    with pytest.raises(
+        StrategyError, match=r"expected positions, which are whole numbers, from mine\(\), got .* - at sel"
+    ):
+        run(app_with(echo), plan)
+
+
+@pytest.mark.parametrize("positions", [[3, 1, 3], {1, 3}, np.array([3, 1, 3]), np.array([3, 1], np.uint8)])
+def test_a_selector_may_name_a_node_twice_and_in_any_order(positions):
+    plan = strategy(select=Selector("mine()", lambda count, seed: positions))
     accepted = of_kind(run(app_with(echo), plan), UpdateAccepted)
     assert [event.node for event in accepted] == ["node-1", "node-3"]
 
 
 def test_a_cohort_of_nobody_fails_the_round():
-    with pytest.raises(RoundFailed, match="got 0 from a cohort of 0"):
+    with pytest.raises(RoundFailed, match=r"at least 1, as min_updates .* needs, got 0 of 4 nodes from nobody\(\)"):
         run(app_with(echo), strategy(select=Selector("nobody()", lambda count, seed: [])))
 
 
@@ -297,3 +365,33 @@ def test_a_reason_that_never_ends_is_told_from_both_ends():
     assert lost.reason.startswith("begin")
     assert lost.reason.endswith("end")
     assert len(lost.reason) < 20_100
+
+
+@pytest.mark.parametrize(
+    ("plan", "nodes", "message"),
+    [
+        (
+            krum(byzantine=2, fraction=0.1),
+            20,
+            (
+                "7, as krum(byzantine=2) needs, got 2 of 20 nodes from fraction(0.1, min_nodes=1): select more of "
+                "them, such as with min_nodes=7; nobody was asked - at round 1"
+            ),
+        ),
+        (
+            fedavg(min_updates=3, statistics=True),
+            2,
+            (
+                "3, as min_updates of the strategy needs, got 2 of 2 nodes from everyone(): start more nodes; nobody "
+                "was asked - at round 0"
+            ),
+        ),
+    ],
+)
+def test_a_cohort_that_is_too_small_is_refused_before_anybody_works(plan, nodes, message):
+    def never(message, context):
+        raise AssertionError
+
+    with pytest.raises(RoundFailed) as caught:
+        run(app_with(never, never), plan, nodes=nodes)
+    assert str(caught.value) == f"expected a cohort of at least {message}"

@@ -48,6 +48,7 @@ def test_when_a_round_is_over_is_said_in_plain_numbers():
         ("fedbn", {"local": None}, "expected a text or a list of texts"),
         ("fedavg", {"fraction": 7}, "above 0 and at most 1, got 7 - at strategy fedavg, fraction"),
         ("fedavg", {"quorum": 2}, "shares up to 1, .* at strategy fedavg, policy"),
+        ("fedavg", {"deadline_factor": 3}, "a factor of 3 stretches a deadline, and .* at strategy fedavg, policy"),
         ("fedavg", {"deadline_quantile": "all"}, "expected a number for deadline_quantile"),
         ("fedbuff", {"concurrency": 2, "buffer": 1, "quorum": 0.5}, "has no setting 'quorum'"),
         ("qfedavg", {}, "needs q and learning_rate"),

@@ -17,6 +17,7 @@ from umbel.strategy import (
     fedavg,
     fedbuff,
     fixed,
+    krum,
     moments,
     strategy,
 )
@@ -25,6 +26,14 @@ from umbel.strategy import (
 def zeros(model):
     del model
     return ParametersRecord()
+
+
+def lion(cohort, x, mean, m):
+    return x, m
+
+
+def by_sqrt(metrics):
+    return 1.0
 
 
 def test_a_strategy_is_fedavg_by_default():
@@ -82,6 +91,21 @@ def test_fedavg_passes_its_numbers_on():
         ({"select": 0.1}, "expected Selector, got float"),
         ({"select": everyone}, r"call it, select=everyone\(\.\.\.\)"),
         ({"optimizer": momentum}, r"call it, optimizer=momentum\(\.\.\.\)"),
+        (
+            {"optimizer": lion},
+            r"make one of it, optimizer=elementwise\(\"lion\", lion\), or call it if it makes one - at opt",
+        ),
+        ({"aggregator": by_sqrt}, r"make one of it, aggregator=weighted_mean\(by_sqrt\), or call it"),
+        (
+            {"select": lambda count, seed: [0]},
+            r"make one of it, select=Selector\(\"mine\", lambda \.\.\.\), or call it",
+        ),
+        ({"evaluate": by_sqrt}, r"make one of it, evaluate=Selector\(\"by_sqrt\", by_sqrt\), or call it"),
+        ({"gate": by_sqrt}, r"call it, gate=by_sqrt\(\.\.\.\)"),
+        (
+            {"aggregator": krum(byzantine=1)},
+            r"it is a whole strategy, whose part is aggregator=krum\(\.\.\.\).aggregator",
+        ),
         ({"aggregator": "mean"}, "expected Aggregator, got str"),
         ({"gate": False}, "expected Gate, got bool"),
         ({"evaluate": 1.0}, "got float"),

@@ -48,6 +48,7 @@ class CohortFold:
 
     reduce: Callable[[ParametersRecord, list[Update]], ParametersRecord]
     streaming: bool = False
+    checked: ClassVar[bool] = True
 
     @property
     def exclusive(self) -> bool:

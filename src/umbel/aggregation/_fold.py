@@ -40,6 +40,8 @@ class Fold(Protocol):
     and nothing is after ``finish`` or an error.
 
     A fold may also say that it is ``exclusive``: nobody else has the memory of a result, so the next model may take it.
+    And that its results are ``checked``: like the template, and finite where they have to be. Those of any other are
+    looked through in each round.
     """
 
     @property
@@ -135,6 +137,11 @@ class LinearFold:
     @property
     def exclusive(self) -> bool:
         """Whether nobody else has the memory of a result."""
+        return True
+
+    @property
+    def checked(self) -> bool:
+        """Whether a result is like the template, and finite where it has to be: each array is checked as it is made."""
         return True
 
     def start(self, template: ParametersRecord) -> _Accumulator:

@@ -5,7 +5,7 @@ have one length, that every node is reached from the root once, that features ex
 that a node made up reaches the parser or the predictor of another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -30,7 +30,7 @@ _LEAF: Final = -1
 _PLAIN: Final = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 
 
-def bagged_trees(*, most: int = 100) -> Aggregator:
+def bagged_trees(*, most: int = 100, rounds: int | None = None) -> Aggregator:
     """Return the ensemble with the new trees of all updates behind it, in the order of node names.
 
     A node replies with the trees that it grew, and with no others. Every tree was grown as if the others of its round
@@ -38,34 +38,39 @@ def bagged_trees(*, most: int = 100) -> Aggregator:
 
     Args:
         most: how many trees a node may add in a round, at least 1.
+        rounds: how often a node may boost in a round, in place of ``most``: each time it adds a tree, or as many as the
+            model has classes, or is told to grow at once.
 
     Raises:
         StrategyError: for a number below 1.
 
     """
-    _require_count(most)
-    measures = {_NAME: partial(_count_new, most)}
-    return Aggregator(f"bagged_trees(most={most})", uniform, CohortFold(_bagged), measures)
+    name, limit = _limit(most, rounds)
+    return Aggregator(f"bagged_trees({name})", uniform, CohortFold(_bagged), {_NAME: partial(_count_new, limit)})
 
 
-def last_trees(*, most: int = 100) -> Aggregator:
+def last_trees(*, most: int = 100, rounds: int | None = None) -> Aggregator:
     """Return the ensemble of the one update of a round, which has the trees that were sent, and some new ones.
 
     Args:
         most: how many trees a node may add in a round, at least 1.
+        rounds: as in ``bagged_trees``.
 
     Raises:
         StrategyError: for a number below 1.
 
     """
-    _require_count(most)
-    measures = {_NAME: partial(_count_added, most)}
-    return Aggregator(f"last_trees(most={most})", uniform, CohortFold(_last), measures)
+    name, limit = _limit(most, rounds)
+    return Aggregator(f"last_trees({name})", uniform, CohortFold(_last), {_NAME: partial(_count_added, limit)})
 
 
-def _require_count(most: int) -> None:
-    if type(most) is not int or most < 1:
-        raise StrategyError(f"expected a number of trees, at least 1, got {most!r}", at="most")
+def _limit(most: int, rounds: int | None) -> tuple[str, "_Limit"]:
+    """Return how many trees are too many, given the model, and what that is called."""
+    for name, value in (("most", most), ("rounds", 1 if rounds is None else rounds)):
+        if type(value) is not int or value < 1:
+            what = "trees" if name == "most" else "rounds of boosting"
+            raise StrategyError(f"expected a number of {what}, at least 1, got {value!r}", at=name)
+    return (f"most={most}", lambda _: most) if rounds is None else (f"rounds={rounds}", partial(_grown, rounds))
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,10 @@ class _Ensemble:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What two ensembles must have in common for their trees to go together."""
+        """What two ensembles must have in common for their trees to go together.
+
+        How far and how deep trees were grown, the learning rate and the depth, is written nowhere in them.
+        """
         learner = self.whole["learner"]
         return (
             learner["learner_model_param"],
@@ -91,20 +99,30 @@ class _Ensemble:
         )
 
 
-def _count_new(most: int, update: Update, model: ParametersRecord) -> float:
+_Limit: TypeAlias = Callable[[_Ensemble], int]
+
+
+def _grown(rounds: int, ours: _Ensemble) -> int:
+    """Return how many trees so many rounds of boosting grow."""
+    learner = ours.whole["learner"]["learner_model_param"]
+    outputs = max(1, int(learner["num_class"]), int(learner.get("num_target", 1)))
+    return rounds * outputs * int(ours.model["gbtree_model_param"]["num_parallel_tree"])
+
+
+def _count_new(limit: _Limit, update: Update, model: ParametersRecord) -> float:
     found, ours = _checked(update.record), _read(model)
     _require_kind(found, ours)
-    _require_most(len(found.trees), most)
+    _require_most(len(found.trees), limit(ours))
     return float(len(found.trees))
 
 
-def _count_added(most: int, update: Update, model: ParametersRecord) -> float:
+def _count_added(limit: _Limit, update: Update, model: ParametersRecord) -> float:
     found, ours = _checked(update.record), _read(model)
     _require_kind(found, ours)
     count = len(ours.trees)
     if found.trees[:count] != ours.trees or found.model["tree_info"][:count] != ours.model["tree_info"]:
         raise UpdateRejected(f"expected an ensemble that begins with the {count} trees that were sent", at=_AT)
-    _require_most(len(found.trees) - count, most)
+    _require_most(len(found.trees) - count, limit(ours))
     return float(len(found.trees) - count)
 
 
@@ -119,7 +137,11 @@ def _require_kind(found: _Ensemble, ours: _Ensemble) -> None:
 
 def _require_most(count: int, most: int) -> None:
     if not 0 < count <= most:
-        raise UpdateRejected(f"expected 1 to {most} new trees, got {count}", at=_AT)
+        raise UpdateRejected(
+            f"expected 1 to {most} new trees, got {count}: boost as often as the config says, and reply as the "
+            "strategy wants it, with the new trees alone or whole=True",
+            at=_AT,
+        )
 
 
 def _bagged(template: ParametersRecord, updates: list[Update]) -> ParametersRecord:

@@ -46,9 +46,12 @@ def elementwise(name: str, step: Step, needs: tuple[str, ...] = (), /, **initial
     Its ``consume`` puts the next model in the place of the aggregate, so that a step takes memory for the state alone.
 
     Its ``update`` raises ``AggregationError`` if the model, the aggregate and the state have different layouts, or the
-    next model or state is not finite.
+    next model or state is not finite; ``StrategyError`` if ``step`` returns anything but a model and its states, each
+    as long as the blocks that it was given.
     """
-    whole = _Elementwise(step, {key.replace("_", "-"): value for key, value in initial.items()}, defaultdict(Memory))
+    whole = _Elementwise(
+        name, step, {key.replace("_", "-"): value for key, value in initial.items()}, defaultdict(Memory)
+    )
     return Optimizer(name, whole.init, whole.update, needs, whole.in_place)
 
 
@@ -79,6 +82,7 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True)
 class _Elementwise:
+    name: str
     step: Step
     initial: Mapping[str, float]
     memories: defaultdict[str, Memory] = field(compare=False, repr=False)
@@ -145,11 +149,30 @@ class _Elementwise:
                 for part in _blocks(sources[0].size):
                     blocks = (array[part].astype(kind, copy=False) for array in sources)
                     results = self.step(cohort, *blocks)
+                    self._require(results, rooms[0][part].shape)
                     # The model last: its room may be that of the mean, which a state may be a view of.
                     for room, result in zip(reversed(rooms), reversed(results), strict=True):
                         np.copyto(room[part], result, casting="unsafe")
                         if not _is_finite(room[part]):
                             raise _not_finite(name)
+
+    def _require(self, results: object, shape: tuple[int, ...]) -> None:
+        """Raise ``StrategyError`` for results that are no blocks: NumPy would stretch one number over a block."""
+        parts = results if isinstance(results, tuple | list) else None
+        if parts and [getattr(part, "shape", None) for part in parts] == [shape] * (1 + len(self.initial)):
+            return
+        wanted = ", ".join(["model", *self.initial])
+        came = _shown(results) if parts is None else f"({', '.join(map(_shown, parts))})"
+        raise StrategyError(
+            f"the step of {self.name!r} returned {came}, expected a tuple ({wanted}{'' if self.initial else ','}) of "
+            f"arrays, each of shape {shape}",
+            at="optimizer",
+        )
+
+
+def _shown(result: object) -> str:
+    """Say what a step returned, by its shape where it has one."""
+    return f"an array of shape {result.shape}" if isinstance(result, np.ndarray) else f"{result!r:.80}"
 
 
 def _job(name: str, kind: np.dtype[Any], given: Sequence[Block], out: Sequence[Block]) -> _Job:

@@ -13,6 +13,7 @@ from umbel.rounds._events import NodeLost, UpdateRefused
 from umbel.rounds._gather import Outcome, Question
 
 _TRAIN: Final = str(MessageType.TRAIN)
+_NAMED: Final = 10
 
 
 class Tally:
@@ -74,7 +75,7 @@ class Tally:
         nodes: dict[str, list[str]] = {}
         for node, reason in sorted(self._refused + self._lost):
             nodes.setdefault(reason, []).append(node)
-        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in nodes.items())
+        reasons = "".join(f"\n  {_listed(names)}: {reason}" for reason, names in nodes.items())
         raise RoundFailed(
             f"expected at least {wanted} usable {'reply' if wanted == 1 else 'replies'} to {question.phase!r}, "
             f"got {accepted} from a cohort of {question.size}; the model is as it was before the round{reasons}",
@@ -98,6 +99,11 @@ class Tally:
             arrivals=tuple(arrivals),
             not_finite=dict(self._not_finite),
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _finite(value: Any) -> Any:

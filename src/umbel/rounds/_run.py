@@ -1,10 +1,11 @@
 """A run: what a round asks of whom."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import index
+from typing import Any, Final, NamedTuple, SupportsIndex
 
 from umbel.context import derive_seed
-from umbel.errors import StrategyError
+from umbel.errors import RoundFailed, StrategyError
 from umbel.grid import Grid
 from umbel.message import MessageType
 from umbel.records import ParametersRecord, RecordSet
@@ -33,15 +34,15 @@ class Run(NamedTuple):
         nodes = self.grid.nodes(number, phase)
         seed = derive_seed(self.seed, number, "", f"select {phase}")
         if selector.consult is None:
-            positions = selector.choose(len(nodes), seed)
+            chosen = selector.choose(len(nodes), seed)
         else:
-            positions = selector.consult(self.memory.occasion(nodes, seed, number))
-        if not isinstance(positions, range):
-            positions = sorted(set(positions))
+            chosen = selector.consult(self.memory.occasion(nodes, seed, number))
+        at = "select" if phase == self.strategy.phase else phase
+        positions = chosen if isinstance(chosen, range) else _sorted(chosen, selector, at)
         if positions and not 0 <= positions[0] <= positions[-1] < len(nodes):
             reach = f"from {positions[0]} to {positions[-1]}"
             message = f"expected positions among {len(nodes)} nodes from {selector.name}, got some {reach}"
-            raise StrategyError(message, at="select" if phase == self.strategy.phase else phase)
+            raise StrategyError(message, at=at)
         first_id = (2 * number + (phase == MessageType.EVALUATE)) * _PHASE + 1
         return Question(self.run_id, number, str(phase), nodes, positions, content, first_id)
 
@@ -66,8 +67,31 @@ class Run(NamedTuple):
             )
         return announced(content, self.strategy.transforms)
 
+    def require_cohort(self, question: Question, selector: Selector) -> None:
+        """Raise ``RoundFailed`` before anybody works if fewer nodes are asked than updates are needed."""
+        wanted, size, count = self.strategy.min_updates, question.size, len(question.nodes)
+        if size >= wanted:
+            return
+        rules = [self.strategy.aggregator, *(companion.aggregator for companion in self.strategy.companions)]
+        whose = next((rule.name for rule in rules if rule.least == wanted > 1), "min_updates of the strategy")
+        hint = "start more nodes" if count < wanted else f"select more of them, such as with min_nodes={wanted}"
+        raise RoundFailed(
+            f"expected a cohort of at least {wanted}, as {whose} needs, got {size} of {count} nodes from "
+            f"{selector.name}: {hint}; nobody was asked",
+            at=f"round {question.round}",
+        )
+
     def limits(self, question: Question) -> Limits:
         """Return what the strategy's policy says of a phase: for how long it goes on, and until how many answered."""
         policy, memory = self.strategy.policy, self.memory
         enough = None if policy.enough is None else max(policy.enough(question.size), self.strategy.min_updates)
         return Limits(memory.time_to_live(policy.deadline), enough, memory.arrived if memory.is_timed else None)
+
+
+def _sorted(chosen: Iterable[SupportsIndex], selector: Selector, at: str) -> list[int]:
+    """Return positions in order, each once, those of NumPy as Python's own."""
+    try:
+        return sorted(set(map(index, chosen)))
+    except TypeError as error:
+        message = f"expected positions, which are whole numbers, from {selector.name}, got {chosen!r:.80}"
+        raise StrategyError(message, at=at) from error

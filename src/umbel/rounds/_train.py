@@ -63,6 +63,7 @@ def train(
 
 def _collect_statistics(run: Run, state: RecordSet) -> Generator[Event, None, RecordSet]:
     question = run.question(0, MessageType.QUERY, everyone(), instruction(state, 0))
+    run.require_cohort(question, everyone())
     tally, totals = Tally(), Totals()
     tally.sent(question.content, question.size)
     yield from tally.watch(gather(run.grid, question, judge_statistics, totals.add))
@@ -102,6 +103,7 @@ def _train_phase(run: Run, state: RecordSet, number: int) -> Generator[Event, No
     companions = [companion.name for companion in run.strategy.companions]
     content = run.instruct_training(state, number, companions)
     question = run.question(number, run.strategy.phase, run.strategy.select, content)
+    run.require_cohort(question, run.strategy.select)
     yield RoundStarted(number, question.size)
     tally, training, memory = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes)), run.memory
     tally.sent(content, question.size)

@@ -44,6 +44,8 @@ class _Record:
         self._gate, self._check = part.gate, part.gate.against(self._expected)
         unproven = replace(part.gate, finite=False).against(self._expected)
         self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
+        own = Gate(finite=part.gate.finite, any_length=part.gate.any_length)
+        self._check_result = None if getattr(part.aggregator.reduce, "checked", False) else own.against(self._expected)
         self._kept = optimizer_state(state, self._prefix)
         self._sum = part.aggregator.reduce.start(self._expected)
         self._measures = tuple(part.aggregator.measures.items())
@@ -107,18 +109,32 @@ class _Record:
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
         fold = self._aggregator.reduce
-        return fold.finish(fold.start(self._expected), updates)
+        return self._sound(fold.finish(fold.start(self._expected), updates))
 
     def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all updates make, the last of which come now."""
         fold = self._aggregator.reduce
         try:
             if fold.streaming:
-                return fold.finish(self._sum, updates)
+                return self._sound(fold.finish(self._sum, updates))
             self.add(updates)
-            return fold.finish(self._sum)
+            return self._sound(fold.finish(self._sum))
         except AggregationError as error:
             raise RoundFailed(f"the accepted updates do not make a {self._name}: {error}") from error
+
+    def _sound(self, result: ParametersRecord) -> ParametersRecord:
+        """Return what a fold made, or raise ``AggregationError``: one of the user's own may make anything."""
+        if self._check_result is None:
+            return result
+        made = f"its aggregator {self._aggregator.name!r} made something else than a record like the one before"
+        try:
+            self._checked(self._check_result, Update("", 1.0, result))
+        except UpdateRejected as error:
+            raise AggregationError(f"{made}: {error.message}", at=error.at) from error
+        if [*result] != [*self._expected]:
+            names = ", ".join(map(repr, self._expected))
+            raise AggregationError(f"{made}: expected the arrays in the order {names:.200}", at=self._name)
+        return result
 
     def finish(self, mean: ParametersRecord, cohort: Cohort) -> Mapping[str, ParametersRecord]:
         """Return the next record and whatever else its optimizer keeps, by record name; it uses the mean up."""

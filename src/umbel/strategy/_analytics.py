@@ -6,7 +6,7 @@ the place of the model is the answer so far; sums are exact where they are of in
 
 from collections.abc import Sequence
 from functools import partial
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -67,11 +67,11 @@ def quantiles(*, levels: Sequence[float], **options: Unpack[Unevaluated]) -> Str
     number that at least ``p * count`` values do not exceed; after r rounds it is known to ``(high - low) / 2**r``.
 
     Args:
-        levels: p of each quantile, above 0 and at most 1.
+        levels: p of each quantile, above 0 and at most 1; one number for one.
         options: as in ``fedavg``, without ``evaluate_fraction``.
 
     Raises:
-        StrategyError: for levels out of this range.
+        StrategyError: for levels out of this range; and in a round, for a quantile outside the first brackets.
 
     """
     wanted = (levels,) if isinstance(levels, int | float) else tuple(levels)
@@ -126,8 +126,10 @@ def _counts_of(bins: int, model: ParametersRecord) -> ParametersRecord:
 
 
 def _counts_below(model: ParametersRecord) -> ParametersRecord:
-    shape = _array(model, "low", np.float64).shape
-    return ParametersRecord.from_numpy({"below": np.zeros(shape, np.int64), "count": np.zeros(shape[:1], np.int64)})
+    *features, levels = _array(model, "low", np.float64).shape
+    ends = 2 if "ends" in model else 0
+    below = np.zeros((*features, levels + ends), np.int64)
+    return ParametersRecord.from_numpy({"below": below, "count": np.zeros(features, np.int64)})
 
 
 def _bisect(
@@ -143,10 +145,29 @@ def _bisect(
     if low.shape[-1:] != (len(levels),):
         raise StrategyError(f"expected brackets for {len(levels)} levels, got {list(low.shape)}", at="initial")
     found = [[ceil(round(level * count, 9)) for level in levels] for count in counts["count"].numpy().tolist()]
-    enough = counts["below"].numpy() >= np.array(found, np.int64).reshape(low.shape)
+    wanted, below = np.array(found, np.int64).reshape(low.shape), counts["below"].numpy()
+    enough = below[..., : len(levels)] >= wanted
     middle = low / 2 + high / 2
     following = {"low": np.where(enough, low, middle), "high": np.where(enough, middle, high)}
+    if "ends" in model:
+        following["ends"] = _array(model, "ends", np.float64)
+        _require_inside(levels, following["ends"], wanted, below)
     return state, ParametersRecord.from_numpy(following)
+
+
+def _require_inside(
+    levels: tuple[float, ...], ends: NDArray[Any], wanted: NDArray[np.int64], below: NDArray[np.int64]
+) -> None:
+    """Raise ``StrategyError`` if a quantile is outside the brackets that the run began with: it is never found."""
+    low = (np.nextafter(ends[:, 0], inf), "below", (below[:, -2:-1] >= wanted) & (wanted > 0))
+    high = (ends[:, 1], "above", below[:, -1:] < wanted)
+    for end, side, where in (low, high):
+        for feature, level in np.argwhere(where).tolist():
+            raise StrategyError(
+                f"the quantile {levels[level]!r} of feature {feature} lies {side} {end[feature]:g}, outside "
+                "its bracket: begin with wider brackets, which cost a round for each doubling",
+                at="initial",
+            )
 
 
 def _sums_of_clusters(model: ParametersRecord) -> ParametersRecord:

@@ -10,6 +10,7 @@ from umbel.errors import StrategyError
 Discount = Callable[[int], float]
 
 _HALF: Final = 0.5
+_FACTOR: Final = 2.0
 
 
 class Deadline(NamedTuple):
@@ -61,7 +62,7 @@ def quorum(
     share: float = 1.0,
     *,
     quantile: float | None = None,
-    factor: float = 2.0,
+    factor: float = _FACTOR,
     first_deadline: float | None = None,
 ) -> Policy:
     """Wait for a share of the cohort, or until a deadline that is learned: Bonawitz et al. 2019, arXiv:1902.01046.
@@ -74,11 +75,11 @@ def quorum(
         share: which share of the cohort is enough, above 0 and at most 1, rounded up.
         quantile: learn a deadline from what this share of the nodes that answered last took at most, above 0 and at
             most 1; None for no deadline.
-        factor: how many times as long the deadline is, 1 or more.
+        factor: how many times as long the deadline is, 1 or more; with a quantile or a first deadline.
         first_deadline: seconds for the first round, in which nothing is known; None for no limit.
 
     Raises:
-        StrategyError: for numbers out of range.
+        StrategyError: for numbers out of range, and a factor of no deadline.
 
     """
     limits = (quantile is None or 0 < quantile <= 1) and 1 <= factor < inf
@@ -88,6 +89,12 @@ def quorum(
             f"expected shares up to 1, a factor of 1 or more and seconds above 0, got {numbers!r}", at="policy"
         )
     learned = quantile is not None or first_deadline is not None
+    if not learned and factor != _FACTOR:
+        raise StrategyError(
+            f"a factor of {factor!r} stretches a deadline, and there is none: give a quantile to learn one from, or a "
+            "first_deadline",
+            at="policy",
+        )
     deadline = Deadline(1.0 if quantile is None else quantile, factor, first_deadline) if learned else None
     name = f"quorum({share!r}, quantile={quantile!r}, factor={factor!r}, first_deadline={first_deadline!r})"
     return Policy(name, None if share == 1 else partial(_share, share), deadline)

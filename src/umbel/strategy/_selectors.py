@@ -41,8 +41,9 @@ class Occasion(NamedTuple):
 class Selector(NamedTuple):
     """A named way to choose a cohort.
 
-    ``choose(count, seed)`` returns ascending positions among ``count`` nodes sorted by name; ``seed`` (0 <= seed <
-    2**63) stands for the run, the round and the phase. It is pure: the same arguments give the same cohort anywhere.
+    ``choose(count, seed)`` returns positions, Python's or NumPy's integers, among ``count`` nodes sorted by name. They
+    are taken in ascending order, and each once. ``seed`` (0 <= seed < 2**63) stands for the run, the round and the
+    phase. It is pure: the same arguments give the same cohort anywhere.
     ``most`` is the largest number it ever chooses, if that does not depend on ``count``.
 
     A selector with ``consult`` remembers: it is asked in place of ``choose``, with an occasion, and the run's state

@@ -26,6 +26,13 @@ _TRAIN: Final = str(MessageType.TRAIN)
 _QUERY: Final = str(MessageType.QUERY)
 # Records that instructions and states have already.
 _TAKEN: Final = ("model", "statistics", "optimizer", "nodes", "clock", "flight")
+# How a function of one's own becomes a part.
+_OF_A_FUNCTION: Final = {
+    "select": 'Selector("{0}", {1})',
+    "evaluate": 'Selector("{0}", {1})',
+    "aggregator": "weighted_mean({1})",
+    "optimizer": 'elementwise("{0}", {1})',
+}
 
 
 class Strategy(NamedTuple):
@@ -164,11 +171,25 @@ def _require_kinds(whole: Strategy) -> None:
     for part, value, kind in _kinds(whole):
         if not isinstance(value, kind):
             expected = getattr(kind, "__name__", str(kind))
-            hint = f": call it, {part}={value.__name__}(...)" if isinstance(value, FunctionType) else ""
-            raise StrategyError(f"expected {expected}, got {type(value).__name__} {value!r:.80}{hint}", at=part)
+            came = f"{type(value).__name__} {value!r:.80}{_hint(part, value)}"
+            raise StrategyError(f"expected {expected}, got {came}", at=part)
     require_order(whole.transforms)
     if not callable(whole.instruct):
         raise StrategyError(f"expected a function (content, round) -> content, got {whole.instruct!r}", at="instruct")
+
+
+def _hint(part: str, value: object) -> str:
+    """Say how what was given becomes a part."""
+    if isinstance(value, Strategy):
+        return f": it is a whole strategy, whose part is {part}={value.name}(...).{part}"
+    if not isinstance(value, FunctionType):
+        return ""
+    name = value.__name__
+    if part not in _OF_A_FUNCTION or value.__module__.startswith("umbel."):
+        return f": call it, {part}={name}(...)"
+    title, function = (name, name) if name.isidentifier() else ("mine", "lambda ...")
+    made = _OF_A_FUNCTION[part].format(title, function)
+    return f": make one of it, {part}={made}, or call it if it makes one"
 
 
 def _kinds(whole: Strategy) -> Iterator[tuple[str, Any, Any]]:

@@ -11,7 +11,7 @@ from umbel.strategy._strategy import Strategy, tell
 _GATE = Gate(any_length=("trees",))
 
 
-def fedxgb_bagging(*, local_rounds: int = 1, most: int = 100, **options: Unpack[Options]) -> Strategy:
+def fedxgb_bagging(*, local_rounds: int = 1, most: int | None = None, **options: Unpack[Options]) -> Strategy:
     """Let all nodes add trees to one ensemble (bagging; of XGBoost, Chen and Guestrin 2016, arXiv:1603.02754).
 
     A run begins with ``umbel.interop.xgboost.first``; nodes are told ``local-rounds`` in the config and reply with the
@@ -20,7 +20,7 @@ def fedxgb_bagging(*, local_rounds: int = 1, most: int = 100, **options: Unpack[
 
     Args:
         local_rounds: how often a node boosts in a round.
-        most: how many trees it may add; more of them are refused.
+        most: how many trees it may add, at least 1; None for those of ``local_rounds``. More of them are refused.
         options: as in ``fedavg``.
 
     Raises:
@@ -31,12 +31,12 @@ def fedxgb_bagging(*, local_rounds: int = 1, most: int = 100, **options: Unpack[
     return averaged(
         "fedxgb_bagging",
         options,
-        aggregator=bagged_trees(most=most),
+        aggregator=bagged_trees(**_limit(local_rounds, most)),
         instruct=tell(local_rounds=local_rounds),
     )
 
 
-def fedxgb_cyclic(*, local_rounds: int = 1, most: int = 100, **options: Unpack[Options]) -> Strategy:
+def fedxgb_cyclic(*, local_rounds: int = 1, most: int | None = None, **options: Unpack[Options]) -> Strategy:
     """Pass one ensemble from node to node (cyclic; of XGBoost, Chen and Guestrin 2016, arXiv:1603.02754).
 
     Numbers as in ``fedxgb_bagging``. In each round one node, the next by name, replies with the model and its new
@@ -47,6 +47,10 @@ def fedxgb_cyclic(*, local_rounds: int = 1, most: int = 100, **options: Unpack[O
         "fedxgb_cyclic",
         options,
         select=in_turn(),
-        aggregator=last_trees(most=most),
+        aggregator=last_trees(**_limit(local_rounds, most)),
         instruct=tell(local_rounds=local_rounds),
     )
+
+
+def _limit(local_rounds: int, most: int | None) -> dict[str, int]:
+    return {"rounds": local_rounds} if most is None else {"most": most}
