@@ -51,8 +51,11 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         nodes: a number of virtual nodes ("node-0" ..., told their ``partition-id`` and ``num-partitions``), the names
             of nodes, or a mapping from names to what each is told as ``context.node_config``. Nodes are made when they
             are asked: a million cost nothing but the states they keep.
-        rounds: how many rounds the run has, those behind a resumed one included.
-        seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit.
+        rounds: how many rounds the run has, those behind a resumed one included; with 0 nobody is asked, and the
+            history has the initial model alone.
+        seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit, unless the
+            strategy goes by which replies come first or how long they take: ``umbel.strategy.fedbuff``, ``fedasync``,
+            ``quorum``, ``tiers``, ``oort`` and ``during``. Then ``umbel.engines.replaying`` the history gives it.
         engine: what runs the nodes, with the same result: ``"local"`` this process, one node after the other;
             ``"processes"`` several processes, which import ``client_app`` from its module; ``"ray"`` a Ray cluster; or
             a function that makes a grid, such as ``functools.partial(RayGrid, cluster=...)``.
@@ -63,7 +66,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
         on_event: called with each event of ``umbel.rounds``; a completed round is in the checkpoint by then.
         checkpoint: a folder that holds the run as of its last completed round, whenever the process ends.
         resume: go on from ``checkpoint`` if it holds a run, and begin otherwise. The result is that of a run that was
-            never interrupted.
+            never interrupted, with the same exception.
 
     Returns:
         What happened in every round, the metrics as columns, and the final model.
@@ -76,6 +79,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
 
     """
     _check(client_app, strategy, rounds)
+    _check_evaluate(client_app, evaluate)
     make_grid = engines.engine(engine, workers)
     population = Population(nodes)
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
@@ -150,6 +154,16 @@ def _start(begun: RecordSet, folder: str | Path | None, rounds: int, *, resume: 
 
 def _record(initial: _Model) -> ParametersRecord:
     return initial if isinstance(initial, ParametersRecord) else ParametersRecord.from_numpy(initial)
+
+
+def _check_evaluate(client_app: ClientApp, evaluate: object) -> None:
+    handled = client_app.origin.type_of(evaluate)
+    if handled is not None:
+        raise UsageError(
+            "expected a function (round, model) -> metrics, called on the server, got the node's handler of "
+            f"{handled!r} messages: leave it out, nodes evaluate by themselves, or pass another function",
+            at="evaluate",
+        )
 
 
 def _check(client_app: object, strategy: object, rounds: int) -> None:

@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import unwrap
 from typing import Any, Final, TypeAlias, TypeVar
 
 from umbel.context import Context
@@ -98,6 +99,11 @@ class ClientApp:
     def message_types(self) -> tuple[str, ...]:
         """The types of message that have a handler, in the order in which they were given one."""
         return tuple(str(name) for name in self._handlers)
+
+    def type_of(self, function: object) -> str | None:
+        """Return the type of message whose handler ``function`` is, None if it is none of this app's."""
+        found = (name for name, handler in self._handlers.items() if unwrap(handler) is function)
+        return next(map(str, found), None)
 
     @property
     def modules(self) -> frozenset[str]:

@@ -37,7 +37,8 @@ class RoundReport:
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
     was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
     the replies to train messages in the order in which they came, if the result depends on that order; one that was an
-    error is among them only where rounds overlap.
+    error is among them only where rounds overlap. ``not_finite`` says, for each metric of which that is true, how many
+    nodes reported NaN or infinity: they are left out of its mean.
     """
 
     round: int
@@ -50,6 +51,7 @@ class RoundReport:
     seconds: Mapping[str, float]
     digest: str
     arrivals: tuple[Arrival, ...] = ()
+    not_finite: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the report as one line of JSON."""

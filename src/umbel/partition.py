@@ -41,7 +41,7 @@ def dirichlet(labels: ArrayLike, nodes: int, *, alpha: float, seed: int, min_siz
     concentration = _positive(alpha, "alpha", _ALPHA_LIMIT)
     groups = _groups(labels)
     rows = sum(map(len, groups))
-    _nodes(nodes, rows, _whole(min_size, "min_size", 0))
+    _nodes(nodes, rows, _whole(min_size, "min_size", 0), "min_size")
     random = _generator(seed)
     owner = np.empty(rows, dtype=np.intp)
     for group in groups:
@@ -61,7 +61,7 @@ def shards(labels: ArrayLike, nodes: int, *, seed: int, shards_per_node: int = 2
     """
     order = np.concatenate(_groups(labels))
     each = _whole(shards_per_node, "shards_per_node", 1)
-    count = _nodes(nodes, len(order), each) * each
+    count = _nodes(nodes, len(order), each, "shards_per_node") * each
     shard = np.arange(len(order)) * count // len(order)
     owner = np.empty(len(order), dtype=np.intp)
     owner[order] = _generator(seed).permutation(count)[shard] // each
@@ -101,10 +101,12 @@ def _top_up(owner: _Indices, nodes: int, min_size: int, random: np.random.Genera
             sizes[node] += count
 
 
-def _nodes(nodes: int, rows: int, each: int = 1) -> int:
+def _nodes(nodes: int, rows: int, each: int = 1, name: str = "") -> int:
     count = _whole(nodes, "nodes", 1)
     if count * max(each, 1) > rows:
-        message = f"expected at least {count * max(each, 1)} rows for {count} nodes, got {rows}: ask for fewer nodes"
+        asked, less = (f" with {name}={each}", f" or a smaller {name}") if name and each > 1 else ("", "")
+        wanted = count * max(each, 1)
+        message = f"expected at least {wanted} rows for {count} nodes{asked}, got {rows}: ask for fewer nodes{less}"
         raise PartitionError(message, at="nodes")
     return count
 

@@ -248,3 +248,14 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(StrategyError, match="aggregator is what makes fedxgb_bagging"):
         named.fedxgb_bagging(aggregator=last_trees())
     assert to_record(to_booster(begin)) == begin
+
+
+@pytest.mark.parametrize(
+    "call", [lambda wrong: first(wrong, 5), lambda wrong: grow(wrong, rows(0, CLASSES > 0), first(BINARY, 5))]
+)
+def test_what_xgboost_refuses_is_its_reason_alone(call):
+    with pytest.raises(AppError, match="got: Unknown objective function") as refused:
+        call(BINARY | {"objective": "binary:logistics"})
+    assert "Stack trace" not in str(refused.value)
+    assert ".cc" not in str(refused.value)
+    assert "\n" not in str(refused.value)

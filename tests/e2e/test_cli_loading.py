@@ -23,6 +23,14 @@ BROKEN = [
     ([], [("def initial(config)", "def initial()")], 64, "takes (config), got one that takes ()"),
     ([], [("def nodes(config)", "def nodes(config, more)")], 64, "nodes to be a function that takes (config)"),
     ([], [("def evaluate(round, model)", "def evaluate(model)")], 64, "(round, model), got one that takes (model)"),
+    ([('"app:evaluate"', '"app:train"')], [], 64, "(round, model) -> metrics, which the server calls, got the node's"),
+    ([('"app:evaluate"', '"evaluate"')], [], 2, 'for example "app:measure"'),
+    (
+        [("rounds = 4", 'strategy = "app:initial"')],
+        [("np.zeros(3)", "np.zeros((3, 2))")],
+        64,
+        "got dict {'w': array([[0., 0.], [0., 0.], [0., 0.]])}",
+    ),
     (
         [("rounds = 4", 'rounds = 4\nreport = "app:nodes"')],
         [],

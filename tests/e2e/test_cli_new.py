@@ -52,6 +52,29 @@ def test_help_teaches_by_example(umbel, command):
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--strategy", "fedadam"), 'in [tool.umbel] of the app\'s pyproject.toml: strategy = { name = "fedadam"'),
+        (("--evaluate", "x"), 'pyproject.toml: evaluate = "app:measure"'),
+        (("--set", "strategy=fedadam"), "got the setting strategy: write it in [tool.umbel]"),
+        (("--set", "rounds=3"), "got the setting rounds: say it with --rounds"),
+    ],
+)
+def test_a_setting_in_the_wrong_place_is_told_its_place(umbel, args, said):
+    umbel("new", "hello")
+    result = umbel("run", "hello", *args)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("args", [["inspect", "--strategy", "x"], ["run", "--epochs", "3"]])
+def test_an_option_that_is_no_setting_has_no_place(umbel, args):
+    result = umbel(*args)
+    assert result.exit_code == 2
+    assert "pyproject.toml" not in result.stderr
+
+
 @pytest.mark.parametrize("args", [["frobnicate"], ["run", "--ronds", "3"], ["diff", "a"], ["run", ".", "--seed", "x"]])
 def test_a_line_that_makes_no_sense_exits_2(umbel, args):
     result = umbel(*args)

@@ -72,6 +72,12 @@ def in_terminal(args, folder, env, columns=100):
     return b"".join(chunks).decode(), status
 
 
+def test_a_terminal_of_80_columns_says_what_strategies_do(environment, tmp_path):
+    shown, status = in_terminal(["strategies"], tmp_path, environment | {"NO_COLOR": "1"}, columns=80)
+    assert status == 0
+    assert re.search(r"^fedmedian +Take the median of each element ", shown, re.MULTILINE)
+
+
 def test_the_version(umbel):
     result = umbel("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"umbel {version('umbel')}\n", "")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 
@@ -249,3 +250,44 @@ def test_an_app_in_a_folder_whose_name_is_no_text_runs_and_goes_on(umbel, site, 
     first = digest_of(umbel("run", folder, "--rounds", 1))
     assert first.startswith("blake3:")
     assert umbel("run", "--resume", only_run().name, "--rounds", 2).exit_code == 0
+
+
+def failing_in(number):
+    """What makes every node of the app fail in a round."""
+    asked = 'message.content.configs_records["config"]["round"]'
+    return [("    gap =", f'    assert {asked} != {number}, "broken"\n    gap =')]
+
+
+def test_a_run_that_failed_says_how_it_goes_on_in_words_that_can_be_pasted(umbel, site, tmp_path):
+    folder = site(code=failing_in(3))
+    result = umbel("run", folder, "--runs", "other runs")
+    assert result.exit_code == 70
+    (run,) = (tmp_path / "other runs").iterdir()
+    command = f"umbel run --resume {run.name} --runs 'other runs'"
+    assert f"go on with: {command}\n" in result.stderr
+    looked = umbel("inspect", run.relative_to(tmp_path))
+    assert looked.exit_code == 2
+    assert "stopped after round 2 of 4" in looked.stderr
+    assert f"go on with: {command}\n" in looked.stderr
+    app = folder / "app.py"
+    app.write_text(app.read_text().replace("!= 3", "!= 9"))
+    resumed = umbel(*shlex.split(command)[1:])
+    assert resumed.exit_code == 0, resumed.output
+    inspect = next(line for line in resumed.stdout.splitlines() if line.startswith("next "))
+    assert umbel(*shlex.split(inspect)[2:]).exit_code == 0
+
+
+def test_a_run_that_failed_in_its_first_round_promises_nothing_that_is_not_there(umbel, site, tmp_path):
+    result = umbel("run", site(code=failing_in(1)))
+    assert result.exit_code == 70
+    assert "next: mend what the reasons say, or ask more nodes\n" in result.stderr
+    assert "--resume" not in result.output
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_folder_that_only_looks_like_one_of_a_run_has_no_model(umbel, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    result = umbel("inspect", "run")
+    assert result.exit_code == 2
+    assert 'but "run" holds no model.safetensors' in result.stderr

@@ -244,6 +244,17 @@ def test_what_cannot_be_is_refused_by_name(options, error, message):
         run(**options)
 
 
+def test_a_handler_of_the_nodes_is_no_central_evaluation():
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        raise AssertionError("it was refused before anybody trained")
+
+    with pytest.raises(UsageError, match="the node's handler of 'train' messages"):
+        umbel.simulate(app, fedavg(), INITIAL, nodes=1, rounds=1, evaluate=train)
+
+
 def test_an_instruction_is_content_and_what_is_done_to_it_leaves_the_model_alone():
     app = ClientApp()
 

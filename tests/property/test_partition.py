@@ -135,3 +135,12 @@ def test_what_cannot_be_dealt_out_is_refused_by_name(call: Callable[[], object],
 @pytest.mark.parametrize("alpha", [np.float32(0.5), 1, np.int64(1)])
 def test_any_real_number_is_an_alpha(alpha: float) -> None:
     assert_partition(dirichlet([1, 2, 3], np.int64(2), alpha=alpha, seed=0), 3)
+
+
+def test_too_few_rows_are_said_with_the_number_that_asks_for_them() -> None:
+    with pytest.raises(PartitionError, match=r"18 rows for 3 nodes with min_size=6, got 10.* or a smaller min_size"):
+        dirichlet(np.arange(10) % 2, 3, alpha=0.5, seed=0, min_size=6)
+    with pytest.raises(PartitionError, match="with shards_per_node=2, got 3"):
+        shards([1, 2, 3], 2, seed=0)
+    with pytest.raises(PartitionError, match="3 rows for 3 nodes, got 2: ask for fewer nodes"):
+        iid(2, 3, seed=0)

@@ -14,6 +14,7 @@ from umbel.aggregation import total
 from umbel.app import ClientApp
 from umbel.errors import RoundFailed, StrategyError
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
+from umbel.rounds import NodeLost, UpdateRefused
 from umbel.strategy import buffered, strategy
 
 RNG = np.random.default_rng(4)
@@ -222,7 +223,7 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(StrategyError, match=message):
             make()
     assert named.named("quantiles", {"levels": 0.5}).describe() == named.quantiles(levels=[0.5]).describe()
-    with pytest.raises(StrategyError, match="begins with an array 'low', got count"):
+    with pytest.raises(StrategyError, match=r"begins with an array 'low' \(umbel.queries.brackets\), got count"):
         run(named.quantiles(levels=[0.5]), lambda *_: {}, queries.no_moments(1))
     with pytest.raises(StrategyError, match="brackets for 2 levels"):
         run(
@@ -230,6 +231,22 @@ def test_what_cannot_be_is_refused():
             lambda rows, model, config: queries.below(rows, queries.middle(model)),
             queries.brackets([0.0] * 3, [1.0] * 3, 1),
         )
+
+
+@pytest.mark.parametrize(
+    ("whole", "initial", "message"),
+    [
+        (named.moments(), {"w": np.zeros(3)}, r"an array 'count' \(umbel.queries.no_moments\), got w"),
+        (named.histogram(low=0, high=1), queries.no_moments(3), r"an array 'counts' \(umbel.queries.no_counts\), got"),
+        (named.histogram(low=0, high=1), queries.no_counts(3, 9), r"\(features, 12\), got \[3, 11\]"),
+        (named.kmeans(), {"w": np.zeros(3)}, r"an array 'centroids' \(of clusters and features\), got w"),
+    ],
+)
+def test_a_query_that_begins_with_something_else_asks_nobody(whole, initial, message):
+    events = []
+    with pytest.raises(StrategyError, match=message):
+        umbel.simulate(app(None), whole, initial, nodes=2, rounds=1, on_event=events.append)
+    assert not any(isinstance(event, NodeLost | UpdateRefused) for event in events)
 
 
 def test_ditto_keeps_a_model_of_its_own():

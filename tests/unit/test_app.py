@@ -62,6 +62,14 @@ def test_each_type_of_message_goes_to_its_handler() -> None:
     assert not app.handles("anything else")
 
 
+def test_it_knows_its_handlers() -> None:
+    app = ClientApp(mods=[lambda message, context, call_next: call_next(message, context)])
+    app.evaluate()(answer)
+    assert app.type_of(answer) == "evaluate"
+    assert app.type_of(leave) is None
+    assert app.type_of(None) is None
+
+
 def test_a_decorated_function_stays_itself() -> None:
     assert ClientApp().train()(answer) is answer
 

@@ -10,6 +10,7 @@ from umbel.engines import LocalGrid, Population, Replay
 from umbel.history import RoundReport
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps
 from umbel.rounds import RoundCompleted, begin, train
+from umbel.strategy import during, fixed, oort, quorum, strategy, tiers
 
 NODES, SEED = 8, 5
 
@@ -53,3 +54,21 @@ def test_whoever_was_lost_is_lost_again(whole):
     assert again.digest == end.digest
     assert [report.arrivals for report in retold] == [report.arrivals for report in saved]
     assert b"".join(dumps(again.state)) == b"".join(dumps(end.state))
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        named.fedavg(policy=quorum(0.5), evaluate_fraction=0),
+        named.fedavg(policy=quorum(quantile=0.5, factor=2.0), evaluate_fraction=0),
+        strategy(select=tiers(3, number=2)),
+        strategy(select=oort(3)),
+        strategy(select=during({"node-[0-3]": (0, 1e-4)}, fixed(4), period=3e-4)),
+    ],
+    ids=["quorum", "deadline", "tiers", "oort", "during"],
+)
+def test_arrivals_lead_to_the_same_model(whole):
+    end, reports = play(whole, ArrivalGrid(app(), NODES, seconds, seed=SEED))
+    again, _ = play(whole, Replay(LocalGrid(app(), Population(NODES), seed=SEED), reports))
+    assert all(report.arrivals for report in reports)
+    assert again.digest == end.digest

@@ -10,6 +10,7 @@ from umbel.app import ClientApp
 from umbel.engines import LocalGrid, Population
 from umbel.errors import RoundFailed, StrategyError
 from umbel.gate import Gate
+from umbel.history import RoundReport
 from umbel.message import Error
 from umbel.optimizers import Optimizer, momentum, replace
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
@@ -335,6 +336,23 @@ def test_a_selector_may_name_a_node_twice_and_in_any_order(positions):
 def test_a_cohort_of_nobody_fails_the_round():
     with pytest.raises(RoundFailed, match=r"at least 1, as min_updates .* needs, got 0 of 4 nodes from nobody\(\)"):
         run(app_with(echo), strategy(select=Selector("nobody()", lambda count, seed: [])))
+
+
+def test_a_report_says_how_many_metrics_were_left_out_of_a_mean():
+    def reply(message, context):
+        odd = float("nan") if context.node_config["partition-id"] < 3 else 1.0
+        metrics = MetricsRecord({"num-examples": 2, "loss": odd, "curve": [1.0, odd], "fine": 1.0})
+        return message.create_reply(RecordSet(message.content.parameters_records, {"metrics": metrics}))
+
+    app = app_with(reply)
+    app.evaluate()(reply)
+    events = run(app, fedavg(), nodes=5)
+    report = of_kind(events, RoundCompleted)[0].report
+    assert report.metrics["train.num-examples"] == 10
+    assert report.metrics["train.loss"] == 1.0
+    counts = {"train.loss": 3, "train.curve": 3, "evaluate.loss": 3, "evaluate.curve": 3}
+    assert report.not_finite == counts
+    assert RoundReport.from_json(report.to_json()).not_finite == counts
 
 
 def test_a_reason_that_never_ends_is_told_from_both_ends():

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from umbel.app import ClientApp, ServerApp
 from umbel.cli._failure import blame
 from umbel.cli._opened import open_model
-from umbel.cli._settings import Scalar, Settings
+from umbel.cli._settings import LIKELY, Scalar, Settings
 from umbel.cli._text import nearest, safe
 from umbel.errors import AppError, StrategyError, UmbelError, UsageError
 from umbel.records import ParametersRecord
@@ -123,13 +123,14 @@ def load_app(settings: Settings) -> LoadedApp:
         UsageError: if a setting names something that is not there.
 
     """
+    client = _client(settings)
     return LoadedApp(
         settings=settings,
-        client=_client(settings),
+        client=client,
         strategy=_strategy(settings),
         initial=_initial(settings),
         nodes=named_nodes(settings),
-        evaluate=_function(settings, "evaluate"),
+        evaluate=_central(settings, client),
         report=_function(settings, "report"),
     )
 
@@ -155,14 +156,15 @@ def _place(settings: Settings, key: str) -> str:
 
 
 def _misfit(settings: Settings, key: str, expected: str, came: object) -> AppError:
-    shown = safe(repr(came)[:_SHOWN])
+    shown = safe(" ".join(repr(came).split())[:_SHOWN])  # an array has a line for each row
     return AppError(f"expected {key} to be {expected}, got {type(came).__name__} {shown}", at=_place(settings, key))
 
 
 def _resolve(settings: Settings, key: str) -> Any:
     reference = getattr(settings, key)
     if not _REFERENCE.fullmatch(reference):
-        msg = f'expected {key} to be "module:name", for example "app:{key}", got "{safe(reference)[:_SHOWN]}"'
+        example = f"app:{LIKELY.get(key, key)}"
+        msg = f'expected {key} to be "module:name", for example "{example}", got "{safe(reference)[:_SHOWN]}"'
         raise UsageError(msg, at=_place(settings, key))
     module_name, _, path = reference.partition(":")
     value = _import(module_name, settings, key)
@@ -203,6 +205,18 @@ def _function(settings: Settings, key: str) -> Callable[..., Any] | None:
     if not callable(value):
         raise _misfit(settings, key, "a function", value)
     return _fitting(settings, key, value)
+
+
+def _central(settings: Settings, client: ClientApp) -> Callable[..., Any] | None:
+    function = _function(settings, "evaluate")
+    handled = client.type_of(function)
+    if handled is not None:
+        msg = (
+            f"expected evaluate to be a function (round, model) -> metrics, which the server calls, got the node's "
+            f"handler of {handled!a} messages: leave it out, nodes evaluate by themselves, or name another function"
+        )
+        raise AppError(msg, at=_place(settings, "evaluate"))
+    return function
 
 
 def _fitting(settings: Settings, key: str, function: Callable[..., Any]) -> Callable[..., Any]:

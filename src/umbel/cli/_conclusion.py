@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 from umbel.cli._folder import RunFolder
 from umbel.cli._screen import Screen
-from umbel.cli._text import counted, duration, printable, size
+from umbel.cli._text import command, counted, duration, printable, size
 from umbel.history import History
 
 
 def conclude(screen: Screen, folder: RunFolder, history: History) -> None:
     """Print the digest, the files of the run, and the command that looks into them."""
-    command = f"umbel inspect {folder.path}"
+    look = command("umbel", "inspect", str(folder.path))
     if screen.json:
         files = {"model": str(folder.model), "history": str(folder.history), "plot": str(folder.plot)}
-        screen.emit({"event": "run-saved", "run": folder.name, "digest": history.digest, **files, "next": command})
+        screen.emit({"event": "run-saved", "run": folder.name, "digest": history.digest, **files, "next": look})
         return
     for line in _summary(folder, history):
         screen.say(line)
-    screen.say(f"next     {command}", style="bold")
+    screen.say(f"next     {look}", style="bold")
 
 
 def report(screen: Screen, text: object) -> None:

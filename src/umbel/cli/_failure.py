@@ -58,7 +58,7 @@ def _next(error: UmbelError) -> str:
     if isinstance(error, _DAMAGED):
         return "the file is damaged or of another kind: restore it from a copy, or make it again"
     if isinstance(error, RoundFailed):
-        return "mend what the reasons say, or ask more nodes; umbel run --resume goes on from the last whole round"
+        return "mend what the reasons say, or ask more nodes"
     return ""
 
 

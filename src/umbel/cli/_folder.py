@@ -11,7 +11,7 @@ from typing import Any
 
 from umbel.cli._plot import Panel, plot
 from umbel.cli._settings import Settings
-from umbel.cli._text import nearest, safe
+from umbel.cli._text import command, nearest, safe
 from umbel.errors import UsageError
 from umbel.history import History
 from umbel.records import save, write
@@ -89,6 +89,13 @@ def find_run(runs: Path, given: str) -> RunFolder:
     where = safe(str(runs))
     near = nearest(given, known) if known else f"; {where} holds none (--runs FOLDER says where to look)"
     raise UsageError(f'there is no run "{safe(given)}" in {where}{near}')
+
+
+def going_on(folder: RunFolder) -> str:
+    """Return the command that goes on with a run that was stopped."""
+    path = folder.path if folder.name else folder.path.resolve()
+    where = () if path.parent == Path(RUNS) else ("--runs", str(path.parent))
+    return command("umbel", "run", "--resume", path.name, *where)
 
 
 def write_start(folder: RunFolder, target: str, settings: Settings) -> None:

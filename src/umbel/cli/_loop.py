@@ -8,6 +8,7 @@ from umbel.cli._app import LoadedMain
 from umbel.cli._folder import new_run
 from umbel.cli._operated import OperatedApp
 from umbel.cli._screen import Screen
+from umbel.cli._text import command
 from umbel.context import Context
 from umbel.engines import NodeStates, Population
 from umbel.errors import AppError
@@ -64,12 +65,12 @@ def keep_model(screen: Screen, runs: Path, model: ParametersRecord | None) -> No
         return
     folder, name = new_run(runs), digest(model)
     save(model, folder.model)
-    command = f"umbel inspect {folder.path}"
+    look = command("umbel", "inspect", str(folder.path))
     if screen.json:
-        told = {"run": folder.name, "digest": name, "model": str(folder.model), "next": command}
+        told = {"run": folder.name, "digest": name, "model": str(folder.model), "next": look}
         screen.emit({"event": "run-saved", **told})
         return
     screen.say()
     screen.say(f"digest   {name}")
     screen.say(f"model    {folder.model}")
-    screen.say(f"next     {command}", style="bold")
+    screen.say(f"next     {look}", style="bold")

@@ -18,6 +18,7 @@ from umbel.cli._new import new
 from umbel.cli._options import Json
 from umbel.cli._run import run
 from umbel.cli._screen import open_screen
+from umbel.cli._settings import SETTINGS, where_set
 from umbel.cli._strategies import strategies
 
 _HELP = """Federated learning built on one idea: the parameter record.
@@ -63,10 +64,18 @@ class Commands(Later):
             raise
         except (Exception, KeyboardInterrupt) as error:  # the one place where an exception becomes an exit code
             if type(error).__module__.startswith(("typer", "click")):
+                _say_where(error)
                 raise
             status = report(error, debug=ctx.meta["umbel.debug"], json_wanted=ctx.meta["umbel.json"])
             _flush_or_let_go()
             raise typer.Exit(status) from None
+
+
+def _say_where(error: Any) -> None:
+    """Add to the error of an option that is none where a setting of that name is written."""
+    name = getattr(error, "option_name", "").removeprefix("--")
+    if name in SETTINGS and getattr(error.ctx, "info_name", "") == "run":
+        error.message = f"{error.message}; {where_set(name)}"
 
 
 def _invoke_and_flush(invoke: Callable[[Any], Any], ctx: Any) -> Any:

@@ -1,13 +1,16 @@
 """Open a model file of any kind Umbel knows: its own container, plain safetensors, or one ``.npy`` array."""
 
+import contextlib
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from umbel import checkpoint
+from umbel.cli._folder import RunFolder, going_on, read_start
 from umbel.cli._text import nearest, safe, size
-from umbel.errors import RecordError, UsageError
+from umbel.errors import RecordError, UmbelError, UsageError
 from umbel.interop import safetensors
 from umbel.records import Array, ParametersRecord, RecordSet, digest, load
 
@@ -44,13 +47,25 @@ def open_model(path: Path) -> Opened:
 
 def _missing(file: Path, given: Path) -> str:
     if given.is_dir():
-        return f'expected a model file or the folder of a run, but "{safe(str(given))}" holds no {_MODEL}'
+        return _unfinished(RunFolder(given)) or (
+            f'expected a model file or the folder of a run, but "{safe(str(given))}" holds no {_MODEL}'
+        )
     if file.exists():
         return f'expected a model file, but "{safe(str(file))}" is no regular file'
     folder = file.parent
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     near = nearest(file.name, sorted(names)) if names else ""
     return f'there is no file "{safe(str(file))}"{near}'
+
+
+def _unfinished(folder: RunFolder) -> str:
+    """Say how far a run has come that has no model yet; nothing if the folder is none of a run."""
+    with contextlib.suppress(UmbelError, OSError, KeyError):
+        rounds = read_start(folder)["settings"]["rounds"]
+        run = checkpoint.read(folder.checkpoint).state.configs_records["run"]
+        done = f"stopped after round {run['round']!r} of {rounds}, or is under way"
+        return f'the run in "{safe(str(folder.path))}" {done}, and has no model yet; go on with: {going_on(folder)}'
+    return ""
 
 
 def _read(file: Path) -> tuple[str, RecordSet]:

@@ -17,6 +17,7 @@ from umbel.cli._folder import (
     RUNS,
     RunFolder,
     find_run,
+    going_on,
     new_run,
     read_start,
     write_results,
@@ -122,14 +123,15 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       rounds = 10
       seed = 7
       engine = "processes"               a process for each core, or as many as workers = N says
-      evaluate = "app:evaluate"          (round, model) -> metrics, on the server
+      evaluate = "app:measure"           (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
-      main = "app:server"                a ServerApp with a loop of its own, instead of the last five but for the seed
+      main = "app:server"                a loop of its own (ServerApp), instead of strategy, rounds, evaluate, report
       [tool.umbel.config]                values that reach every node; --set changes them
       epochs = 2
 
     Every round is kept on disk: after Ctrl-C, a crash or a power cut, --resume goes on where the run was and ends with
-    the same model, bit for bit. runs/<id>/ receives model.safetensors, history.json, metrics.svg and checkpoint/.
+    the same model, bit for bit, unless the strategy goes by which replies come first. runs/<id>/ receives
+    model.safetensors, history.json, metrics.svg and checkpoint/.
 
     With --server the nodes are real ones, which have joined that server. It is sent the strategy's name and numbers,
     the settings and the initial model, and runs no code of the app. The model is downloaded, verified and kept as
@@ -255,7 +257,7 @@ def _settings_of(folder: RunFolder, begun: Path, app: str | None) -> Path:
 def _train(screen: Screen, plan: Plan, app: LoadedApp) -> tuple[RunFolder, History]:
     settings = plan.settings
     folder = plan.folder or new_run(plan.runs)
-    with checkpoint.hold(folder.path), _leaving(screen, plan, folder):
+    with checkpoint.hold(folder.path), _leaving(screen, folder):
         write_start(folder, plan.target, settings)
         history = _simulate(screen, settings, app, folder)
         write_results(folder, history, f"{safe(settings.folder.resolve().name)}, run {folder.name}")
@@ -282,14 +284,13 @@ def _simulate(screen: Screen, settings: Settings, app: LoadedApp, folder: RunFol
 
 
 @contextlib.contextmanager
-def _leaving(screen: Screen, plan: Plan, folder: RunFolder) -> Iterator[None]:
+def _leaving(screen: Screen, folder: RunFolder) -> Iterator[None]:
     """Say how to go on when a run ends early; a run that completed no round leaves no folder behind."""
     try:
         yield
     except BaseException:
         if checkpoint.exists(folder.checkpoint):
-            where = "" if plan.runs == Path(RUNS) else f" --runs {safe(str(plan.runs))}"
-            command = f"umbel run --resume {folder.name}{where}"
+            command = going_on(folder)
             if screen.json:
                 screen.emit({"event": "run-stopped", "run": folder.name, "next": command})
             else:

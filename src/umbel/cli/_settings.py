@@ -52,6 +52,17 @@ class Settings:
         return self.file.parent
 
 
+SETTINGS = tuple(name for name in Settings.__dataclass_fields__ if name not in {"file", "first_nodes"})
+
+
+def where_set(name: str) -> str:
+    """Return how ``umbel run`` is told a setting of ``[tool.umbel]`` that is none of its config."""
+    if name in _WITH_OPTION:
+        return f"say it with --{name}"
+    example = _EXAMPLES.get(name, f'{name} = "app:{LIKELY.get(name, name)}"')
+    return f"write it in [tool.umbel] of the app's pyproject.toml: {example}"
+
+
 @dataclass(frozen=True)
 class _Source:
     """The text of a settings file, kept to say on which line a fault is."""
@@ -80,10 +91,9 @@ def read_settings(file: Path) -> Settings:
 
     """
     source, table = _read_table(file)
-    known = [name for name in Settings.__dataclass_fields__ if name not in {"file", "first_nodes"}]
     for key in table:
-        if key not in known:
-            msg = f'unknown setting "{safe(key)}" in [tool.umbel]{_of_a_strategy(key) or nearest(key, known)}'
+        if key not in SETTINGS:
+            msg = f'unknown setting "{safe(key)}" in [tool.umbel]{_of_a_strategy(key) or nearest(key, SETTINGS)}'
             raise UsageError(msg, at=source.at("tool.umbel", key))
     _check_main(source, table)
     for key in _REQUIRED:
@@ -111,8 +121,15 @@ def _check_main(source: _Source, table: Mapping[str, Any]) -> None:
             raise UsageError(msg, at=source.at("tool.umbel", key))
 
 
-_LIKELY = {"client": "app"}
-_EXAMPLES = {"client": 'client = "app:app"', "initial": 'initial = "app:initial"', "nodes": "nodes = 10"}
+LIKELY = {"client": "app", "evaluate": "measure"}
+_WITH_OPTION = ("rounds", "seed", "nodes", "engine", "workers")
+_EXAMPLES = {
+    "strategy": 'strategy = { name = "fedadam", learning_rate = 0.03 }',
+    "client": 'client = "app:app"',
+    "initial": 'initial = "app:initial"',
+    "nodes": "nodes = 10",
+    "config": "a table [tool.umbel.config], whose values --set changes",
+}
 
 
 def _read_table(file: Path) -> tuple[_Source, dict[str, Any]]:
@@ -147,7 +164,7 @@ _TOML_NAMES = {bool: "boolean", int: "integer", float: "float", str: "string", l
 
 def _text(value: object, key: str, source: _Source) -> str:
     if not isinstance(value, str) or not value:
-        raise _wrong(f'a non-empty string such as "app:{_LIKELY.get(key, key)}"', value, key, source)
+        raise _wrong(f'a non-empty string such as "app:{LIKELY.get(key, key)}"', value, key, source)
     return value
 
 
@@ -238,6 +255,9 @@ def override(settings: Settings, changes: Sequence[str], **others: int | str | N
         key, equals, text = change.partition("=")
         if not equals:
             raise UsageError(f'expected --set key=value, got "{safe(change)}"', at="--set")
+        if key not in config and key in SETTINGS:
+            msg = f"expected a key of [tool.umbel.config], got the setting {key}: {where_set(key)}"
+            raise UsageError(msg, at=f"--set {safe(change)}")
         if key not in config:
             msg = f'the config of this app has no "{safe(key)}"{nearest(key, config)}'
             raise UsageError(msg, at=f"--set {safe(change)}")

@@ -57,12 +57,13 @@ def _described(entry: Entry) -> dict[str, Any]:
 
 
 def _list(screen: Screen) -> None:
-    columns = [Column("strategy"), Column("paper"), Column("own settings"), Column("what it does", elastic=True)]
+    columns = [Column("strategy"), Column("what it does", elastic=True)]
+    columns += [Column("paper", weight=1.0), Column("own settings", weight=0.0)]  # which umbel strategies NAME has too
     shared = catalogue()["fedavg"].settings
     rows = []
     for entry in catalogue().values():
         own = [str(each) for each in entry.settings if each not in shared]
-        rows.append([entry.name, entry.paper, ", ".join(own) or "-", entry.summary])
+        rows.append([entry.name, entry.summary, entry.paper, ", ".join(own) or "-"])
     screen.table(columns, rows)
     screen.say()
     for without, settings in _grouped(shared).items():

@@ -11,7 +11,7 @@ dependencies = ["umbel"]
 client = "app:app"            # what a node does with a message
 initial = "app:initial"       # the model that training starts from
 nodes = "app:nodes"           # who takes part; a number or a list of names will do as well
-evaluate = "app:evaluate"     # optional: what the server measures after every round
+evaluate = "app:measure"      # optional: what the server measures after every round
 report = "app:report"         # optional: what to print when the run is over
 strategy = { name = "fedavg" }
 rounds = 20
@@ -107,7 +107,7 @@ def accuracy(model):
     return float(((predict(model, points)[1] > 0.5) == (labels == 1)).mean())
 
 
-def evaluate(round, model):
+def measure(round, model):
     """Return the server's own metrics after a round."""
     return {"accuracy": accuracy(model.to_numpy())}
 
@@ -136,7 +136,7 @@ README = """\
     umbel diff runs/<id> runs/<other>    compare two runs
 
 `app.py` holds the whole app: what a node does (`train`), who takes part (`nodes`), where training starts (`initial`)
-and what the server measures (`evaluate`). Put your own data into `own_data` and your own model into `fit`.
+and what the server measures (`measure`). Put your own data into `own_data` and your own model into `fit`.
 `pyproject.toml` names these functions and sets rounds, seed and settings under `[tool.umbel]`.
 """
 

@@ -1,5 +1,6 @@
 """How names, sizes, numbers and times are written for people."""
 
+import shlex
 import time
 from collections.abc import Iterable
 
@@ -22,6 +23,11 @@ def _escaped(point: int) -> str:
     if point <= 0xFF:  # noqa: PLR2004 - the largest code point that \xNN can write
         return f"\\x{point:02x}"
     return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"  # noqa: PLR2004 - likewise \uNNNN
+
+
+def command(*words: str) -> str:
+    """Return words as a line that can be pasted into a shell."""
+    return shlex.join(map(safe, words))
 
 
 def printable(text: str) -> str:

@@ -35,6 +35,7 @@ def number_or_names(text: str) -> int | list[str]:
     if not re.fullmatch(r"[+-]?[0-9]+", text):
         return [name.strip() for name in text.split(",") if name.strip()]
     number = int(text)
-    if not 1 <= number <= MOST_NODES:
-        raise typer.BadParameter(f"{number} is not in the range 1<=x<={MOST_NODES}.")
+    if not 1 <= number <= MOST_NODES:  # in the words that typer has for the other numbers
+        bound = "greater than or equal to 1" if number < 1 else f"less than or equal to {MOST_NODES}"
+        raise typer.BadParameter(f"Input should be {bound}")
     return number

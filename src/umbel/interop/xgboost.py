@@ -1,9 +1,12 @@
 """XGBoost: ensembles of trees to records and back, and the nodes' halves of the strategies that grow them.
 
-A record of trees has one array, "trees", of uint8: XGBoost's own JSON. Needs ``pip install umbel[xgboost]``.
+A record of trees has one array, "trees", of uint8: XGBoost's own JSON. Needs ``pip install umbel[xgboost]``, or
+``xgboost-cpu``, the same module without its parts for GPUs.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +22,8 @@ except ImportError as error:
 __all__ = ["first", "grow", "to_booster", "to_record"]
 
 _NAME: Final = "trees"
+# What XGBoost puts around a reason: "[12:30:59] /source/file.cc:119: reason\nStack trace:\n  [bt] (0) ...".
+_AROUND: Final = re.compile(r"\A\[[\d:]+\] \S+:\d+: |\s*Stack trace:.*\Z", re.DOTALL)
 
 
 def first(params: Mapping[str, Any], features: int) -> ParametersRecord:
@@ -30,14 +35,15 @@ def first(params: Mapping[str, Any], features: int) -> ParametersRecord:
         features: how many features the rows have.
 
     Raises:
-        AppError: without ``base_score``.
+        AppError: without ``base_score``, and for what XGBoost refuses.
 
     """
     _require_score(params)
     classes = int(params.get("num_class", 0)) or 2
     rows = np.zeros((classes, features))
     data = xgboost.DMatrix(rows, label=np.arange(classes) if classes > 2 or "num_class" in params else [0, 1])  # noqa: PLR2004
-    return to_record(xgboost.train(dict(params), data, num_boost_round=0))
+    with _refusals():
+        return to_record(xgboost.train(dict(params), data, num_boost_round=0))
 
 
 def grow(
@@ -54,13 +60,14 @@ def grow(
             the new trees alone.
 
     Raises:
-        AppError: for parameters without ``base_score``.
+        AppError: for parameters without ``base_score``, and for what XGBoost refuses.
         RecordError: for a record that holds no ensemble.
 
     """
     _require_score(params)
     before = to_booster(model)
-    grown = xgboost.train(dict(params), data, num_boost_round=rounds, xgb_model=before)
+    with _refusals():
+        grown = xgboost.train(dict(params), data, num_boost_round=rounds, xgb_model=before)
     return to_record(grown if whole else grown[before.num_boosted_rounds() :])
 
 
@@ -81,9 +88,24 @@ def to_booster(record: ParametersRecord) -> xgboost.Booster:
         booster.load_model(bytearray(record[_NAME].numpy(copy=False).tobytes()))
     except (KeyError, xgboost.core.XGBoostError) as error:
         raise RecordError(
-            f"expected an array {_NAME!r} with an ensemble that XGBoost can read, got: {error!s:.200}", at=_NAME
+            f"expected an array {_NAME!r} with an ensemble that XGBoost can read, got: {_reason(error):.200}", at=_NAME
         ) from error
     return booster
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn an error of XGBoost, which travels to the server as a reason, into its reason alone."""
+    try:
+        yield
+    except xgboost.core.XGBoostError as error:
+        raise AppError(
+            f"expected parameters and rows that XGBoost can grow trees from, got: {_reason(error):.400}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(_AROUND.sub("", str(error)).split())
 
 
 def _require_score(params: Mapping[str, Any]) -> None:

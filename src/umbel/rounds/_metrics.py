@@ -30,6 +30,7 @@ class MetricMeans:
         self._examples: dict[str, _Number] = {}
         self._records: dict[str, str] = {}
         self._ambiguous: set[str] = set()
+        self._not_finite: dict[str, int] = {}
 
     def add(self, records: Mapping[str, MetricsRecord]) -> None:
         """Add the metrics of one node, which ``check_weights`` accepted."""
@@ -52,6 +53,7 @@ class MetricMeans:
     def _add(self, name: str, value: _Number | list[int] | list[float], weight: _Number) -> None:
         items = value if isinstance(value, list) else [value]
         if not all(map(isfinite, items)):
+            self._not_finite[name] = self._not_finite.get(name, 0) + 1
             return
         mean = self._sums.setdefault(name, _Mean(value))
         if mean is not None and not mean.add(items, weight, is_list=isinstance(value, list)):
@@ -66,6 +68,10 @@ class MetricMeans:
         for name in self._ambiguous:
             means.pop(prefix + name, None)
         return means
+
+    def not_finite(self, prefix: str) -> dict[str, int]:
+        """Return how many nodes were left out of a mean, by the name that ``result`` gives it."""
+        return {prefix + name: count for name, count in self._not_finite.items()}
 
 
 class _Mean:

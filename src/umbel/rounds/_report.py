@@ -26,7 +26,12 @@ class Tally:
         self._lost: list[tuple[str, str]] = []
         self._bytes = {"sent": 0, "received": 0}
         self._seconds: dict[str, float] = {}
+        self._not_finite: dict[str, int] = {}
         self._mark = perf_counter()
+
+    def leave_out(self, counts: Mapping[str, int]) -> None:
+        """Note how many nodes were left out of the mean of a metric, which was not finite."""
+        self._not_finite |= counts
 
     def sent(self, content: RecordSet, count: int) -> None:
         """Count content that goes out so many times."""
@@ -92,6 +97,7 @@ class Tally:
             seconds=dict(self._seconds),
             digest=digest,
             arrivals=tuple(arrivals),
+            not_finite=dict(self._not_finite),
         )
 
 

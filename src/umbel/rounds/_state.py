@@ -66,7 +66,10 @@ def begin(
 
 
 def differences(state: RecordSet, fresh: RecordSet) -> list[str]:
-    """Say in which ways ``state`` cannot be a later state of the run that begins with ``fresh``."""
+    """Say in which ways ``state`` cannot be a later state of the run that begins with ``fresh``.
+
+    The values of the first model do not count: an app may draw them, and a run that goes on has no use for them.
+    """
     found = []
     for name in (RUN, STRATEGY, CONFIG):
         before, now = state.configs_records.get(name, ConfigsRecord()), fresh.configs_records[name]

@@ -92,6 +92,7 @@ def _play_round(
     name = digest(state.parameters_records[MODEL])
     tally.lap("aggregate")
     metrics: dict[str, Any] = training.metrics.result(f"{run.strategy.phase}.")
+    tally.leave_out(training.metrics.not_finite(f"{run.strategy.phase}."))
     metrics |= yield from _evaluate_on_nodes(run, state, number, tally)
     metrics |= _evaluate_centrally(run, state, number, tally)
     yield RoundCompleted(tally.report(question, metrics, name, run.memory.arrivals), state.copy())
@@ -122,6 +123,7 @@ def _evaluate_on_nodes(run: Run, state: RecordSet, number: int, tally: Tally) ->
     tally.sent(question.content, question.size)
     yield from tally.watch(gather(run.grid, question, _judge_metrics, means.add_all))
     tally.lap("evaluate")
+    tally.leave_out(means.not_finite("evaluate."))
     return means.result("evaluate.")
 
 

@@ -21,6 +21,12 @@ from umbel.strategy._fedavg import Maker, Unevaluated, averaged
 from umbel.strategy._strategy import Answer, Strategy, tell
 
 _QUERY: Final = str(MessageType.QUERY)
+_BEGUN_WITH: Final = {
+    **dict.fromkeys(("count", "sum", "squares"), "umbel.queries.no_moments"),
+    "counts": "umbel.queries.no_counts",
+    **dict.fromkeys(("low", "high"), "umbel.queries.brackets"),
+    "centroids": "of clusters and features",
+}
 
 
 def moments(**options: Unpack[Unevaluated]) -> Strategy:
@@ -29,7 +35,7 @@ def moments(**options: Unpack[Unevaluated]) -> Strategy:
     One round is enough; a run begins with ``umbel.queries.no_moments``. From its result ``umbel.queries`` has means,
     deviations and standardised rows. Options as in ``fedavg``, without ``evaluate_fraction``.
     """
-    return _query(moments, options, replace())
+    return _query(moments, options, replace(), answer=_moments_alone)
 
 
 def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unevaluated]) -> Strategy:
@@ -50,7 +56,7 @@ def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unev
     if not (isfinite(low) and isfinite(high) and low < high and type(bins) is int and bins >= 1):
         raise StrategyError(f"expected bins from a lower to a higher number, got {(low, high, bins)!r}", at="bins")
     told = tell(low=float(low), high=float(high), bins=bins)
-    return _query(histogram, options, replace(), instruct=told)
+    return _query(histogram, options, replace(), answer=partial(_counts_of, bins), instruct=told)
 
 
 def quantiles(*, levels: Sequence[float], **options: Unpack[Unevaluated]) -> Strategy:
@@ -97,8 +103,26 @@ def _nothing(model: ParametersRecord) -> OptimizerState:
 
 def _array(record: ParametersRecord, name: str, kind: Any) -> NDArray[Any]:
     if name not in record:
-        raise StrategyError(f"expected a run that begins with an array {name!r}, got {', '.join(record)}", at="initial")
+        begun = f"an array {name!r} ({_BEGUN_WITH[name]})"
+        raise StrategyError(f"expected a run that begins with {begun}, got {', '.join(record)}", at="initial")
     return record[name].numpy(copy=False).astype(kind, copy=False)
+
+
+def _moments_alone(model: ParametersRecord) -> ParametersRecord:
+    for name in ("count", "sum", "squares"):
+        _array(model, name, np.float64)
+    return model
+
+
+def _counts_of(bins: int, model: ParametersRecord) -> ParametersRecord:
+    shape = _array(model, "counts", np.int64).shape
+    if shape[-1:] != (bins + 2,):
+        raise StrategyError(
+            f"expected counts of {bins} bins and of what lies below and above, (features, {bins + 2}), got "
+            f"{list(shape)}: begin with umbel.queries.no_counts(features, {bins})",
+            at="initial",
+        )
+    return model
 
 
 def _counts_below(model: ParametersRecord) -> ParametersRecord:

@@ -21,7 +21,8 @@ def fedbuff(
     """Average every few updates as they come (FedBuff, Nguyen et al. 2022, arXiv:2106.06639).
 
     Numbers as in ``umbel.strategy.buffered``, of which ``learning_rate`` is that of the server. Each node counts the
-    same unless ``aggregator`` says otherwise; nodes do not evaluate.
+    same unless ``aggregator`` says otherwise; nodes do not evaluate. Whoever is sent a model is one of a ``fraction``
+    of the nodes, which is drawn anew for every model; how many train at a time is ``concurrency``.
     """
     return averaged(
         fedbuff,
@@ -43,7 +44,7 @@ def fedasync(
     """Mix each update into the model as it comes (FedAsync, Xie, Koyejo and Gupta 2019, arXiv:1903.03934).
 
     Numbers as in ``umbel.strategy.mixed``; ``alpha`` is which share of the way the model goes, above 0. Nodes do not
-    evaluate.
+    evaluate. ``fraction`` as in ``fedbuff``.
     """
     return averaged(
         fedasync,
