@@ -24,7 +24,7 @@ class Default(NamedTuple):
 LEARNED = Default(None, TUNED, "learned from the distances of each round")
 TREES = {
     "local_rounds": Default(1, NONE, "the least"),
-    "most": Default(100, NONE, "a bound against greed: far more than a round adds"),
+    "most": Default(None, NONE, "those of `local_rounds`: a bound against greed"),
 }
 ADAPTIVE = {
     "learning_rate": Default(0.1, TUNED, "a starting point"),
