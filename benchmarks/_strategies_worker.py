@@ -1,7 +1,7 @@
 """One strategy's part in one round, from replies in memory to the next model, in a process of its own.
 
     PYTHON _strategies_worker.py SIDE STRATEGY COUNT         prints {"wall": s, "cpu": s, "extra": bytes}
-    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER  prints {"peak": bytes}
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER  prints {"peak": bytes, "files": s}
 
 SIDE is ``umbel`` or ``flower``. Each of COUNT nodes has sent a model of 46.8 MB. The replies are there before;
 ``extra`` is how far memory rises at the peak of the first round, beyond the records that are the result: the next
@@ -9,7 +9,8 @@ model, and what the server optimizer keeps. The seconds are of the second round,
 
 With a FOLDER, which ``write`` filled, the replies are there in files, and each side takes them as its server does:
 Umbel maps them, and has its results in files too; Flower has them in memory. ``peak`` is how far the memory of the
-process rises from there to the next model, all of it but pages of files, which the system may take back.
+process rises from there to the next model, all of it but pages of files, which the system may take back once they are
+written: for Umbel these hold replies, model and state. ``files`` are the seconds of the same, in a second round.
 """
 
 # ruff: noqa: PLC0415 - each side imports what its environment has
@@ -138,7 +139,7 @@ def write(folder: Path, count: int) -> None:
         np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]  # names of arrays, none an option
 
 
-def peak(side: Side, name: str, files: Sequence[Path]) -> int:
+def from_files(side: Side, name: str, files: Sequence[Path]) -> dict[str, float]:
     current, _ = cohort("resnet", 0)
 
     def play() -> Any:
@@ -149,14 +150,14 @@ def peak(side: Side, name: str, files: Sequence[Path]) -> int:
         with scratch(files[0].parent):
             return side(name, current, files)()()
 
-    return anonymous(play)
+    return {"peak": anonymous(play), "files": timed(play)[0]}
 
 
 def main(side: str, name: str, count: int, folder: str = "") -> None:
     sides: dict[str, Side] = {"umbel": umbel, "flower": flower}
     sides[side](name, *cohort("simulated", count))()()  # what a first call loads is not the model's
     if folder:
-        print(json.dumps({"peak": peak(sides[side], name, [Path(folder) / f"{node:03}" for node in range(count)])}))
+        print(json.dumps(from_files(sides[side], name, [Path(folder) / f"{node:03}" for node in range(count)])))
         return
     current, replies = cohort("resnet", count)
     begin = sides[side](name, current, replies)

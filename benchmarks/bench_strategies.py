@@ -5,9 +5,9 @@
 Models of 46.8 MB, weights and options alike, see ``_strategies_worker.py``. That both come to the same model is for
 ``tests/conformance/test_flower_strategies.py`` to say. Flower is left out where it has too little memory.
 
-Memory is measured twice: as what a process needs at the peak of a round, its replies held as each server holds them;
-and, more narrowly, as what a strategy takes beside replies in memory and the records that are its result. The files of
-the first take 5 GB below the current folder.
+Time and memory are measured twice: as what a process needs for a round whose replies are held as each server holds
+them, in mapped files or in memory; and, more narrowly, as what a strategy takes with all replies in memory, beside them
+and the records that are its result. The files of the first take 5 GB below the current folder.
 """
 
 import json
@@ -25,7 +25,8 @@ from bench_aggregate import GIB, available
 HERE = Path(__file__).resolve().parent
 COUNT = 50
 NEED = 16  # GiB, for replies as arrays and as bytes, and twice as much in Krum
-MEMORY = {"peak": "memory of a round", "extra": "extra memory"}
+TIMES = {"wall": "time", "files": "time from files"}
+MEMORY = {"peak": "anonymous memory of a round", "extra": "extra memory"}
 LEAST = 1.0  # MB: less than that is not told from noise
 NAMES = (
     *("fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "qfedavg"),
@@ -57,14 +58,16 @@ def beside(name: str, folder: str) -> Iterator[Figure]:
         print(f"  Flower is left out: {error}", flush=True)
         return
     yield from alone(f"{label}: Flower 1.41", theirs)
-    yield at_least(f"{label}: Flower / umbel, time", theirs["wall"] / ours["wall"], "x", 3)
+    for what, words in TIMES.items():
+        yield at_least(f"{label}: Flower / umbel, {words}", theirs[what] / ours[what], "x", 3)
     for what, words in MEMORY.items():
         less = theirs[what] / MB / max(ours[what] / MB, LEAST)
         yield at_least(f"{label}: Flower / umbel, {words}", less, "x", 20)
 
 
 def alone(label: str, found: dict[str, float]) -> Iterator[Figure]:
-    yield Figure(label, found["wall"], "s")
+    for what, words in TIMES.items():
+        yield Figure(f"{label}, {words}", found[what], "s")
     for what, words in MEMORY.items():
         yield Figure(f"{label}, {words}", found[what] / MB, "MB")
 

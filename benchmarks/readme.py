@@ -114,7 +114,7 @@ STRATEGIES: tuple[Row, ...] = (
             *(Figure(f"{name}, 50 x 46.8 MB: {side}{figure}", unit=unit) for name in NAMED),
         )
         for says, side in (("Umbel", "umbel"), (FLOWER, FLOWER))
-        for what, figure, unit in (("seconds", "", ""), ("memory beyond the result", ", extra memory", " MB"))
+        for what, figure, unit in (("seconds", ", time", ""), ("memory beyond the result", ", extra memory", " MB"))
     ),
 )
 DEPLOYED: tuple[Row, ...] = (

@@ -102,7 +102,10 @@ class ClientApp:
 
     def type_of(self, function: object) -> str | None:
         """Return the type of message whose handler ``function`` is, None if it is none of this app's."""
-        found = (name for name, handler in self._handlers.items() if unwrap(handler) is function)
+        if not callable(function):
+            return None
+        inner = unwrap(function)
+        found = (name for name, handler in self._handlers.items() if unwrap(handler) is inner)
         return next(map(str, found), None)
 
     @property

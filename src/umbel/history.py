@@ -36,9 +36,9 @@ class RoundReport:
     a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
     was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
-    the replies to train messages in the order in which they came, if the result depends on that order; one that was an
-    error is among them only where rounds overlap. ``not_finite`` says, for each metric of which that is true, how many
-    nodes reported NaN or infinity: they are left out of its mean.
+    the replies to train messages in the order in which they came, if the strategy goes by that or remembers nodes; one
+    that was an error is among them only where rounds overlap. ``not_finite`` says, for each metric of which that is
+    true, how many nodes reported NaN or infinity: they are left out of its mean.
     """
 
     round: int
@@ -180,7 +180,7 @@ def _require_model(model: object, expected: str) -> None:
     came = digest(model) if isinstance(model, ParametersRecord) else f"a {type(model).__name__}"
     if came != expected:
         raise CheckpointError(
-            f"expected the model {expected}, with which this history ended, got {came}: load the model.safetensors of "
-            "its run with umbel.records.load(...)",
+            f"expected the model {expected}, with which this history ended, got {came}: give the record "
+            'load("model.safetensors").parameters_records["model"] of its run, with load of umbel.records',
             at="History.model",
         )

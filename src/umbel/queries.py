@@ -139,7 +139,8 @@ def brackets(low: ArrayLike, high: ArrayLike, levels: int) -> dict[str, NDArray[
     _require(start.shape == end.shape, f"a low and a high for each feature, got {start.size} and {end.size}")
     for feature, ends in enumerate(np.hstack([start, end]).tolist()):
         _require(
-            -inf < ends[0] < ends[1] < inf, f"a low below the high of feature {feature}, got {ends[0]} and {ends[1]}"
+            -inf < ends[0] <= ends[1] < inf,
+            f"a low not above the high of feature {feature}, got {ends[0]} and {ends[1]}",
         )
     repeated = {name: np.repeat(column, levels, axis=1) for name, column in (("low", start), ("high", end))}
     # What is at most the number before a low is below it.

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from umbel import aggregation, optimizers
+from umbel import aggregation, optimizers, transforms
 from umbel import strategy as named
 from umbel.strategy import Policy, Selector, Strategy, catalogue
 
@@ -54,9 +54,9 @@ def test_what_many_take_is_said_of_those_that_take_it(umbel):
 
 
 def exported():
-    """Every public name that is a part: of umbel.strategy, umbel.aggregation and umbel.optimizers, and the gate."""
-    made = (Selector, Policy, aggregation.Aggregator, optimizers.Optimizer)
-    for module in (named, aggregation, optimizers):
+    """Every public name that is a part: of the packages of strategies and of what they are made from."""
+    made = (Selector, Policy, aggregation.Aggregator, optimizers.Optimizer, transforms.Transform)
+    for module in (named, aggregation, optimizers, transforms):
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isfunction(value) and inspect.signature(value).return_annotation in made:

@@ -99,7 +99,7 @@ def test_a_run_that_is_stopped_leaves_nothing_but_a_run_that_goes_on(script, kil
     status, _, err = finish(process)
     assert status == -kill, err
     if kill == signal.SIGINT:
-        assert time.monotonic() - began < 2  # the nodes would have slept for ten minutes
+        assert time.monotonic() - began < 10  # the nodes would have slept for ten minutes
         assert processes_of(process.pid) == []
     while processes_of(process.pid):
         assert time.monotonic() < began + 20, "a worker outlives its engine"

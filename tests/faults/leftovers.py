@@ -1,5 +1,6 @@
 """What programs that have ended may have left behind: processes, and memory that these share, as Linux shows them."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,7 +37,13 @@ def shared_memory(pids):
 
 
 def named_memory():
-    return {str(entry) for entry in Path("/dev/shm").rglob("*") if entry.is_file()}
+    """Shared memory that has a name, of this user: what others have open cannot be seen."""
+    found = set()
+    for entry in Path("/dev/shm").rglob("*"):
+        with suppress(OSError):
+            if entry.is_file() and entry.stat().st_uid == os.getuid():
+                found.add(str(entry))
+    return found
 
 
 def left_behind(before):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from functools import partial, wraps
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_it_knows_its_handlers() -> None:
     app = ClientApp(mods=[lambda message, context, call_next: call_next(message, context)])
     app.evaluate()(answer)
     assert app.type_of(answer) == "evaluate"
+    assert app.type_of(wraps(answer)(partial(answer))) == "evaluate"  # below another decorator
     assert app.type_of(leave) is None
     assert app.type_of(None) is None
 

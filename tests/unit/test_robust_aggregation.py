@@ -279,9 +279,9 @@ class TestDistances:
         x0, x = points(model, updates)
         found = distances(model, updates)
         away = np.linalg.norm(x - x0, axis=1)
-        np.testing.assert_allclose(np.sqrt(found.model), away, rtol=1.1e-5)
+        np.testing.assert_allclose(np.sqrt(found.model), away, rtol=2.2e-5)
         error = np.abs(np.sqrt(found.others) - np.linalg.norm(x[:, None] - x[None], axis=2))
-        assert (error <= 1.1e-5 * (away[:, None] + away)).all()
+        assert (error <= 2.2e-5 * (away[:, None] + away)).all()
         assert np.array_equal(found.others, found.others.T)
 
     def test_are_exact_for_few_digits(self):

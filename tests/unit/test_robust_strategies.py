@@ -175,3 +175,10 @@ def test_a_trimmed_mean_leaves_out_the_share_that_is_meant(share, count, cut):
     found = aggregate(trimmed_mean(share=share), values[0], updates).to_numpy()["w"]
     expected = np.mean([4.0**place for place in range(cut, count - cut)])
     np.testing.assert_allclose(found, [expected], rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [3, 5, 10, 49, 98, 103, 107, 161])
+def test_a_trimmed_mean_is_of_use_from_the_first_cohort_that_it_trims(count):
+    rule = trimmed_mean(share=1 / count)
+    assert rule.useful_from == count
+    strategy(select=fixed(count), aggregator=rule)

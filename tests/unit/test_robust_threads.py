@@ -60,6 +60,16 @@ def test_distances_do_not_depend_on_threads(updates):
     np.testing.assert_allclose(found[0].model, [((each - x0) ** 2).sum() for each in x], rtol=6e-6)
 
 
+def test_distances_are_as_near_as_is_said_where_a_whole_run_is_rounded_the_same_way():
+    step = np.float32(2.0**-21)
+    one, other = np.full((2, 2048), step, np.float32) * np.array([[0.999], [-0.999]], np.float32)
+    one[0] = other[0] = 1 + step
+    updates = [Update(f"n{i}", 1, ParametersRecord.from_numpy({"w": w})) for i, w in enumerate((one, other))]
+    found = distances(ParametersRecord.from_numpy({"w": np.zeros(2048, np.float32)}), updates)
+    error = abs(np.sqrt(found.others[0, 1]) - np.linalg.norm(one.astype(float) - other))
+    assert 0 < error <= 2.2e-5 * (np.linalg.norm(one) + np.linalg.norm(other))
+
+
 def test_the_distance_of_two_does_not_depend_on_threads(updates):
     one, other = (update.record for update in updates[:2])
     found = [squared_distance(one, other, threads) for threads in (1, 2, 3, 4, 9)]

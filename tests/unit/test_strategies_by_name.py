@@ -4,7 +4,7 @@ import pytest
 
 from umbel import strategy
 from umbel.errors import StrategyError
-from umbel.strategy import catalogue, named
+from umbel.strategy import catalogue, fedprox, fixed, named
 
 
 def test_the_strategy_is_the_one_that_its_function_makes():
@@ -111,3 +111,16 @@ def test_the_nearest_is_one_of_the_strategys_own_too(make, message):
 
 def test_parts_that_a_named_strategy_leaves_open_can_be_given():
     assert strategy.fedadam(select=strategy.fixed(4)).select.name == "fixed(4)"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fedprox(mu=0.1, select=fixed(3), fraction=0.5),
+        lambda: fedprox(mu=0.1, select=fixed(3), min_nodes=7),
+        lambda: fedprox(mu=0.1, evaluate=fixed(3), evaluate_fraction=0.5),
+    ],
+)
+def test_a_part_that_is_given_twice_is_refused(make):
+    with pytest.raises(StrategyError, match="which is given as well: leave one of them out"):
+        make()

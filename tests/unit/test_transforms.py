@@ -13,7 +13,7 @@ from umbel.errors import StrategyError, UpdateRejected
 from umbel.gate import Gate
 from umbel.message import Message, Metadata
 from umbel.records import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet, scratch
-from umbel.strategy import catalogue, strategy
+from umbel.strategy import catalogue, fedxgb_bagging, strategy
 from umbel.transforms import Transform, announced, clipped, narrowed, noisy, transforming, undone
 
 CONFIG = ConfigsRecord({"round": 1})
@@ -334,3 +334,16 @@ def test_any_failure_to_undo_is_the_updates(undo, reason):
     odd = Transform("odd()", lambda came, sent, config, seed: came, undo)
     with pytest.raises(UpdateRejected, match=rf"odd\(\) cannot be undone: {reason}"):
         undone(reply_of(SENT, "odd()"), [odd], record(SENT))
+
+
+def test_what_has_no_numbers_has_no_transforms():
+    with pytest.raises(
+        StrategyError, match=r"transforms work on numbers, and what bagged_trees\(rounds=1\) takes is bytes"
+    ):
+        fedxgb_bagging(transforms=[clipped(1.0)])
+
+
+def test_nothing_to_narrow_is_refused():
+    wide = ParametersRecord.from_numpy({"w": np.zeros(3)})
+    with pytest.raises(StrategyError, match="expected a model with arrays of float32, got none"):
+        narrowed().apply(wide, wide, ConfigsRecord(), 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import umbel
+from umbel import _clock
 from umbel.app import ClientApp
 from umbel.engines import LocalGrid, NodeStates, Population, Trace, VirtualGrid, drawn, replaying, traced
 from umbel.errors import UsageError
@@ -70,6 +71,23 @@ def test_how_long_a_node_takes_here_is_nobodys_business():
     first, second = grid.replies()
     assert (first.metadata.src_node_id, first.metadata.created_at, first.has_content()) == (1, 5e-7, True)
     assert second.error.code == ErrorCode.NODE_UNAVAILABLE
+
+
+def test_days_on_this_machine_cost_nobody_the_reply(monkeypatch):
+    app, counting = ClientApp(), counting_app()
+
+    @app.train()
+    def slow(message, context):
+        monkeypatch.setattr("umbel._clock._START", _clock._START + 20_000)
+        return counting(message, context)
+
+    def run(**options):
+        plan = fedavg(evaluate_fraction=0, policy=quorum(0.999))
+        return umbel.simulate(app, plan, {"w": np.zeros(3)}, nodes=6, rounds=1, **options)
+
+    history = run(engine=VirtualGrid)
+    told = run(engine=replaying(history))
+    assert [(each.rounds[0].accepted, each.rounds[0].lost) for each in (history, told)] == [(6, ())] * 2
 
 
 def test_deadlines_that_a_trace_kept_are_kept_when_it_is_told_again():

@@ -5,8 +5,8 @@ goes into it is rounded first, such that every product and every sum in it is ex
 in runs of 2048 elements, each is taken to 21 binary digits of the largest in its run. A product has 42 digits then, and
 a sum of 2048 of them 53, which is what float64 holds. The rest is elementwise arithmetic in a fixed order.
 
-So each distance is that of points within ``2**-22`` times the largest of a run, in every element, of where the updates
-are; in proportion to how far these are from the model, the error is under 1.1e-5, and usually near 1e-7.
+So each distance is that of points within ``2**-21`` times the largest of a run, in every element, of where the updates
+are; in proportion to how far these are from the model, the error is under 2.2e-5, and usually near 1e-7.
 
 A large record is cut in four, wherever it is worked on. The sums of its parts are added in their order, so it does not
 matter how many threads there are.

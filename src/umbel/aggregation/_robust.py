@@ -11,7 +11,7 @@ from math import inf
 from umbel.aggregation._aggregator import Aggregator
 from umbel.aggregation._choices import centred, clipped, least_distant, nearest_to_others
 from umbel.aggregation._cohort import Bulyan, ByDistance, ByElement, CohortFold
-from umbel.aggregation._rules import inner_mean, middle
+from umbel.aggregation._rules import inner_mean, middle, trimmed
 from umbel.aggregation._update import uniform
 from umbel.errors import StrategyError
 from umbel.records import MetricsRecord
@@ -203,7 +203,7 @@ def _first_trimmed(share: float) -> int:
     if not share:
         return 1
     nearly = int(min(1 / share, 2.0**53))
-    return nearly if int(share * nearly) else nearly + 1
+    return nearly if trimmed(share, nearly) else nearly + 1
 
 
 def _for_krum(byzantine: int) -> int:

@@ -26,9 +26,14 @@ def middle(rows: Block, total: Block) -> None:
 
 def inner_mean(share: float, rows: Block, total: Block) -> None:
     """Write the mean without the smallest and the largest, of each as many as the ``share`` of all, rounded down."""
-    # 0.29 of 100 is 29, whatever the product of the two floats is; and something is left of any number.
-    cut = min(int(round(share * len(rows), 9)), (len(rows) - 1) // 2)
+    cut = trimmed(share, len(rows))
     _mean(ranks(list(rows), np.empty_like(total), cut, len(rows) - cut), total)
+
+
+def trimmed(share: float, count: int) -> int:
+    """Return how many of ``count`` values are left out at each end; something is left of any number."""
+    # 0.29 of 100 is 29, whatever the product of the two floats is.
+    return min(int(round(share * count, 9)), (count - 1) // 2)
 
 
 def nearest_mean(count: int, rows: Block, total: Block) -> None:

@@ -30,7 +30,8 @@ _ROUNDS = "rounds.jsonl"
 class Checkpoint:
     """What a folder holds: the run's state, the reports of its rounds, and what nodes keep, by node name.
 
-    The first report is of round 0 if statistics were collected before training.
+    An engine with a clock of its own keeps that as a node without a name would. The first report is of round 0 if
+    statistics were collected before training.
     """
 
     state: RecordSet

@@ -7,7 +7,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from umbel import aggregation, gate, optimizers
+from umbel import aggregation, gate, optimizers, transforms
 from umbel import strategy as strategies
 from umbel.records import MetricsRecord
 
@@ -18,6 +18,7 @@ _PAPER: Final = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _MADE: Final[Mapping[Any, str]] = {
     strategies.Selector: "select",
     inspect.signature(strategies.tell).return_annotation: "instruct",
+    transforms.Transform: "transforms",
     strategies.Policy: "policy",
     aggregation.Aggregator: "aggregator",
     Callable[[_Metrics], float]: "weigh",
@@ -41,7 +42,7 @@ class Part(NamedTuple):
 def parts() -> tuple[Part, ...]:
     """Return every part that is exported, in the order in which a round needs them."""
     order = [*_MADE.values(), *_CLASSES.values()]
-    found = [each for module in (strategies, aggregation, optimizers, gate) for each in _parts_of(module)]
+    found = [each for module in (strategies, transforms, aggregation, optimizers, gate) for each in _parts_of(module)]
     return tuple(sorted(found, key=lambda part: order.index(part.role)))
 
 

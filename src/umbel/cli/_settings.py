@@ -109,7 +109,7 @@ def _of_a_strategy(key: str) -> str:
     names = [entry.name for entry in catalogue().values() if key in {setting.name for setting in entry.settings}]
     if names:
         return f': it belongs to a strategy, strategy = {{ name = "{names[0]}", {key} = ... }}'
-    is_part = key in signature(strategy).parameters or key in {part.role for part in parts()}
+    is_part = key in signature(strategy).parameters.keys() - {"name"} or key in {part.role for part in parts()}
     return f": {in_python(key)}; umbel strategies lists them" if is_part else ""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from umbel import _clock
 from umbel.app import ClientApp
 from umbel.context import Context, derive_seed
 from umbel.engines._population import Population
@@ -65,7 +66,5 @@ class Runner:
 
 def unhurried(message: Message) -> Message:
     """Return the message to a node whose time is not this machine's: however long it runs here, it may reply."""
-    asked = message.metadata
-    if asked.ttl >= DEFAULT_TTL:
-        return message
-    return Message(msgspec.structs.replace(asked, created_at=asked.created_at + DEFAULT_TTL), message.content)
+    later = msgspec.structs.replace(message.metadata, created_at=_clock.now() + DEFAULT_TTL)
+    return Message(later, message.content)

@@ -19,7 +19,7 @@ def accumulate() -> Optimizer:
 
 
 def dynamic(*, alpha: float = 0.01) -> Optimizer:
-    """Return the server's part of FedDyn, Acar et al. 2021, arXiv:2111.04263, Algorithm 1.
+    """Return the server's part of FedDyn: Acar et al. 2021, arXiv:2111.04263, Algorithm 1.
 
     With ``m`` nodes in all, of which ``P`` took part, and their plain mean as the aggregate:
     ``h = h - alpha * P/m * (aggregate - model)``; the next model is ``aggregate - h/alpha``. ``h``, the record

@@ -91,7 +91,7 @@ class Flight:
 
     def _require_filled(self, run: Run, question: Question) -> None:
         """Refuse a run that begins with fewer nodes than its buffer takes updates; later ones may come and go."""
-        if question.round == 1 and question.size < self._plan.buffer:
+        if question.round == 1 and not self._waiting and question.size < self._plan.buffer:
             raise StrategyError(
                 f"the buffer would never be full: {run.strategy.policy.name} makes a model of {self._plan.buffer} "
                 f"updates, and {run.strategy.select.name} asks {question.size} of {len(question.nodes)} nodes: start "

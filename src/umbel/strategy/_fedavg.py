@@ -165,6 +165,10 @@ def averaged(make: Maker, options: Options | Unevaluated | Unwaiting | Unselecte
     taken = sorted(made & options.keys())
     if taken:
         raise StrategyError(f"{taken[0]} is what makes {name}: put others together with strategy(...)", at=taken[0])
+    for part, numbers in _NUMBERS.items():
+        both = [number for number in numbers if part in options and number in options]
+        if both:
+            raise StrategyError(f"{both[0]} makes {part}, which is given as well: leave one of them out", at=part)
     _require_known(make, options)
     whole: dict[str, Any] = {"name": name, **options}
     return strategy(**{**_parts(**whole), **parts})

@@ -111,7 +111,7 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
     evaluate: Selector | None = None,
     statistics: bool = False,
     min_updates: int = 1,
-    companions: Sequence[Companion] = (),
+    companions: Companion | Sequence[Companion] = (),
     local: Sequence[str] = (),
     policy: Policy | None = None,
     phase: str = _TRAIN,
@@ -137,7 +137,7 @@ def strategy(  # noqa: PLR0913 - a strategy is its parts, each with a name and a
         evaluate=evaluate,
         statistics=statistics,
         min_updates=min_updates,
-        companions=tuple(companions),
+        companions=(companions,) if isinstance(companions, Companion) else tuple(companions),
         local=(local,) if isinstance(local, str) else tuple(local),
         policy=synchronous() if policy is None else policy,
         phase=str(phase),
@@ -227,6 +227,11 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
         raise StrategyError(
             "transforms work on the difference of a trained model from the one that was sent, and answers to queries "
             "are no models",
+            at="transforms",
+        )
+    if whole.transforms and whole.aggregator.opaque:
+        raise StrategyError(
+            f"transforms work on numbers, and what {whole.aggregator.name} takes is bytes, which have no difference",
             at="transforms",
         )
     if whole.policy.overlap is not None:

@@ -24,7 +24,7 @@ def narrowed(dtype: str = _TO) -> Transform:
         dtype: "bfloat16", the only one there is.
 
     Raises:
-        StrategyError: for another dtype.
+        StrategyError: for another dtype; and on the node, for a model without an array of float32.
 
     >>> narrowed("bfloat16").name
     "narrowed('bfloat16')"
@@ -42,7 +42,10 @@ def _names(model: ParametersRecord) -> list[str]:
 
 
 def _narrow(record: ParametersRecord, sent: ParametersRecord, _config: ConfigsRecord, _seed: int) -> ParametersRecord:
-    return changed(record, sent, _names(sent), _round_difference, made=_TO)
+    names = _names(sent)
+    if not names:
+        raise StrategyError(f"expected a model with arrays of {_FROM}, got none: begin with one", at="transforms")
+    return changed(record, sent, names, _round_difference, made=_TO)
 
 
 def _round_difference(pair: Pair) -> None:
