@@ -83,7 +83,7 @@ def test_json_keeps_everything_but_the_model():
     [
         (ParametersRecord.from_numpy({"w": np.zeros(2)}), "blake3:"),
         (ParametersRecord.from_numpy({"z": np.ones(2)}), "blake3:"),
-        ({"w": np.ones(2)}, "a dict: load"),
+        ({"w": np.ones(2)}, "a dict: give the record"),
     ],
 )
 def test_a_model_of_another_history_is_refused(model, came):
