@@ -11,6 +11,7 @@ from umbel.context import Context
 from umbel.errors import AppError
 from umbel.grid import Grid
 from umbel.message import Error, ErrorCode, Message, MessageType
+from umbel.records._brief import both_ends
 
 __all__ = ["ClientApp", "ServerApp"]
 
@@ -208,9 +209,9 @@ def _end_copy_of(process: int, error: BaseException | None = None) -> None:
 
 
 def _failed(message: Message, error: BaseException, *, tracebacks: bool) -> Message:
-    reason = _shorten(_told(error, traceback.format_exception_only).strip(), _REASON_LIMIT)
+    reason = both_ends(_told(error, traceback.format_exception_only).strip(), _REASON_LIMIT)
     if tracebacks:
-        reason = f"{reason}\n{_shorten(_told(error, traceback.format_exception), _TRACEBACK_LIMIT)}"
+        reason = f"{reason}\n{both_ends(_told(error, traceback.format_exception), _TRACEBACK_LIMIT)}"
     # The names of files may hold bytes that are no text, which Python shows as lone surrogates.
     reason = reason.encode(errors="backslashreplace").decode()
     return message.create_error_reply(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason))
@@ -221,10 +222,6 @@ def _told(error: BaseException, form: Callable[[Any], list[str]]) -> str:
         return "".join(form(error))
     except Exception as fault:  # noqa: BLE001 - what an exception says of itself may be code of the app's own
         return f"{type(error).__name__}, which cannot be shown: {type(fault).__name__} in what it says of itself"
-
-
-def _shorten(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
 
 
 def _fault(reply: object, message: Message) -> str | None:

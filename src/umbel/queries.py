@@ -128,7 +128,7 @@ def brackets(low: ArrayLike, high: ArrayLike, levels: int) -> dict[str, NDArray[
         levels: how many quantiles.
 
     Raises:
-        StrategyError: for a low that is not below its high, numbers that are not finite, and levels that are none.
+        StrategyError: for a low above its high, numbers that are not finite, and levels that are none.
 
     >>> {name: array.tolist() for name, array in brackets(low=[0.0], high=[8.0], levels=2).items()}
     {'low': [[0.0, 0.0]], 'high': [[8.0, 8.0]], 'ends': [[-5e-324, 8.0]]}

@@ -41,9 +41,12 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
     25.0
 
     """
-    parts = quarters(floats_of(one))
+    places = floats_of(one)
+    parts = quarters(places)
     found = _total(parts, one, other, threads, np.dtype(np.float32))
-    return found if _LEAST <= found < inf else _total(parts, one, other, threads, np.dtype(np.float64))
+    if _LEAST <= found < inf or all(place.kind.total == np.float64 for place in places):
+        return found
+    return _total(parts, one, other, threads, np.dtype(np.float64))
 
 
 def _total(

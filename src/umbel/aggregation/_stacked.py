@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import Slot, slots, view
+from umbel.aggregation._steps import is_float
 from umbel.aggregation._update import Update
 from umbel.records import ParametersRecord
 
@@ -61,8 +62,7 @@ def columns_for(count: int, multiple: int = 1) -> int:
 
 def floats_of(template: ParametersRecord) -> list[Place]:
     """Return the places of what counts in distances: arrays of floats and complex numbers."""
-    floats = [slot for slot in slots(template) if slot.kind.kind in "fc" or "float" in slot.kind.name]
-    return [Place(slot, mean_of(slot.kind)) for slot in floats]
+    return [Place(slot, mean_of(slot.kind)) for slot in slots(template) if is_float(slot.kind)]
 
 
 def quarters(places: Sequence[Place]) -> list[list[Place]]:

@@ -1,7 +1,7 @@
 """The one driver of all optimizers that work element by element: an algorithm is a function of blocks."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite, prod
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from umbel.aggregation import flat
 from umbel.aggregation._layout import writable
 from umbel.aggregation._memory import Memory
+from umbel.aggregation._steps import blocks, real_parts
 from umbel.errors import AggregationError, StrategyError
 from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
 from umbel.records import ParametersRecord
@@ -146,9 +147,9 @@ class _Elementwise:
         """Step some arrays, a block at a time, in the dtype of their state."""
         with np.errstate(all="ignore"):
             for name, kind, sources, rooms in jobs:
-                for part in _blocks(sources[0].size):
-                    blocks = (array[part].astype(kind, copy=False) for array in sources)
-                    results = self.step(cohort, *blocks)
+                for part in blocks(sources[0].size, _SIZE):
+                    given = (array[part].astype(kind, copy=False) for array in sources)
+                    results = self.step(cohort, *given)
                     self._require(results, rooms[0][part].shape)
                     # The model last: its room may be that of the mean, which a state may be a view of.
                     for room, result in zip(reversed(rooms), reversed(results), strict=True):
@@ -176,7 +177,7 @@ def _shown(result: object) -> str:
 
 
 def _job(name: str, kind: np.dtype[Any], given: Sequence[Block], out: Sequence[Block]) -> _Job:
-    sources, rooms = [_parts(array) for array in given], [_parts(array) for array in out]
+    sources, rooms = [real_parts(array) for array in given], [real_parts(array) for array in out]
     return _Job(name, rooms[0].dtype if kind.kind == "c" else kind, sources, rooms)
 
 
@@ -199,20 +200,11 @@ def _shares(jobs: Sequence[_Job], threads: int) -> list[list[_Job]]:
     return shares
 
 
-def _parts(array: Block) -> Block:
-    """Return the real and imaginary parts of complex numbers one by one, and anything else as it is."""
-    return array.view(array.real.dtype) if array.dtype.kind == "c" else array
-
-
 def _is_finite(block: Block) -> bool:
     """Say whether all elements are finite: a sum of squares that is finite clears a block at the price of one pass."""
     if block.dtype.char in "fd" and isfinite(block.dot(block)):
         return True
     return bool(np.isfinite(block).all())
-
-
-def _blocks(size: int) -> Iterator[slice]:
-    return (slice(start, start + _SIZE) for start in range(0, size, _SIZE))
 
 
 def _kind(dtype: str) -> np.dtype[Any] | None:
@@ -239,7 +231,7 @@ def _like(
 def _filled(model: ParametersRecord, value: float) -> ParametersRecord:
     arrays = _like(model, _kinds(model))
     for array in arrays.values():
-        _parts(array.reshape(-1)).fill(value)
+        real_parts(array.reshape(-1)).fill(value)
     return ParametersRecord.from_numpy(arrays, copy=False)
 
 

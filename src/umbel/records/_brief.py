@@ -23,3 +23,8 @@ def brief(value: object) -> str:
     """Return a short form of ``value`` for a message: escaped, and at a cost that does not grow with it."""
     text = repr(value[:60]) if isinstance(value, str | bytes) else _SHORT.repr(value)
     return text.encode("ascii", "backslashreplace")[:160].decode()
+
+
+def both_ends(text: str, limit: int) -> str:
+    """Return ``text``, or its first and its last characters, about ``limit`` of them, if it is longer."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 :]}"

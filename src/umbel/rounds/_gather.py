@@ -11,8 +11,9 @@ from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 from umbel.errors import UmbelError, UpdateRejected
 from umbel.grid import Grid, Node
 from umbel.history import Arrival
-from umbel.message import DEFAULT_TTL, Error, Message, Metadata
+from umbel.message import DEFAULT_TTL, Message, Metadata
 from umbel.records import RecordSet
+from umbel.records._brief import both_ends
 from umbel.rounds._events import NodeLost, UpdateAccepted, UpdateRefused
 
 _SERVER: Final = 0
@@ -129,7 +130,8 @@ def judged(
 ) -> tuple[Outcome, _T | None]:
     """Return what became of a reply, and what there is of it to use."""
     if reply.has_error():
-        return NodeLost(question.round, question.phase, node, _reason(reply.error)), None
+        reason = reply.error.reason or f"error {reply.error.code}, without a reason"
+        return NodeLost(question.round, question.phase, node, both_ends(reason, _LONGEST)), None
     content, received = reply.content, 0
     try:
         received = _size(content)
@@ -137,11 +139,6 @@ def judged(
     except UmbelError as error:
         return UpdateRefused(question.round, question.phase, node, str(error), received), None
     return UpdateAccepted(question.round, question.phase, node, received), item
-
-
-def _reason(error: Error) -> str:
-    reason = error.reason or f"error {error.code}, without a reason"
-    return reason if len(reason) <= _LONGEST else f"{reason[: _LONGEST // 2]} ... {reason[-_LONGEST // 2 :]}"
 
 
 def _size(content: RecordSet) -> int:

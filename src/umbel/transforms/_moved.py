@@ -7,9 +7,10 @@ from typing import Final
 import numpy as np
 
 from umbel.aggregation import squared_distance
+from umbel.aggregation._steps import arrive, difference
 from umbel.errors import StrategyError, UpdateRejected
 from umbel.records import ConfigsRecord, ParametersRecord
-from umbel.transforms._pairs import Block, Pair, changed, floats, require_alike, wide
+from umbel.transforms._pairs import Pair, changed, floats, require_alike
 from umbel.transforms._transform import Transform
 
 # Rounding may leave a scaled difference a little longer than the bound; then it is made this much shorter. With the
@@ -62,9 +63,9 @@ def _norm(record: ParametersRecord, sent: ParametersRecord) -> float:
 
 
 def _scale(share: float, pair: Pair) -> None:
-    step = _difference(pair)
+    step = difference(pair.came, pair.sent)
     np.multiply(step, share, out=step)
-    _go(step, pair)
+    arrive(step, pair.sent, pair.out)
 
 
 def noisy(std: float) -> Transform:
@@ -96,23 +97,11 @@ def _add_noise(
 
 
 def _shake(rng: np.random.Generator, std: float, pair: Pair) -> None:
-    step = _difference(pair)
+    step = difference(pair.came, pair.sent)
     noise = rng.standard_normal(step.size)
     np.multiply(noise, std, out=noise)
     np.add(step, noise, out=step, casting="unsafe")
-    _go(step, pair)
-
-
-def _difference(pair: Pair) -> Block:
-    kind = wide(pair.sent.dtype)
-    step: Block = pair.came.astype(kind)
-    np.subtract(step, pair.sent.astype(kind, copy=False), out=step)
-    return step
-
-
-def _go(step: Block, pair: Pair) -> None:
-    np.add(step, pair.sent.astype(step.dtype, copy=False), out=step)
-    np.copyto(pair.out, step, casting="unsafe")
+    arrive(step, pair.sent, pair.out)
 
 
 def _positive(name: str, number: object) -> float:

@@ -1,21 +1,16 @@
 """Arrays of an update beside those of the model that it comes from, a block at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from umbel.aggregation import flat
 from umbel.aggregation._layout import dtype_of
+from umbel.aggregation._steps import Block, blocks, is_float, real_parts
 from umbel.errors import UpdateRejected
 from umbel.records import ParametersRecord
 from umbel.records._arena import allocate
-
-Block: TypeAlias = NDArray[Any]
-
-_SIZE: Final = 2**14  # elements; a handful of blocks fits into a core's cache
-_FLOAT32: Final = np.dtype(np.float32)
 
 
 class Pair(NamedTuple):
@@ -28,13 +23,7 @@ class Pair(NamedTuple):
 
 def floats(record: ParametersRecord) -> list[str]:
     """Return the names of arrays of floats and complex numbers, which have differences; others go as they are."""
-    kinds = ((name, dtype_of(array.dtype)) for name, array in record.items())
-    return [name for name, kind in kinds if kind.kind in "fc" or "float" in kind.name]
-
-
-def wide(kind: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which differences are computed: float32 at least."""
-    return kind if kind.itemsize > _FLOAT32.itemsize else _FLOAT32
+    return [name for name, array in record.items() if is_float(dtype_of(array.dtype))]
 
 
 def changed(
@@ -92,11 +81,6 @@ def _require(record: ParametersRecord, name: str, dtype: str, shape: list[int]) 
 
 
 def _blocks(whole: Pair) -> Iterator[Pair]:
-    came, sent, out = (_parts(array) for array in whole)
-    for start in range(0, sent.size, _SIZE):
-        part = slice(start, start + _SIZE)
+    came, sent, out = map(real_parts, whole)
+    for part in blocks(sent.size):
         yield Pair(came[part], sent[part], out[part])
-
-
-def _parts(array: Block) -> Block:
-    return array.view(array.real.dtype) if array.dtype.kind == "c" else array
