@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from apps import digest_of, write_main_app
 from umbel.records import load
 
 SETTINGS = """\
@@ -78,16 +79,7 @@ ROUNDS = 4
 
 @pytest.fixture
 def app(tmp_path):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(SETTINGS.replace('"trained"', f'"{tmp_path / "trained"}"'))
-    (folder / "app.py").write_text(APP)
-    return folder
-
-
-def digest_of(result):
-    assert result.returncode == 0, result.stdout + result.stderr
-    return re.search(r"^digest   (\S+)$", result.stdout, re.MULTILINE)[1]
+    return write_main_app(tmp_path, SETTINGS, APP)
 
 
 def trained(folder):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from apps import digest_of
 from umbel.history import History
 from umbel.http import Token
 from umbel.records import load
@@ -24,11 +25,6 @@ def shared(tmp_path_factory, federation_of, app_of):
         yield made
     finally:
         made.close()
-
-
-def digest_of(result):
-    assert result.returncode == 0, result.stdout + result.stderr
-    return next(line for line in result.stdout.splitlines() if line.startswith("digest")).split()[1]
 
 
 def events_of(result):

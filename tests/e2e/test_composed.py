@@ -1,8 +1,8 @@
 """A strategy of parts over nodes: the main of an app puts it together, and hands it to the one loop."""
 
-import re
-
 import pytest
+
+from apps import digest_of, write_main_app
 
 SITES = [f"site-{place}" for place in range(4)]
 ALWAYS = ["site-1", "site-3"]
@@ -59,16 +59,7 @@ def main(grid, context):
 
 @pytest.fixture
 def app(tmp_path):
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(SETTINGS.replace('"trained"', f'"{tmp_path / "trained"}"'))
-    (folder / "app.py").write_text(APP)
-    return folder
-
-
-def digest_of(result):
-    assert result.returncode == 0, result.stdout + result.stderr
-    return re.search(r"^digest   (\S+)$", result.stdout, re.MULTILINE)[1]
+    return write_main_app(tmp_path, SETTINGS, APP)
 
 
 def test_the_same_nodes_are_asked_in_every_round_over_each_engine_and_over_a_server(federation, app, tmp_path):
