@@ -295,4 +295,10 @@ REGIMES = (
         "% accuracy",
         on_time(named.fedasync(concurrency=10, alpha=0.3), 900),
     ),
+    Regime(
+        "fedat",
+        "digits, an hour of uneven devices",
+        "% accuracy",
+        on_time(named.fedat(count=2, number=5), 500),
+    ),
 )

@@ -55,7 +55,8 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
             history has the initial model alone.
         seed: decides cohorts and every ``context.seed``; the same seed gives the same model, to the bit, unless the
             strategy goes by which replies come first or how long they take: ``umbel.strategy.fedbuff``, ``fedasync``,
-            ``quorum``, ``tiers``, ``oort`` and ``during``. Then ``umbel.engines.replaying`` the history gives it.
+            ``fedat``, ``quorum``, ``tiers``, ``oort`` and ``during``. Then ``umbel.engines.replaying`` the history
+            gives it.
         engine: what runs the nodes, with the same result: ``"local"`` this process, one node after the other;
             ``"processes"`` several processes, which import ``client_app`` from its module; ``"ray"`` a Ray cluster; or
             a function that makes a grid, such as ``functools.partial(RayGrid, cluster=...)``.

@@ -19,6 +19,7 @@ WIDE = {
     "umbel.http._settings.Limits": "one field a quota; each has a default and is read by name",
     "umbel.message.Metadata": "the nine fields of the kept API, all of them needed to route a message",
     "umbel.aggregation._aggregator.Aggregator": "a rule and what it asks of a round; made by functions, read by name",
+    "umbel.optimizers._optimizer.Optimizer": "an algorithm and what it asks; made by functions, read by name",
     "umbel.strategy._strategy.Strategy": "the parts of the product; made by `strategy(...)`, where each has a default",
     "umbel.history.RoundReport": "one row of the history; made by the loop, read by name",
     "umbel.server._settings.Settings": "what an operator can tell a server; made from a command line, read by name",

@@ -31,6 +31,7 @@ def shared(tmp_path_factory, federation_of, app_of):
         ("fedbuff", {"concurrency": 3, "buffer": 2}),
         ("fedbuff", {"concurrency": 4, "buffer": 4}),
         ("fedasync", {"concurrency": 2}),
+        ("fedat", {"count": 2, "number": 2}),
         ("fedavg", {"quorum": 0.5, "evaluate_fraction": 0.0}),
     ],
 )

@@ -11,7 +11,7 @@ from umbel import aggregation, optimizers, transforms
 from umbel import strategy as named
 from umbel.strategy import Policy, Selector, Strategy, catalogue
 
-REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x", "byzantine": 1} | {
+REQUIRED = {"mu": 0.1, "q": 0.5, "learning_rate": 0.1, "local": "x", "byzantine": 1, "count": 1} | {
     "concurrency": 12,
     "strength": 0.1,
     "low": 0.0,
@@ -50,7 +50,7 @@ def test_what_many_take_is_said_of_those_that_take_it(umbel):
         takers = {name for name, entry in catalogue().items() if setting in entry.settings}
         assert who in ("all", "all of them")
         assert takers == catalogue().keys() - set(without.split(", "))
-    assert "all but fedbuff, fedasync also take: quorum = 1.0" in umbel("strategies").stdout
+    assert "all but fedbuff, fedasync, fedat also take: quorum = 1.0" in umbel("strategies").stdout
 
 
 def exported():
@@ -147,9 +147,9 @@ def test_a_default_that_is_shown_is_the_default(name):
 PLAIN = ["fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox", "diloco", "feddyn", "fedmedian", "rfa", "ditto"]
 
 
-@pytest.mark.parametrize("name", [*PLAIN, "fedbuff", "fedasync"])
+@pytest.mark.parametrize("name", [*PLAIN, "fedbuff", "fedasync", "fedat"])
 def test_an_app_names_a_strategy(umbel, site, name):
-    filled = {"concurrency": 2, "buffer": 2} if name == "fedbuff" else {}
+    filled = {"fedbuff": {"concurrency": 2, "buffer": 2}, "fedat": {"count": 1, "number": 2}}.get(name, {})
     result = umbel("run", site([("rounds = 4", f"rounds = 1\n{table(name, fraction=0.5, **filled)}")]))
     assert result.exit_code == 0, result.output
     assert f"{name} over 4 nodes" in result.stdout

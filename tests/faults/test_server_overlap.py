@@ -13,7 +13,8 @@ from umbel.errors import ServerUnreachable
 ROUNDS = 8
 FEDBUFF = {"name": "fedbuff", "concurrency": 2, "buffer": 2}  # who has answered makes room within the round
 FEDASYNC = {"name": "fedasync", "concurrency": 2}
-SPEEDS = {"seconds-east": 0.02, "seconds-north": 0.1, "seconds-south": 0.25}
+FEDAT = {"name": "fedat", "count": 2, "number": 2}  # whoever has answered waits for the other of its tier
+SPEEDS = {"seconds-east": 0.02, "seconds-north": 0.1, "seconds-south": 0.25, "seconds-west": 0.4}
 
 
 @pytest.fixture
@@ -25,10 +26,17 @@ def federation(tmp_path):
     made.close()
 
 
+def nodes_for(strategy):
+    """Two tiers of two need four nodes."""
+    return (*NODES, "west") if strategy["name"] == "fedat" else NODES
+
+
 def submit(federation, strategy, rounds=ROUNDS, slow="", **changes):
     folder = federation.app_folder
     config = {"log": str(folder / "handled.log"), "slow": slow, "gate": str(folder / "gate")} | SPEEDS | changes
-    return federation.submit(model(), nodes=list(NODES), rounds=rounds, seed=SEED, strategy=strategy, **config)
+    return federation.submit(
+        model(), nodes=list(nodes_for(strategy)), rounds=rounds, seed=SEED, strategy=strategy, **config
+    )
 
 
 def handled(federation):
@@ -48,7 +56,8 @@ def rosters(federation, run):
 def check(federation, run, there=None):
     """The run ends by itself, with the bytes that its arrivals lead to, and each reply counts once."""
     view = federation.completed(run)
-    assert view.digest == retold(view, federation.app_folder / "retold.log", rosters=there and there())
+    nodes = nodes_for(view.spec.strategy)
+    assert view.digest == retold(view, federation.app_folder / "retold.log", nodes, there and there())
     counted = [arrival.message_id for arrival in arrivals(view)]
     assert len(set(counted)) == len(counted)
     accepted = [asked for asked in view.questions if asked.outcome == "accepted"]
@@ -101,14 +110,16 @@ SLOW = [
 
 
 @pytest.mark.parametrize(("step", "nth"), [*QUICK, *(pytest.param(*step, marks=pytest.mark.slow) for step in SLOW)])
-@pytest.mark.parametrize("strategy", [FEDBUFF, pytest.param(FEDASYNC, marks=pytest.mark.slow)], ids=["buff", "async"])
+@pytest.mark.parametrize(
+    "strategy", [FEDBUFF, pytest.param(FEDASYNC, marks=pytest.mark.slow), FEDAT], ids=["buff", "async", "tiers"]
+)
 def test_the_server_is_killed(federation, strategy, step, nth):
     assert_goes_on(federation, strategy, f"{step}:kill:{nth}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "nth"), [*QUICK, *SLOW])
-@pytest.mark.parametrize("strategy", [FEDBUFF, FEDASYNC], ids=["buff", "async"])
+@pytest.mark.parametrize("strategy", [FEDBUFF, FEDASYNC, FEDAT], ids=["buff", "async", "tiers"])
 def test_the_server_is_killed_over_postgresql(federation, strategy, step, nth, postgres):
     federation.settings["database"] = postgres.create()
     assert_goes_on(federation, strategy, f"{step}:kill:{nth}")
@@ -116,7 +127,7 @@ def test_the_server_is_killed_over_postgresql(federation, strategy, step, nth, p
 
 def assert_goes_on(federation, strategy, failpoint):
     server = federation.serve(failpoint)
-    for name in NODES:
+    for name in nodes_for(strategy):
         federation.node(name)
     with suppress(ServerUnreachable):  # it may be killed before it says that it has the run
         submit(federation, strategy)

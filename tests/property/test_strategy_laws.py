@@ -63,6 +63,7 @@ OTHERS = {
         [],
     ),
     "fedasync": (named.fedasync(concurrency=2), []),
+    "fedat": (named.fedat(count=1, number=2), []),
     "a quorum": (named.fedavg(policy=quorum(0.6), evaluate_fraction=0), []),
     "power of choice": (strategy(select=power_of_choice(3, candidates=4)), []),
     "in turn": (strategy(select=in_turn(2)), []),

@@ -88,6 +88,11 @@ DEFAULTS = {
         "learning_rate": Default(1.0, TUNED, "the mean of the steps as it is"),
         "most_stale": FOREVER,
     },
+    "fedat": {
+        "number": Default(5, TUNED, "a starting point"),
+        "mu": Default(0.0, TUNED, "nodes that know of no proximal term need none"),
+        "most_stale": Default(1000, NONE, "a bound against nodes that never come back"),
+    },
     "fedasync": {
         "alpha": Default(0.6, TUNED, "a starting point"),
         "exponent": Default(0.5, 0.5),

@@ -41,7 +41,17 @@ def trained(folder, strategy, limit=0):
 
 
 # What has no model of floats, or does not wait for its cohort.
-OTHERS = {"moments", "histogram", "quantiles", "kmeans", "fedxgb_bagging", "fedxgb_cyclic", "fedbuff", "fedasync"}
+OTHERS = {
+    "moments",
+    "histogram",
+    "quantiles",
+    "kmeans",
+    "fedxgb_bagging",
+    "fedxgb_cyclic",
+    "fedbuff",
+    "fedasync",
+    "fedat",
+}
 
 
 @pytest.mark.parametrize("strategy", sorted(catalogue().keys() - OTHERS))

@@ -7,6 +7,7 @@ import pytest
 
 import umbel
 from arrivals import ArrivalGrid
+from paced import FIRST, NODES, app, events_of, nodes_of, play, reports, slow
 from umbel import strategy as named
 from umbel.aggregation import median, uniform, weighted_mean
 from umbel.app import ClientApp
@@ -17,49 +18,9 @@ from umbel.gate import Gate
 from umbel.history import RoundReport
 from umbel.optimizers import momentum
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps
-from umbel.rounds import NodeLost, RoundCompleted, RoundStarted, UpdateAccepted, UpdateRefused, begin, train
+from umbel.rounds import NodeLost, RoundStarted, UpdateAccepted, UpdateRefused, begin, train
 from umbel.rounds._rebase import rebased
 from umbel.strategy import Companion, buffered, fixed, mixed, quorum, strategy, synchronous
-
-NODES = 8
-FIRST = {"w": np.linspace(-1, 1, 5), "n": np.arange(2)}
-
-
-def app():
-    made = ClientApp()
-
-    @made.train()
-    def handle(message, context):
-        model = message.content.parameters_records["model"].to_numpy()
-        rng = np.random.default_rng(context.seed)
-        trained = {"w": model["w"] * 0.5 + context.node_id + rng.standard_normal(5), "n": model["n"] + 1}
-        metrics = MetricsRecord({"num-examples": context.node_id})
-        return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy(trained)}, {"metrics": metrics}))
-
-    return made
-
-
-def slow(asked):
-    """Nodes 1 to 8 take as many seconds."""
-    return float(asked.dst_node_id)
-
-
-def events_of(whole, grid, rounds=3, state=None):
-    begun = begin(whole, ParametersRecord.from_numpy(FIRST), seed=5) if state is None else state
-    return list(train(grid, whole, begun, rounds=rounds))
-
-
-def play(whole, seconds=slow, rounds=3, state=None):
-    grid = ArrivalGrid(app(), NODES, seconds, seed=5)
-    return events_of(whole, grid, rounds, state), grid
-
-
-def reports(events):
-    return [event.report for event in events if isinstance(event, RoundCompleted)]
-
-
-def nodes_of(events, kind, number=None):
-    return [each.node for each in events if isinstance(each, kind) and (number is None or each.round == number)]
 
 
 def plan(policy, **parts):
@@ -310,6 +271,7 @@ POLICIES = {
     "deadline": plan(quorum(0.9, quantile=0.5, factor=1.3)),
     "fedbuff": named.fedbuff(concurrency=5, buffer=3),
     "fedasync": named.fedasync(concurrency=3),
+    "fedat": named.fedat(count=2, number=2),
     "tiers": plan(synchronous(), select=named.tiers(3, number=2)),
     "oort": plan(quorum(0.7), select=named.oort(5, loss="num-examples")),
 }

@@ -44,7 +44,9 @@ def play(whole, grid):
 
 
 @pytest.mark.parametrize(
-    "whole", [named.fedbuff(concurrency=5, buffer=3), named.fedasync(concurrency=3)], ids=["fedbuff", "fedasync"]
+    "whole",
+    [named.fedbuff(concurrency=5, buffer=3), named.fedasync(concurrency=3), named.fedat(count=2, number=2)],
+    ids=["fedbuff", "fedasync", "fedat"],
 )
 def test_whoever_was_lost_is_lost_again(whole):
     end, reports = play(whole, ArrivalGrid(app(), NODES, seconds, seed=SEED))

@@ -13,12 +13,14 @@ from umbel.optimizers._cohort import accumulate, dynamic, scaled
 from umbel.optimizers._elementwise import elementwise
 from umbel.optimizers._momentum import momentum, nesterov, sgd
 from umbel.optimizers._optimizer import Cohort, Optimizer, OptimizerState, replace
+from umbel.optimizers._tiers import across
 
 __all__ = [
     "Cohort",
     "Optimizer",
     "OptimizerState",
     "accumulate",
+    "across",
     "adagrad",
     "adam",
     "dynamic",

@@ -55,6 +55,7 @@ def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, ne
         needs=(*needs, *inner.needs),
         in_place=whole.in_place,
         trains=inner.trains,
+        tiers=inner.tiers,
     )
 
 

@@ -12,12 +12,14 @@ OptimizerState: TypeAlias = Mapping[str, ParametersRecord]
 class Cohort(NamedTuple):
     """What a round is besides records: its updates, the nodes there are, and the sums of what was measured.
 
-    ``sums`` are over the accepted updates, by the names that the aggregator measures them under.
+    ``sums`` are over the accepted updates, by the names that the aggregator measures them under. ``tier`` is whose
+    updates they are, where tiers do not wait for one another, from 0 for the fastest on.
     """
 
     accepted: int = 1
     population: int = 1
     sums: Mapping[str, float] = MappingProxyType({})
+    tier: int = 0
 
     @property
     def share(self) -> float:
@@ -44,7 +46,8 @@ class Optimizer(NamedTuple):
     ``in_place`` comes to the same as ``update`` and may make the next model in the memory of the aggregate; a round
     calls it where that memory is nobody else's. Whoever exchanges one of the two exchanges both. One ``by_element``
     steps only to an aggregate whose arrays are as long as the model's. One that ``trains`` takes the aggregate for what
-    training made of the model, so that it has no use for answers to a query.
+    training made of the model, so that it has no use for answers to a query. One of so many ``tiers`` wants aggregates
+    of one tier each.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Optimizer(NamedTuple):
     in_place: Update | None = None
     by_element: bool = False
     trains: bool = False
+    tiers: int = 0
 
     def consume(
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /

@@ -5,43 +5,50 @@ model of its time; so in flight there are messages of several rounds. Each was s
 kept until nobody trains from it any more. Who is in flight, and from which version, is in the run's state: a run that
 goes on asks the same again, in the same order.
 
+Where nodes are in tiers, those of one wait for one another, and for nobody else. What they have sent until then is in
+the run's state, too. Without tiers all nodes are of one, and nobody waits.
+
 Given the order in which replies come, nothing here is left to chance.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from umbel.context import derive_seed
 from umbel.errors import StrategyError
 from umbel.grid import Node
 from umbel.message import DEFAULT_TTL, Message
 from umbel.records import ParametersRecord, RecordSet
+from umbel.rounds._draw import Draw
 from umbel.rounds._events import Event, NodeLost, RoundStarted
 from umbel.rounds._gather import Outcome, Question, arrival, judged
+from umbel.rounds._held import Held, settled
+from umbel.rounds._memory import Memory
 from umbel.rounds._rebase import rebased
 from umbel.rounds._report import Tally
 from umbel.rounds._run import Run
 from umbel.rounds._state import MODEL
-from umbel.rounds._training import Training
+from umbel.rounds._training import Onto, Training
 from umbel.rounds._waiting import Contribution
 from umbel.strategy import Overlap
+from umbel.strategy._informed import by_speed
 
 _FLIGHT: Final = "flight"
 _VERSION: Final = "flight."
 _NO_REPLY: Final = "no reply came"
-_REJECTIONS: Final = 32
 
 
 class _Sent(NamedTuple):
-    """A message that is not answered yet: who has it, and from which round."""
+    """A message that is not answered yet: who has it, from which round, and whose turn it is."""
 
     message_id: int
     node: Node
     round: int
+    tier: int
 
 
 class Flight:
@@ -55,9 +62,12 @@ class Flight:
                 at="policy",
             )
         self._plan = plan
+        self._least = max(1, run.strategy.min_updates)
         self._versions: dict[int, ParametersRecord] = {}
         self._open: dict[int, _Sent] = {}
         self._flying: set[str] = set()
+        self._training: Counter[int] = Counter()
+        self._held = Held(state, max(1, plan.tiers))
         self._waiting = _restored(run, state)
         for sent in self._waiting:
             self._versions[sent.round] = state.parameters_records[f"{_VERSION}{sent.round}"]
@@ -72,32 +82,64 @@ class Flight:
         tally, training = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes))
         self._versions[number] = state.parameters_records[MODEL]
         self._resume(run, state)
-        draw = _Draw(run.seed, question)
+        draw = Draw(run.seed, question, self._groups(run, question))
         outdated = list(self._outdated(run, number))
-        self._top_up(run, tally, draw, ())
+        self._top_up(run, tally, draw)
         asked = len(self._open)
         yield RoundStarted(number, asked)
         yield from tally.watch(run.memory.watch(outdated))
-        updates: dict[str, Contribution] = {}
-        for outcome in self._outcomes(run, question, training, updates):
-            yield from tally.watch(run.memory.watch([outcome]))
-            if len(updates) == self._plan.buffer:
+        outcomes = self._outcomes(run, question, training)
+        while self._full() is None:
+            outcome = next(outcomes, None)
+            if outcome is None:
+                yield from tally.watch(run.memory.watch(self._never_came(run, number)))
                 break
-            asked += self._top_up(run, tally, draw, updates)
-        else:
-            yield from tally.watch(run.memory.watch(self._never_came(run, number)))
-        training.add([updates[node] for node in sorted(updates)])
+            yield from tally.watch(run.memory.watch([outcome]))
+            if self._full() is None:
+                asked += self._top_up(run, tally, draw)
+        training.tier = self._full() or 0
+        training.add(self._held.take(training.tier))
         return question._replace(positions=range(asked)), tally, training
 
     def _require_filled(self, run: Run, question: Question) -> None:
         """Refuse a run that begins with fewer nodes than its buffer takes updates; later ones may come and go."""
-        if question.round == 1 and not self._waiting and question.size < self._plan.buffer:
-            raise StrategyError(
-                f"the buffer would never be full: {run.strategy.policy.name} makes a model of {self._plan.buffer} "
-                f"updates, and {run.strategy.select.name} asks {question.size} of {len(question.nodes)} nodes: start "
-                "more nodes, ask more of them, or take a smaller buffer",
-                at="policy",
-            )
+        policy, plan, select = run.strategy.policy, self._plan, run.strategy.select
+        wanted = plan.buffer * max(1, plan.tiers)
+        if question.round > 1 or self._waiting or question.size >= wanted:
+            return
+        full, smaller = (
+            f"buffer would never be full: {policy.name} makes a model of {wanted} updates",
+            "a smaller buffer",
+        )
+        if plan.tiers:
+            full, smaller = f"tiers would never be full: {policy.name} lets {wanted} nodes train", "fewer of each tier"
+        raise StrategyError(
+            f"the {full}, and {select.name} asks {question.size} of {len(question.nodes)} nodes: start more nodes, ask "
+            f"more of them, or take {smaller}",
+            at="policy",
+        )
+
+    def _groups(self, run: Run, question: Question) -> Sequence[Sequence[int]]:
+        """Return the positions of each tier."""
+        if not self._plan.tiers:
+            return [question.positions]
+        occasion = run.memory.occasion(question.nodes, run.seed, question.round)
+        return by_speed(question.positions, self._plan.tiers, occasion)
+
+    def _full(self) -> int | None:
+        """Return the tier whose updates make the next model now, if there is one: nobody is waited for any more."""
+        if not self._plan.tiers:
+            return 0 if self._held.count(0) >= self._plan.buffer else None
+        done = (tier for tier in range(self._plan.tiers) if not self._training[tier])
+        return next((tier for tier in done if self._held.count(tier) >= self._least), None)
+
+    def _room(self, tier: int) -> int:
+        """Return how many more nodes of a tier can be asked: those in the place of others, or a whole cohort."""
+        plan = self._plan
+        if not plan.tiers:
+            return plan.concurrency - self._training[tier]
+        here = self._held.count(tier)
+        return 0 if self._training[tier] or here >= self._least else plan.buffer - here
 
     def _resume(self, run: Run, state: RecordSet) -> None:
         """Ask again what was in flight when the run was left, in the order in which it went out."""
@@ -112,26 +154,28 @@ class Flight:
     def _asked(self, sent: _Sent, message: Message) -> Message:
         self._open[sent.message_id] = sent
         self._flying.add(sent.node.name)
+        self._training[sent.tier] += 1
         return message
 
-    def _top_up(self, run: Run, tally: Tally, draw: "_Draw", updates: Collection[str]) -> int:
+    def _top_up(self, run: Run, tally: Tally, draw: Draw) -> int:
         """Ask further nodes until as many train as should; nobody twice in a round, nor whose update is waiting."""
-        asked: list[Message] = []
-        while len(self._open) < self._plan.concurrency:
-            node = draw.next(self._flying, updates)
-            if node is None:
-                break
-            slot, question = draw.taken - 1, draw.question
-            sent = _Sent(question.first_id + slot, node, question.round)
-            asked.append(self._asked(sent, question.message(slot, node)))
+        tiers = range(max(1, self._plan.tiers))
+        asked = [message for tier in tiers for message in self._further(tier, draw, run.memory)]
         if asked:
             run.grid.send(asked)
         tally.sent(draw.question.content, len(asked))
         return len(asked)
 
-    def _outcomes(
-        self, run: Run, question: Question, training: Training, updates: dict[str, Contribution]
-    ) -> Iterator[Outcome]:
+    def _further(self, tier: int, draw: Draw, memory: Memory) -> Iterator[Message]:
+        for _ in range(self._room(tier)):
+            drawn = draw.next(tier, self._flying, *self._held.names())
+            if drawn is None:
+                return
+            node, message = drawn
+            memory.asked(node.name, draw.question.round)
+            yield self._asked(_Sent(message.metadata.message_id, node, draw.question.round, tier), message)
+
+    def _outcomes(self, run: Run, question: Question, training: Training) -> Iterator[Outcome]:
         for reply in run.grid.replies():
             sent = self._open.get(reply.metadata.reply_to_message)
             if sent is None or (reply.metadata.src_node_id, reply.metadata.run_id) != (sent.node.node_id, run.run_id):
@@ -143,18 +187,18 @@ class Flight:
             outcome, item = judged(question, sent.node.name, reply, judge)
             del reply
             if item is not None:
-                updates[sent.node.name] = item
+                self._held.put(sent.tier, item)
             yield outcome
 
     def _landed(self, sent: _Sent) -> None:
         del self._open[sent.message_id]
         self._flying.discard(sent.node.name)
+        self._training[sent.tier] -= 1
 
     def _judge(self, training: Training, number: int, version: int, node: str, content: RecordSet) -> Contribution:
-        plan = self._plan
-        sent = self._versions[version]
-        share = plan.discount(number - version)
-        return training.judge_late(node, content, sent, partial(_onto, sent, plan.moved, share))
+        plan, sent = self._plan, self._versions[version]
+        onto: Onto = partial(_onto, sent, plan.moved, plan.discount(number - version))
+        return training.judge_late(node, content, sent, _as_it_is if plan.tiers else onto)
 
     def _outdated(self, run: Run, number: int) -> Iterator[Outcome]:
         """Give up messages whose model is too old for their answer to count."""
@@ -180,46 +224,9 @@ class Flight:
             del following.parameters_records[name]
         kept = {f"{_VERSION}{number}": model.copy() for number, model in self._versions.items()}
         following.parameters_records.update(kept)
+        self._held.keep_in(following)
         following.parameters_records[_FLIGHT] = _packed([self._open[number] for number in sorted(self._open)])
         return following
-
-
-class _Draw:
-    """Nodes of a question's selection, one after the other, in an order that the run's seed and the round decide."""
-
-    def __init__(self, seed: int, question: Question) -> None:
-        self.question = question
-        self.taken = 0
-        self._seed = seed
-        self._tries = 0
-        self._asked: set[int] = set()
-
-    def next(self, *busy: Collection[str]) -> Node | None:
-        """Return a node that was not drawn before and is not busy, or None if there is none."""
-        positions = self.question.positions
-        for _ in range(_REJECTIONS):
-            if len(positions) <= len(self._asked):
-                return None
-            node = self._free(positions[self._index(len(positions))], busy)
-            if node is not None:
-                return node
-        free = [place for place in positions if place not in self._asked and not self._is_busy(place, busy)]
-        return self._free(free[self._index(len(free))], busy) if free else None
-
-    def _index(self, count: int) -> int:
-        self._tries += 1
-        return derive_seed(self._seed, self.question.round, "", f"draw {self._tries}") * count >> 63
-
-    def _free(self, place: int, busy: Sequence[Collection[str]]) -> Node | None:
-        if place in self._asked or self._is_busy(place, busy):
-            return None
-        self._asked.add(place)
-        self.taken += 1
-        return self.question.nodes[place]
-
-    def _is_busy(self, place: int, busy: Sequence[Collection[str]]) -> bool:
-        name = self.question.nodes[place].name
-        return any(name in names for names in busy)
 
 
 def _onto(
@@ -232,12 +239,18 @@ def _onto(
     return rebased(update, sent if moved else model, model, share)
 
 
+def _as_it_is(model: ParametersRecord, update: ParametersRecord) -> ParametersRecord:
+    del model
+    return settled(update)
+
+
 def _packed(flight: Sequence[_Sent]) -> ParametersRecord:
     names = "\n".join(sent.node.name for sent in flight).encode()
     return ParametersRecord.from_numpy(
         {
             "message": np.array([sent.message_id for sent in flight], np.int64),
             "round": np.array([sent.round for sent in flight], np.int64),
+            "tier": np.array([sent.tier for sent in flight], np.int64),
             "names": np.frombuffer(names, np.uint8),
         }
     )
@@ -248,14 +261,14 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
     if record is None or not record["message"].shape[0]:
         return []
     names = bytes(record["names"].data).decode().split("\n")
-    columns = [record[name].numpy().tolist() for name in ("message", "round")]
+    columns = [record[name].numpy().tolist() for name in ("message", "round", "tier")]
     rosters: Mapping[int, Sequence[Node]] = {
         each: run.grid.nodes(each, run.strategy.phase) for each in sorted(set(columns[1]))
     }
     found = []
-    for message, number, name in zip(*columns, names, strict=True):
+    for message, number, tier, name in zip(*columns, names, strict=True):
         nodes = rosters[number]
         place = bisect_left(nodes, name, key=lambda node: node.name)
         if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost
-            found.append(_Sent(message, nodes[place], number))
+            found.append(_Sent(message, nodes[place], number, tier))
     return found

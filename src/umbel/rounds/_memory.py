@@ -41,8 +41,10 @@ class Memory:
     def __init__(self, strategy: Strategy, state: RecordSet) -> None:
         selectors = [each for each in (strategy.select, strategy.evaluate) if each is not None]
         asking = [each for each in selectors if each.consult is not None]
-        self.is_kept = bool(asking) or strategy.policy.deadline is not None
-        self.is_timed = self.is_kept or strategy.policy.enough is not None or strategy.policy.overlap is not None
+        policy = strategy.policy
+        self._by_speed = policy.overlap is not None and policy.overlap.tiers > 0
+        self.is_kept = bool(asking) or policy.deadline is not None or self._by_speed
+        self.is_timed = self.is_kept or policy.enough is not None or policy.overlap is not None
         own = (_ROUND, _LOST, _SECONDS)
         self._columns = tuple(dict.fromkeys([*own, *(name for each in asking for name in each.remembers)]))
         self._metrics = self._columns[len(own) :]
@@ -53,6 +55,11 @@ class Memory:
         clock = state.parameters_records.get(CLOCK)
         self.now = nan if clock is None else float(clock[_NOW].numpy()[0])
         self.arrivals: list[Arrival] = []
+
+    def asked(self, node: str, number: int) -> None:
+        """Take note of whom a round asks, where it counts that nobody knows yet how long that takes."""
+        if self._by_speed and node not in self._rows:
+            self._rows[node] = [float(number), *[nan] * (len(self._columns) - 1)]
 
     def arrived(self, arrival: Arrival) -> None:
         """Take note of when a reply came."""

@@ -85,7 +85,7 @@ def _play_round(
     question, tally, training = yield from phase(run, state, number)
     tally.lap(run.strategy.phase)
     yield from run.memory.watch(tally.take_back(question, training.settle()))
-    tally.require(max(1, run.strategy.min_updates), question, tally.accepted)
+    tally.require(max(1, run.strategy.min_updates), question, training.accepted)
     state = with_parameters(state, {**training.finish(), **run.memory.records()}, completed=number)
     if flight is not None:
         state = flight.kept_in(state)

@@ -159,7 +159,9 @@ class Training:
         may_wait = strategy.policy.enough is None
         self._model = _Record(part, state, strategy.answer, strategy.transforms, may_wait=may_wait)
         self._records = [self._model, *(_Record(each, state, may_wait=may_wait) for each in strategy.companions)]
-        self._accepted, self._population = 0, population
+        self.accepted, self._population = 0, population
+        #: Whose updates these are, where tiers do not wait for one another.
+        self.tier = 0
         self._totals = [0.0] * len(strategy.aggregator.measures)
         self._waiting = Waiting()
         self._means: list[ParametersRecord] = []
@@ -197,21 +199,21 @@ class Training:
     def settle(self) -> list[tuple[str, str]]:
         """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
         waiting = self._waiting.take()
-        if not self._accepted and any(contribution.unproven for contribution in waiting):
+        if not self.accepted and any(contribution.unproven for contribution in waiting):
             try:
                 self._means = [record.proven(_updates(waiting, place)) for place, record in enumerate(self._records)]
             except AggregationError:
                 waiting = self._passed(waiting)
         else:
             waiting = self._passed(waiting)
-        if not self._means and (waiting or self._accepted):
+        if not self._means and (waiting or self.accepted):
             self._means = [record.reduce(_updates(waiting, place)) for place, record in enumerate(self._records)]
         self._account(waiting)
         return self._refused
 
     def finish(self) -> Mapping[str, ParametersRecord]:
         """Return the next model, and every other record that the next state has instead of this one's."""
-        cohort = Cohort(self._accepted, self._population, self._model.sums(self._totals))
+        cohort = Cohort(self.accepted, self._population, self._model.sums(self._totals), self.tier)
         following: dict[str, ParametersRecord] = {}
         for record, mean in zip(self._records, self._means, strict=True):
             following |= record.finish(mean, cohort)
@@ -240,7 +242,7 @@ class Training:
         for updates, measured, _ in contributions:
             self.metrics.add(updates[0].metrics)
             self._totals = [total + number for total, number in zip(self._totals, measured, strict=True)]
-        self._accepted += len(contributions)
+        self.accepted += len(contributions)
 
 
 def _as_it_is(model: ParametersRecord) -> ParametersRecord:

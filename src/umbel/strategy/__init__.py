@@ -8,9 +8,9 @@ from umbel.strategy._fedavg import fedavg
 from umbel.strategy._informed import during, oort, power_of_choice, tiers
 from umbel.strategy._named import Entry, Setting, catalogue, named
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
-from umbel.strategy._overlapping import fedasync, fedbuff
+from umbel.strategy._overlapping import fedasync, fedat, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
-from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous
+from umbel.strategy._policy import Deadline, Overlap, Policy, buffered, mixed, quorum, synchronous, tiered
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
 from umbel.strategy._selectors import Occasion, Selector, everyone, fixed, fraction, in_turn, these, weighted
 from umbel.strategy._strategy import Strategy, strategy, tell
@@ -37,6 +37,7 @@ __all__ = [
     "fedadagrad",
     "fedadam",
     "fedasync",
+    "fedat",
     "fedavg",
     "fedavgm",
     "fedbn",
@@ -72,6 +73,7 @@ __all__ = [
     "synchronous",
     "tell",
     "these",
+    "tiered",
     "tiers",
     "weighted",
 ]

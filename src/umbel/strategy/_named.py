@@ -15,7 +15,7 @@ from umbel.strategy._corrected import feddyn, fednova, fedprox, scaffold
 from umbel.strategy._fairness import qfedavg
 from umbel.strategy._fedavg import fedavg, handed_on, no_setting
 from umbel.strategy._optimized import diloco, fedadagrad, fedadam, fedavgm, fedyogi
-from umbel.strategy._overlapping import fedasync, fedbuff
+from umbel.strategy._overlapping import fedasync, fedat, fedbuff
 from umbel.strategy._personal import ditto, fedbn, fedper
 from umbel.strategy._policy import Policy, quorum
 from umbel.strategy._robust import bulyan, centredclip, fedmedian, fedtrimmedavg, krum, multikrum, normclip, rfa
@@ -48,6 +48,7 @@ _MADE: Final[tuple[Callable[..., Strategy], ...]] = (
     centredclip,
     fedbuff,
     fedasync,
+    fedat,
     fedxgb_bagging,
     fedxgb_cyclic,
     moments,

@@ -1,12 +1,14 @@
 """Strategies that do not wait: nodes train while the model moves on."""
 
+from math import isfinite
 from typing import Unpack
 
 from umbel.aggregation import uniform, weighted_mean
-from umbel.optimizers import replace, sgd
+from umbel.errors import StrategyError
+from umbel.optimizers import across, replace, sgd
 from umbel.strategy._fedavg import Unwaiting, averaged
-from umbel.strategy._policy import buffered, mixed
-from umbel.strategy._strategy import Strategy
+from umbel.strategy._policy import buffered, mixed, tiered
+from umbel.strategy._strategy import Strategy, tell
 
 
 def fedbuff(
@@ -52,4 +54,26 @@ def fedasync(
         evaluate=None,
         optimizer=sgd(learning_rate=alpha),
         policy=mixed(concurrency=concurrency, exponent=exponent, most_stale=most_stale),
+    )
+
+
+def fedat(
+    *, count: int, number: int = 5, mu: float = 0.0, most_stale: int = 1000, **options: Unpack[Unwaiting]
+) -> Strategy:
+    """Average tiers of equally fast nodes that do not wait for one another (FedAT, Chai et al. 2020, arXiv:2010.05958).
+
+    Numbers as in ``umbel.strategy.tiered``: ``count`` nodes of each of ``number`` tiers train together. The model is
+    the mean of those of the tiers, as ``umbel.optimizers.across`` weights them; nodes do not evaluate. With a ``mu``
+    above 0 nodes are told ``proximal-mu``, the weight of the paper's proximal term, as in ``fedprox``. ``fraction`` as
+    in ``fedbuff``.
+    """
+    if not (mu >= 0 and isfinite(mu)):
+        raise StrategyError(f"expected the weight of the proximal term, 0 or more, got {mu!r}", at="mu")
+    return averaged(
+        fedat,
+        options,
+        evaluate=None,
+        optimizer=across(number),
+        policy=tiered(count, number=number, most_stale=most_stale),
+        **({"instruct": tell(proximal_mu=float(mu))} if mu else {}),
     )

@@ -30,6 +30,9 @@ class Overlap(NamedTuple):
     ``discount(staleness)`` is what an update counts that was trained from a model so many versions ago; a node that was
     sent one of more than ``most_stale`` is given up. With ``moved``, what counts is how far the node went from the
     model that it was sent; without, where it got to.
+
+    With ``tiers``, nodes are put into so many by how long they take. ``buffer`` of one tier train together and wait for
+    one another; what they trained counts as it is.
     """
 
     concurrency: int
@@ -37,6 +40,7 @@ class Overlap(NamedTuple):
     discount: Discount
     most_stale: int
     moved: bool
+    tiers: int = 0
 
 
 class Policy(NamedTuple):
@@ -139,6 +143,39 @@ def mixed(*, concurrency: int, exponent: float = 0.5, most_stale: int = 100) -> 
     _require_overlap(concurrency, 1, exponent, most_stale)
     name = f"mixed(concurrency={concurrency}, exponent={exponent!r}, most_stale={most_stale})"
     return Policy(name, overlap=Overlap(concurrency, 1, partial(_polynomial, exponent), most_stale, moved=False))
+
+
+def tiered(count: int, *, number: int = 5, most_stale: int = 1000) -> Policy:
+    """Wait for nodes of one tier, and never for another: FedAT, Chai et al. 2020, arXiv:2010.05958.
+
+    Nodes are sorted by the seconds that they last took and cut into tiers of one size, anew for each model; those that
+    were never asked are first, and those that have not answered yet last. ``count`` nodes of each tier train together.
+    When all of them have answered, or are lost, their updates make a model, from which the tier goes on, while the
+    others train. How the models of tiers become one is for the optimizer ``umbel.optimizers.across(number)``.
+
+    Args:
+        count: how many nodes of each tier train, at least 1.
+        number: how many tiers there are, at least 1 (M of the paper).
+        most_stale: give up nodes whose update would be staler than this, in models; 0 or more.
+
+    Raises:
+        StrategyError: for numbers out of range; in a run that begins with fewer nodes than train together.
+
+    """
+    if not (type(count) is type(number) is type(most_stale) is int and min(count, number) >= 1 and most_stale >= 0):
+        numbers = (count, number, most_stale)
+        raise StrategyError(
+            f"expected at least 1 node of each tier, at least 1 tier, and a staleness of 0 or more, got {numbers!r}",
+            at="policy",
+        )
+    name = f"tiered({count}, number={number}, most_stale={most_stale})"
+    plan = Overlap(count * number, count, _in_full, most_stale, moved=False, tiers=number)
+    return Policy(name, overlap=plan)
+
+
+def _in_full(staleness: int) -> float:
+    del staleness
+    return 1.0
 
 
 def _share(share: float, cohort: int) -> int:

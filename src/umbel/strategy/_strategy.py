@@ -242,6 +242,7 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
     together = _most_together(whole)
     for part in (Companion("model", _itself, whole.aggregator, whole.optimizer, whole.gate), *whole.companions):
         _require_sums(whole.aggregator, part.optimizer)
+        _require_tiers(whole.policy, part.optimizer)
         _require_use(part.aggregator, together)
         _require_room(part)
 
@@ -266,6 +267,13 @@ def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
         raise StrategyError(
             f"the buffer would never be full: it takes {overlap.buffer} updates, and {whole.select.name} asks "
             f"no more than {whole.select.most} for each model: ask more nodes, or take a smaller buffer",
+            at="policy",
+        )
+    if whole.select.most is not None and whole.select.most < overlap.buffer * overlap.tiers:
+        raise StrategyError(
+            f"the tiers would never be full: {overlap.buffer} nodes of each of {overlap.tiers} train, and "
+            f"{whole.select.name} asks no more than {whole.select.most} for each model: ask more nodes, or fewer of "
+            "each tier",
             at="policy",
         )
     if whole.companions or whole.answer is not None:
@@ -353,6 +361,24 @@ def _require_room(part: Companion) -> None:
 
 def _itself(model: ParametersRecord) -> ParametersRecord:
     return model
+
+
+def _require_tiers(policy: Policy, optimizer: Optimizer) -> None:
+    """Raise ``StrategyError`` unless the tiers that are waited for one by one are those whose models become one."""
+    tiers = 0 if policy.overlap is None else policy.overlap.tiers
+    if tiers == optimizer.tiers:
+        return
+    if not optimizer.tiers:
+        raise StrategyError(
+            f"{policy.name} makes a model for each of {tiers} tiers, and {optimizer.name} does not know them apart: "
+            f"use across({tiers})",
+            at="optimizer",
+        )
+    raise StrategyError(
+        f"{optimizer.name} takes models of as many tiers, and {policy.name} makes those of {tiers or 'none'}: use "
+        f"tiered(..., number={optimizer.tiers})",
+        at="policy",
+    )
 
 
 def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:

@@ -1,0 +1,158 @@
+"""Tiers that do not wait for one another: FedAT against its paper, and what becomes of nodes that are late or lost."""
+
+import numpy as np
+import pytest
+
+from arrivals import ArrivalGrid
+from paced import FIRST, NODES, app, events_of, nodes_of, play, reports, slow
+from umbel import strategy as named
+from umbel.app import ClientApp
+from umbel.context import derive_seed
+from umbel.engines import LocalGrid, Population, Replay
+from umbel.errors import StrategyError
+from umbel.optimizers import across
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps
+from umbel.rounds import NodeLost, UpdateRefused
+from umbel.strategy import fixed, strategy, tiered
+
+
+def tiers_of(known, number):
+    """The names of the nodes in tiers, by the seconds that those which were asked took; the others come first."""
+    order = sorted((f"node-{i}" for i in range(NODES)), key=lambda name: known.get(name, -1.0))
+    return [order[NODES * tier // number : NODES * (tier + 1) // number] for tier in range(number)]
+
+
+def fedat_reference(count, number, seconds, rounds):
+    """FedAT as in its paper, with tiers that are cut anew for every model, in float64."""
+    first = FIRST["w"].copy()
+    models, made = [first] * number, [1] * number
+    x, now, order, known = first, 0.0, 0, {}
+    coming, held, versions = [], [{} for _ in range(number)], {}
+    finished = []
+    for round_ in range(1, rounds + 1):
+        versions[round_] = x
+        asked, cut = set(), tiers_of(known, number)
+        for tier in range(number):
+            if any(each[-1] == tier for each in coming):
+                continue
+            tries = 0
+            for _ in range(count):
+                busy = {each[2] for each in coming} | asked | {node for each in held for node in each}
+                free = [node for node in cut[tier] if node not in busy]
+                if not free:
+                    break
+                while True:
+                    tries += 1
+                    of = f" of tier {tier + 1}" if number > 1 else ""
+                    node = cut[tier][derive_seed(5, round_, "", f"draw {tries}{of}") * len(cut[tier]) >> 63]
+                    if node in free:
+                        break
+                asked.add(node)
+                order += 1
+                known.setdefault(node, np.inf)
+                coming.append((now + seconds(int(node[5:]) + 1), order, node, round_, tier))
+        while True:
+            coming.sort()
+            now, _, node, version, tier = coming.pop(0)
+            rng = np.random.default_rng(derive_seed(5, version, node, "train"))
+            held[tier][node] = versions[version] * 0.5 + int(node[5:]) + 1 + rng.standard_normal(5)
+            known[node] = seconds(int(node[5:]) + 1)
+            if not any(each[-1] == tier for each in coming):
+                break
+        weights = np.array([int(node[5:]) + 1 for node in held[tier]])
+        models[tier] = np.average(list(held[tier].values()), axis=0, weights=weights)
+        made[tier] += 1
+        held[tier] = {}
+        finished.append(tier)
+        x = np.average(models, axis=0, weights=made[::-1])
+    return x, finished
+
+
+def at_its_own_pace(node):
+    return 1.3**node
+
+
+class TestTiers:
+    @pytest.mark.parametrize(("count", "number"), [(2, 4), (1, 8), (2, 2), (3, 2), (2, 1)])
+    def test_fedat_follows_its_paper(self, count, number):
+        whole = named.fedat(count=count, number=number)
+        events, _ = play(whole, lambda asked: at_its_own_pace(asked.dst_node_id), rounds=20)
+        expected, finished = fedat_reference(count, number, at_its_own_pace, 20)
+        np.testing.assert_allclose(events[-1].state.parameters_records["model"]["w"].numpy(), expected, rtol=1e-12)
+        assert len(set(finished)) == number
+
+    def test_fast_tiers_make_more_models_and_nobody_waits_for_another_tier(self):
+        whole = named.fedat(count=2, number=4)
+        events, grid = play(whole, lambda asked: 100.0 if asked.dst_node_id > 6 else 1.0, rounds=20)
+        assert grid.now < 30
+        made = events[-1].state.parameters_records["optimizer.tiers"]["made"].numpy()
+        assert made.sum() == 20 + 4
+        assert made[-1] == 1
+
+    def test_a_tier_goes_on_without_those_who_are_lost(self):
+        whole = named.fedat(count=4, number=2)
+        events, _ = play(whole, lambda asked: None if asked.dst_node_id == 1 else 1.0, rounds=1)
+        assert reports(events)[0].accepted >= 3
+
+    def test_others_are_asked_where_too_few_of_a_tier_answer(self):
+        bad = ClientApp()
+
+        @bad.train()
+        def handle(message, context):
+            shape = 1 if context.node_id <= 3 else 5
+            model = ParametersRecord.from_numpy({"w": np.zeros(shape), "n": np.zeros(2, int)})
+            return message.create_reply(RecordSet({"model": model}, {"metrics": MetricsRecord({"num-examples": 1})}))
+
+        whole = named.fedat(count=2, number=2, min_updates=2)
+        events = events_of(whole, ArrivalGrid(bad, NODES, slow), rounds=4)
+        assert set(nodes_of(events, UpdateRefused)) <= {"node-0", "node-1", "node-2"}
+        assert len(reports(events)) == 4
+
+    def test_one_that_is_too_old_is_given_up_and_its_tier_goes_on(self):
+        whole = named.fedat(count=4, number=2, most_stale=3)
+        events, grid = play(whole, lambda asked: 1e6 if asked.dst_node_id == 8 else 1.0, rounds=12)
+        assert {each.node for each in events if isinstance(each, NodeLost)} == {"node-7"}
+        assert len(grid.cancelled) >= 1
+        assert events[-1].state.parameters_records["optimizer.tiers"]["made"].numpy()[-1] > 1
+
+    def test_gone_on_with_it_ends_with_the_same_bits(self):
+        whole = named.fedat(count=3, number=2)
+        uninterrupted, _ = play(whole, lambda asked: 1.0, rounds=9)
+        state = None
+        for rounds in (1, 2, 5, 9):
+            events, _ = play(whole, lambda asked: 1.0, rounds=rounds, state=state)
+            state = events[-1].state
+        assert events[-1].digest == uninterrupted[-1].digest
+
+    def test_what_came_of_a_tier_that_still_waits_is_kept_and_nobody_trains_it_again(self):
+        whole = named.fedat(count=4, number=2)
+        before, _ = play(whole, slow, rounds=2)
+        held = before[-1].state.parameters_records["flight.held"]
+        waiting = bytes(held["names"].data).decode().split("\n")
+        assert waiting
+        after, grid = play(whole, slow, rounds=8, state=before[-1].state)
+        first_asked = [(number, f"node-{node - 1}") for number, _, node in grid.asked]
+        assert not {(2, name) for name in waiting} & set(first_asked)
+        trace = reports(before) + reports(after)
+        whole_again = events_of(whole, Replay(LocalGrid(app(), Population(NODES), seed=5), trace), rounds=8)
+        assert whole_again[-1].digest == after[-1].digest
+        assert b"".join(dumps(whole_again[-1].state)) == b"".join(dumps(after[-1].state))
+
+    def test_what_is_no_product(self):
+        two = tiered(2, number=2)
+        for options, message in [
+            ({"policy": tiered(2, number=3)}, r"replace\(\) does not know them apart: use across\(3\)"),
+            ({"optimizer": across(3)}, r"takes models of as many tiers, and synchronous\(\) makes those of none"),
+            ({"policy": two, "optimizer": across(3)}, "makes those of 2: use tiered"),
+            (
+                {"policy": two, "optimizer": across(2), "select": fixed(3)},
+                "the tiers would never be full",
+            ),
+        ]:
+            with pytest.raises(StrategyError, match=message):
+                strategy(**options)
+        for numbers in ((0, 2), (2, 0), (1.0, 2), (2, 2, -1)):
+            with pytest.raises(StrategyError, match="at least 1 node of each tier"):
+                tiered(numbers[0], number=numbers[1], most_stale=(*numbers, 5)[2])
+        with pytest.raises(StrategyError, match=r"the tiers would never be full.*10 nodes train.*asks 8 of 8"):
+            play(named.fedat(count=5, number=2))
