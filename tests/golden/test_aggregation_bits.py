@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from umbel.aggregation import Update, aggregate, total, weighted_mean
+from umbel.aggregation import Update, _fused, aggregate, total, weighted_mean
 from umbel.gate import Gate
 from umbel.optimizers import momentum
 from umbel.records import ParametersRecord
@@ -47,6 +47,12 @@ def digest(record):
 
 
 UPDATES = [update(node) for node in range(6)]
+
+
+@pytest.fixture(autouse=True, params=[0, 2**40], ids=["compiled", "numpy"])
+def _which_loop(monkeypatch, request):
+    """All sums go through the compiled loop, if there is one, or none does."""
+    monkeypatch.setattr(_fused, "LEAST", request.param)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,16 @@ HANDING_ON = [name for name in catalogue() if name != "fedavg"]  # which hands n
 @pytest.mark.parametrize("name", HANDING_ON)
 def test_an_option_that_is_none_is_refused_in_python_too(name):
     make = getattr(strategy, name)
-    needed = {"mu": 1, "q": 1, "learning_rate": 1, "local": "x", "byzantine": 0, "concurrency": 20, "strength": 1}
+    needed = {
+        "mu": 1,
+        "q": 1,
+        "learning_rate": 1,
+        "local": "x",
+        "byzantine": 0,
+        "concurrency": 20,
+        "strength": 1,
+        "count": 1,
+    }
     needed |= {"low": 0, "high": 1, "levels": 0.5}
     given = {each.name: needed[each.name] for each in catalogue()[name].settings if each.required}
     with pytest.raises(

@@ -133,8 +133,13 @@ def _store_float(limit: float | None, total: Block, out: Block, divisor: float, 
     for start in range(0, total.size, _PART):
         part = slice(start, start + _PART)
         lost += _store_part(limit, total[part], None if out is total else out[part], scale, finite)
+    return loss(lost, out.dtype)
+
+
+def loss(lost: int, dtype: np.dtype[Any]) -> str:
+    """Return what is said of a result of which so many elements left the range; nothing if none did."""
     advice = "send a wider dtype, and refuse updates that are not finite (Gate(finite=True))"
-    return f"{lost} elements of the result are NaN, infinite or outside {out.dtype}; {advice}" if lost else ""
+    return f"{lost} elements of the result are NaN, infinite or outside {dtype}; {advice}" if lost else ""
 
 
 def _store_part(limit: float | None, total: Block, out: Block | None, divisor: Block | None, finite: bool) -> int:  # noqa: FBT001 - likewise

@@ -2,7 +2,7 @@
 
 All updates of a batch go through a block before the next block begins, so the accumulator stays in the cache and every
 update is read from memory once. Multiplication and addition round separately: a fused multiply-add would give other
-bits on other machines.
+bits on other machines. Large arrays of the accumulator's own dtype go through a compiled loop, if there is one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._kinds import Kind
+from umbel.aggregation._fused import Fused, fused
+from umbel.aggregation._kinds import Kind, loss
 from umbel.aggregation._weights import Step
 
 Block = NDArray[Any]
@@ -70,10 +71,18 @@ def fold(place: Place, updates: list[Block], batch: Batch) -> str:
         Why the result cannot be right, or nothing.
 
     """
-    if place.out.size <= place.product.size:
+    terms = fused(place.out, updates, batch.first, batch.steps, fresh=batch.fresh) if place.kind.in_place else None
+    if terms is not None:
+        problems = [_fused_block(block, part.start, terms, batch) for part, block in _blocks(place)]
+    elif place.out.size <= place.product.size:
         return _block(place, updates, batch)
-    problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]
+    else:
+        problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]
     return next(filter(None, problems), "")
+
+
+def _fused_block(place: Place, start: int, terms: Fused, batch: Batch) -> str:
+    return loss(terms.add(place.out, start, batch.divisor, finite=batch.finite), place.out.dtype)
 
 
 def _blocks(place: Place) -> Iterator[tuple[slice, Place]]:

@@ -1,0 +1,193 @@
+"""The compiled loop of sums has NumPy's bits, whatever the numbers, their count and how they are cut."""
+
+import importlib.util
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from house import ROOT
+from umbel.aggregation import Update, _fused, weighted_mean
+from umbel.aggregation._kinds import mean_of
+from umbel.aggregation._passes import Place, batch, fold
+from umbel.aggregation._weights import Scale, Step, plan
+from umbel.records import ParametersRecord
+
+compiled = pytest.mark.skipif(not _fused.LOOPS, reason="there was no C compiler when umbel was installed")
+
+PART, TOGETHER = 16384, 5
+SIZES = [1, 7, 100, PART - 1, PART, PART + 1, 3 * PART + 5]
+HARD = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1.5]
+
+
+@pytest.fixture(autouse=True)
+def _whatever_the_size(monkeypatch):
+    monkeypatch.setattr(_fused, "LEAST", 0)
+
+
+def numbers(seed, size, dtype, hard):
+    rng = np.random.default_rng(seed)
+    drawn = (rng.standard_normal(size) * 10.0 ** rng.integers(-6, 6, size)).astype(dtype)
+    if hard:
+        places = rng.integers(0, size, 2 + size // 20)
+        drawn[places] = rng.choice(np.array(HARD), places.size).astype(dtype)
+    return drawn
+
+
+def folded(updates, steps, start, **options):
+    """The sums of some updates on top of ``start``, and what is said of them."""
+    kind, size = mean_of(updates[0].dtype), updates[0].size
+    out, (work, product) = start.copy(), np.empty((2, min(size, kind.block)), start.dtype)
+    place = Place(kind, out, out, work, product)
+    with np.errstate(all="ignore"):
+        said = fold(place, list(updates), batch(out.dtype, steps, **options))
+    return out, said
+
+
+def same(one, other):
+    """Bits are the same; of what is not a number, only that it is none."""
+    here, there = np.isnan(one), np.isnan(other)
+    return (here == there).all() and one[~here].tobytes() == other[~there].tobytes()
+
+
+def both(monkeypatch, *arguments, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr(_fused, "LOOPS", {})
+        expected, said = folded(*arguments, **options)
+    found, also = folded(*arguments, **options)
+    assert said == also
+    assert same(found, expected)
+    return said
+
+
+@compiled
+class TestTheSameBits:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("size", SIZES)
+    @pytest.mark.parametrize("count", [1, 2, 4, TOGETHER, TOGETHER + 1, 2 * TOGETHER, 13])
+    def test_of_means(self, monkeypatch, dtype, size, count):
+        weights = [float(w) for w in np.random.default_rng(count).integers(1, 1000, count)]
+        updates = [numbers(node, size, dtype, hard=False) for node in range(count)]
+        scale, steps = plan(Scale(), weights)
+        options = {"fresh": True, "divisor": scale.divisor, "finite": True}
+        assert both(monkeypatch, updates, steps, np.zeros(size, dtype), **options) == ""
+
+    @pytest.mark.parametrize(("dtype", "finite"), list(itertools.product([np.float32, np.float64], [True, False])))
+    @pytest.mark.parametrize("size", SIZES)
+    def test_of_what_is_not_finite_or_nearly_so(self, monkeypatch, dtype, finite, size):
+        updates = [numbers(node, size, dtype, hard=True) for node in range(8)]
+        scale, steps = plan(Scale(), [1.0, 3.0, 2.0, 0.5, 7.0, 1.0, 1.0, 9.0])
+        options = {"fresh": True, "divisor": scale.divisor, "finite": finite}
+        said = both(monkeypatch, updates, steps, np.zeros(size, dtype), **options)
+        assert "NaN, infinite or outside" in said or not finite
+
+    def test_of_a_result_that_overflows_when_it_is_divided(self, monkeypatch):
+        updates = [np.full(PART + 3, 3e38, np.float32)] * 2
+        options = {"fresh": True, "divisor": 0.01, "finite": False}
+        said = both(monkeypatch, updates, [Step(), Step(0.5, 0.5)], np.zeros(PART + 3, np.float32), **options)
+        assert said.startswith(f"{PART + 3} elements of the result are NaN, infinite or outside float32")
+
+    @pytest.mark.parametrize("count", [1, 6, 11])
+    @pytest.mark.parametrize("divisor", [None, 3.25])
+    def test_of_updates_on_top_of_others(self, monkeypatch, count, divisor):
+        rng = np.random.default_rng(count)
+        updates = [numbers(node, 5000, np.float32, hard=True) for node in range(count)]
+        steps = [Step(*(float(rng.choice([0.5, 0.125])) if rng.random() < 0.4 else None, 3.0)) for _ in range(count)]
+        start = numbers(99, 5000, np.float32, hard=True)
+        both(monkeypatch, updates, steps, start, fresh=False, divisor=divisor, finite=False)
+
+    def test_of_weights_that_grow(self, monkeypatch):
+        """The scale of the sums changes in the midst of a batch."""
+        weights = [1.0, 2.0, 100.0, 3.0, 1e6, 1e6, 7.0, 1e12, 5.0]
+        updates = [numbers(node, PART + 9, np.float32, hard=False) for node in range(len(weights))]
+        scale, steps = plan(Scale(), weights)
+        assert sum(step.rescale is not None for step in steps) > 3
+        both(
+            monkeypatch, updates, steps, np.zeros(PART + 9, np.float32), fresh=True, divisor=scale.divisor, finite=True
+        )
+
+    def test_of_whole_records_however_they_are_cut(self, monkeypatch):
+        rng = np.random.default_rng(3)
+        shapes = {"a": (300, 1001), "b": (2**18 + 7,), "c": (3,), "z": (1000, 33)}
+        kinds = {"a": np.float32, "b": np.float32, "c": np.float64, "z": np.complex64}
+        updates = [
+            Update(
+                f"node-{i}",
+                i + 1.5,
+                ParametersRecord.from_numpy({n: rng.random(s).astype(kinds[n]) for n, s in shapes.items()}),
+            )
+            for i in range(7)
+        ]
+
+        def bits(threads, cut):
+            rule = weighted_mean(threads=threads).reduce
+            acc = rule.add(rule.start(updates[0].record), updates[:cut])
+            return [bytes(array.data) for array in rule.finish(acc, updates[cut:]).values()]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_fused, "LOOPS", {})
+            expected = bits(1, 0)
+        assert [bits(threads, cut) == expected for threads in (1, 2, 4) for cut in (0, 1, 3, 7)] == [True] * 12
+
+
+@compiled
+def test_what_does_not_lie_in_memory_as_it_is_goes_through_numpy():
+    whole = np.zeros(2000, np.float32)
+    steps = [(None, None), (None, None)]
+    assert _fused.fused(whole, [whole, whole], None, steps, fresh=True) is not None
+    crooked = np.frombuffer(bytes(8001), np.float32, 2000, 1)
+    for other in (np.zeros(4000, np.float32)[::2], crooked, np.zeros(2000), np.zeros(2000, ">f4")):
+        assert _fused.fused(whole, [whole, other], None, steps, fresh=True) is None
+    assert _fused.fused(np.zeros(9, np.int64), [], None, [], fresh=False) is None
+
+
+def test_a_library_that_is_none_is_as_good_as_none(tmp_path):
+    assert _fused.loops(tmp_path / "absent.so") == {}
+    (tmp_path / "text.so").write_text("no library")
+    assert _fused.loops(tmp_path / "text.so") == {}
+
+
+class _Interface:
+    def __class_getitem__(cls, _):
+        return cls
+
+
+class TestTheBuild:
+    @pytest.fixture
+    def hook(self, monkeypatch):
+        """The build hook, without the builder, which is there only when a package is built."""
+        for name in ("hatchling", "hatchling.builders", "hatchling.builders.hooks", "hatchling.builders.hooks.plugin"):
+            monkeypatch.setitem(sys.modules, name, type(sys)(name))
+        interface = type(sys)("hatchling.builders.hooks.plugin.interface")
+        interface.BuildHookInterface = _Interface
+        monkeypatch.setitem(sys.modules, interface.__name__, interface)
+        spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    @compiled
+    def test_compiles_where_there_is_a_compiler(self, hook, tmp_path):
+        made = tmp_path / "made.so"
+        assert hook.compiled(_fused.LIBRARY.with_suffix(".c"), made)
+        assert _fused.loops(made).keys() == _fused.LOOPS.keys()
+        assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
+
+    def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
+        monkeypatch.setenv("CC", "no-such-compiler")
+        assert not hook.compiled(_fused.LIBRARY.with_suffix(".c"), tmp_path / "made.so")
+        (tmp_path / "wrong.c").write_text("no C")
+        monkeypatch.setenv("CC", "cc")
+        assert not hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")
+        assert [path.name for path in tmp_path.iterdir()] == ["wrong.c"]
+
+
+def test_a_mean_that_is_not_finite_is_refused(monkeypatch):
+    for loops in (_fused.LOOPS, {}):
+        monkeypatch.setattr(_fused, "LOOPS", loops)
+        good, bad = np.ones(PART * 2, np.float32), np.ones(PART * 2, np.float32)
+        bad[-1] = np.nan
+        updates = [Update(f"n{i}", 1.0, ParametersRecord.from_numpy({"w": w})) for i, w in enumerate([good, bad])]
+        with pytest.raises(Exception, match=r"1 elements of the result are NaN.*- at array 'w'"):
+            weighted_mean().reduce.finish(weighted_mean().reduce.start(updates[0].record), updates)
