@@ -1,4 +1,4 @@
-# Every target makes the environment it needs in .venv, once; pyproject.toml or constraints.txt changing makes it anew.
+# Every target makes the environment it needs in .venv, once; what it is built of changing makes it anew.
 # PYTHON chooses the interpreter, VENV the folder, TORCH what is installed as PyTorch, XGBOOST as XGBoost; RAY= leaves
 # Ray out of test-slow.
 
@@ -15,6 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --root-user-action=ignore --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES := src tests benchmarks examples docs conftest.py
+BUILT_OF := pyproject.toml constraints.txt hatch_build.py src/umbel/aggregation/_sums.c
 
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-network test test-slow test-ray lint format types bench docs fuzz clean
@@ -81,28 +82,28 @@ $(VENV)/.made:
 	  || { echo 'no environment could be made; install pip (Debian: python3-pip) or venv (python3-venv)' >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.made $(BUILT_OF)
 	@echo 'installing Umbel and the data of the demo into $(VENV) (once)'
 	@$(INSTALL) --editable '.[examples]'
 	@touch $@
 
 # PyTorch first and exact: a range would bring the newest build and gigabytes of accelerator libraries.
-$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.dev: $(VENV)/.made $(BUILT_OF)
 	@echo 'installing Umbel and what its tests need into $(VENV) (once)'
 	@$(if $(TORCH),$(INSTALL) $(TORCH))
 	@$(INSTALL) --editable '.[dev,examples]'
 	@$(if $(XGBOOST),$(INSTALL) --no-deps $(XGBOOST))
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.docs: $(VENV)/.made $(BUILT_OF)
 	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
-$(VENV)/.fuzz: $(VENV)/.made pyproject.toml constraints.txt
+$(VENV)/.fuzz: $(VENV)/.made $(BUILT_OF)
 	@$(INSTALL) --editable '.[fuzz]'
 	@touch $@
 
-$(VENV)-ray/.ray: pyproject.toml constraints.txt
+$(VENV)-ray/.ray: $(BUILT_OF)
 	@echo 'installing Umbel and Ray into $(VENV)-ray (once)'
 	@$(MAKE) --no-print-directory VENV=$(VENV)-ray $(VENV)-ray/.made
 	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --root-user-action=ignore \

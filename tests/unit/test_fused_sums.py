@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from umbel.records import ParametersRecord
 
 compiled = pytest.mark.skipif(not _fused.LOOPS, reason="there was no C compiler when umbel was installed")
 
+SOURCE = Path(_fused.LIBRARY).with_suffix(".c")
 PART, TOGETHER = 16384, 5
 SIZES = [1, 7, 100, PART - 1, PART, PART + 1, 3 * PART + 5]
 HARD = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1.5]
@@ -143,9 +145,9 @@ def test_what_does_not_lie_in_memory_as_it_is_goes_through_numpy():
 
 
 def test_a_library_that_is_none_is_as_good_as_none(tmp_path):
-    assert _fused.loops(tmp_path / "absent.so") == {}
+    assert _fused.loops(str(tmp_path / "absent.so")) == {}
     (tmp_path / "text.so").write_text("no library")
-    assert _fused.loops(tmp_path / "text.so") == {}
+    assert _fused.loops(str(tmp_path / "text.so")) == {}
 
 
 class _Interface:
@@ -170,13 +172,13 @@ class TestTheBuild:
     @compiled
     def test_compiles_where_there_is_a_compiler(self, hook, tmp_path):
         made = tmp_path / "made.so"
-        assert hook.compiled(_fused.LIBRARY.with_suffix(".c"), made)
-        assert _fused.loops(made).keys() == _fused.LOOPS.keys()
+        assert hook.compiled(SOURCE, made)
+        assert _fused.loops(str(made)).keys() == _fused.LOOPS.keys()
         assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
 
     def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
         monkeypatch.setenv("CC", "no-such-compiler")
-        assert not hook.compiled(_fused.LIBRARY.with_suffix(".c"), tmp_path / "made.so")
+        assert not hook.compiled(SOURCE, tmp_path / "made.so")
         (tmp_path / "wrong.c").write_text("no C")
         monkeypatch.setenv("CC", "cc")
         assert not hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")

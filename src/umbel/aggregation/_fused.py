@@ -7,7 +7,6 @@ order. It is compiled when the package is built, if there is a compiler; without
 
 import ctypes
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,15 +17,15 @@ Step: TypeAlias = tuple[Block | None, Block | None]
 # (sums, size, addresses, factors, updates, first element, fresh, divisor or 0, finite) -> elements lost
 _Loop: TypeAlias = Callable[..., int]
 
-LIBRARY: Final = Path(__file__).with_name("_sums.so")
+LIBRARY: Final = __file__.removesuffix("_fused.py") + "_sums.so"
 # Fewer bytes than this are done before the addresses of all updates are known.
 LEAST: Final = 2**16
 
 
-def loops(path: Path) -> dict[np.dtype[Any], _Loop]:
+def loops(path: str) -> dict[np.dtype[Any], _Loop]:
     """Return the loop for each dtype; none, where nothing was compiled or this machine cannot load it."""
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(path)
     except OSError:
         return {}
     found: dict[np.dtype[Any], _Loop] = {}
