@@ -200,6 +200,7 @@ def test_only_who_has_the_token_may_join_the_cluster():
 
 SCRIPT = """\
 import os, sys, time
+from pathlib import Path
 
 import numpy as np
 
