@@ -19,7 +19,7 @@ def app():
         model = message.content.parameters_records["model"].to_numpy()
         rng = np.random.default_rng(context.seed)
         trained = {"w": model["w"] * 0.5 + context.node_id + rng.standard_normal(5), "n": model["n"] + 1}
-        metrics = MetricsRecord({"num-examples": context.node_id})
+        metrics = MetricsRecord({"num-examples": context.node_id, "loss": float(trained["w"].sum())})
         return message.create_reply(RecordSet({"model": ParametersRecord.from_numpy(trained)}, {"metrics": metrics}))
 
     return made

@@ -84,6 +84,11 @@ class TestTheSameBits:
         said = both(monkeypatch, updates, steps, np.zeros(size, dtype), **options)
         assert "NaN, infinite or outside" in said or not finite
 
+    def test_of_nothing_but_zeros_below_zero(self, monkeypatch):
+        """The sum of -0 and -0 is -0: what sums begin with must not make 0 of it."""
+        updates, steps = [np.full(100, -0.0, np.float32)] * 3, [Step(), Step(0.5, 0.5), Step(None, 0.5)]
+        both(monkeypatch, updates, steps, np.zeros(100, np.float32), fresh=True, divisor=1.5, finite=True)
+
     def test_of_a_result_that_overflows_when_it_is_divided(self, monkeypatch):
         updates = [np.full(PART + 3, 3e38, np.float32)] * 2
         options = {"fresh": True, "divisor": 0.01, "finite": False}

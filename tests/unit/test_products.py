@@ -71,7 +71,7 @@ class TestBuffers:
     @pytest.mark.parametrize("select", [fixed(3), in_turn(3), during({"*": (0, 8)}, fixed(3))], ids=lambda s: s.name)
     def test_one_that_can_never_be_full(self, select):
         policy = buffered(concurrency=9, buffer=4)
-        message = r"never be full: it takes 4 updates, and .* asks no more than 3 for each model"
+        message = r"never be full: .* makes a model of 4 updates, and .* asks no more than 3 for each model"
         assert refused(message, select=select, policy=policy) == "policy"
         assert strategy(select=select, policy=buffered(concurrency=9, buffer=3)).policy.overlap.buffer == 3
 

@@ -6,12 +6,13 @@ import pytest
 from arrivals import ArrivalGrid
 from paced import FIRST, NODES, app, events_of, nodes_of, play, reports, slow
 from umbel import strategy as named
+from umbel.aggregation import bagged_trees, median, weighted_mean
 from umbel.app import ClientApp
 from umbel.context import derive_seed
 from umbel.engines import LocalGrid, Population, Replay
 from umbel.errors import StrategyError
-from umbel.optimizers import across
-from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps
+from umbel.optimizers import across, scaled
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps, loads
 from umbel.rounds import NodeLost, UpdateRefused
 from umbel.strategy import fixed, strategy, tiered
 
@@ -68,6 +69,10 @@ def fedat_reference(count, number, seconds, rounds):
     return x, finished
 
 
+MEASURING = weighted_mean()._replace(measures={"loss": lambda update, _: update.metrics["metrics"]["loss"]})
+METRICS = {"metrics": MetricsRecord({"num-examples": 1})}
+
+
 def at_its_own_pace(node):
     return 1.3**node
 
@@ -90,9 +95,17 @@ class TestTiers:
         assert made[-1] == 1
 
     def test_a_tier_goes_on_without_those_who_are_lost(self):
-        whole = named.fedat(count=4, number=2)
-        events, _ = play(whole, lambda asked: None if asked.dst_node_id == 1 else 1.0, rounds=1)
-        assert reports(events)[0].accepted >= 3
+        broken = ClientApp()
+
+        @broken.train()
+        def handle(message, context):
+            if context.node_id == 1:
+                raise OSError("no disk")
+            return message.create_reply(RecordSet({"model": message.content.parameters_records["model"]}, METRICS))
+
+        events = events_of(named.fedat(count=4, number=2), ArrivalGrid(broken, NODES, lambda asked: 1.0), rounds=6)
+        assert set(nodes_of(events, NodeLost)) == {"node-0"}
+        assert (events[-1].state.parameters_records["optimizer.tiers"]["made"].numpy() > 1).all()
 
     def test_others_are_asked_where_too_few_of_a_tier_answer(self):
         bad = ClientApp()
@@ -101,7 +114,7 @@ class TestTiers:
         def handle(message, context):
             shape = 1 if context.node_id <= 3 else 5
             model = ParametersRecord.from_numpy({"w": np.zeros(shape), "n": np.zeros(2, int)})
-            return message.create_reply(RecordSet({"model": model}, {"metrics": MetricsRecord({"num-examples": 1})}))
+            return message.create_reply(RecordSet({"model": model}, METRICS))
 
         whole = named.fedat(count=2, number=2, min_updates=2)
         events = events_of(whole, ArrivalGrid(bad, NODES, slow), rounds=4)
@@ -124,8 +137,9 @@ class TestTiers:
             state = events[-1].state
         assert events[-1].digest == uninterrupted[-1].digest
 
-    def test_what_came_of_a_tier_that_still_waits_is_kept_and_nobody_trains_it_again(self):
-        whole = named.fedat(count=4, number=2)
+    @pytest.mark.parametrize("aggregator", [weighted_mean(), MEASURING, median()], ids=["mean", "measuring", "median"])
+    def test_what_came_of_a_tier_that_still_waits_is_kept_and_nobody_trains_it_again(self, aggregator):
+        whole = named.fedat(count=4, number=2, aggregator=aggregator)
         before, _ = play(whole, slow, rounds=2)
         held = before[-1].state.parameters_records["flight.held"]
         waiting = bytes(held["names"].data).decode().split("\n")
@@ -134,16 +148,75 @@ class TestTiers:
         first_asked = [(number, f"node-{node - 1}") for number, _, node in grid.asked]
         assert not {(2, name) for name in waiting} & set(first_asked)
         trace = reports(before) + reports(after)
-        whole_again = events_of(whole, Replay(LocalGrid(app(), Population(NODES), seed=5), trace), rounds=8)
-        assert whole_again[-1].digest == after[-1].digest
-        assert b"".join(dumps(whole_again[-1].state)) == b"".join(dumps(after[-1].state))
+        again = events_of(whole, Replay(LocalGrid(app(), Population(NODES), seed=5), trace), rounds=8)
+        assert again[-1].digest == after[-1].digest
+        assert b"".join(dumps(again[-1].state)) == b"".join(dumps(after[-1].state))
+        assert [report.metrics for report in reports(again)] == [report.metrics for report in trace]
+        assert all(report.metrics for report in trace)
+
+    def test_a_node_may_report_much_while_its_tier_waits(self):
+        """More than the head of a state may have in one container."""
+        talkative = ClientApp()
+
+        @talkative.train()
+        def handle(message, context):
+            much = {"metrics": MetricsRecord({"num-examples": 1, "much": [0.5] * 100_000})}
+            return message.create_reply(RecordSet({"model": message.content.parameters_records["model"]}, much))
+
+        whole = named.fedat(count=4, number=2)
+        before = events_of(whole, ArrivalGrid(talkative, NODES, slow), rounds=2)
+        state = loads(b"".join(dumps(before[-1].state)))
+        assert len(bytes(state.parameters_records["flight.held"]["names"].data).split()) == 3
+        after = events_of(whole, ArrivalGrid(talkative, NODES, slow), rounds=3, state=state)
+        assert len(reports(after)) == 1
+
+    def test_a_node_may_use_its_memory_again_while_its_tier_waits(self):
+        def made(*, copy):
+            thrifty, room = ClientApp(), np.zeros(5)
+
+            @thrifty.train()
+            def handle(message, context):
+                room[:] = context.node_id
+                w = ParametersRecord.from_numpy({"w": room, "n": np.zeros(2, int)}, copy=copy)
+                return message.create_reply(RecordSet({"model": w}, METRICS))
+
+            return events_of(named.fedat(count=4, number=2), ArrivalGrid(thrifty, NODES, slow), rounds=6)[-1].digest
+
+        assert made(copy=False) == made(copy=True)
+
+    def test_nodes_are_told_the_weight_of_a_proximal_term_if_there_is_one(self):
+        told = []
+        listening = ClientApp()
+
+        @listening.train()
+        def handle(message, context):
+            told.append(message.content.configs_records["config"].get("proximal-mu"))
+            return message.create_reply(RecordSet({"model": message.content.parameters_records["model"]}, METRICS))
+
+        for mu in (0.0, 0.4):
+            events_of(named.fedat(count=1, number=1, mu=mu), ArrivalGrid(listening, NODES, slow), rounds=1)
+        assert told == [None, 0.4]
+        with pytest.raises(StrategyError, match="the proximal term, 0 or more, got -1"):
+            named.fedat(count=1, mu=-1)
+
+    def test_a_selector_that_remembers_chooses_who_is_in_the_tiers(self):
+        chosen = named.power_of_choice(6, candidates=8, loss="num-examples")
+        events, _ = play(named.fedat(count=2, number=2)._replace(select=chosen), slow, rounds=8)
+        assert len(reports(events)) == 8
 
     def test_what_is_no_product(self):
         two = tiered(2, number=2)
         for options, message in [
             ({"policy": tiered(2, number=3)}, r"replace\(\) does not know them apart: use across\(3\)"),
-            ({"optimizer": across(3)}, r"takes models of as many tiers, and synchronous\(\) makes those of none"),
-            ({"policy": two, "optimizer": across(3)}, "makes those of 2: use tiered"),
+            (
+                {"optimizer": across(3)},
+                r"across\(3\) wants a policy of 3 tiers, and synchronous\(\) has none: use tiered",
+            ),
+            ({"optimizer": scaled(across(2), float, name="twice", needs=())}, "wants a policy of 2 tiers"),
+            ({"optimizer": across(2), "policy": two, "phase": "query"}, "a query"),
+            ({"optimizer": across(2), "policy": two, "aggregator": bagged_trees()}, "grow"),
+            ({"optimizer": across(2), "policy": two, "min_updates": 3}, "required of a tier of 2"),
+            ({"policy": two, "optimizer": across(3)}, "wants a policy of 3 tiers, .* has 2: use tiered"),
             (
                 {"policy": two, "optimizer": across(2), "select": fixed(3)},
                 "the tiers would never be full",
@@ -152,7 +225,7 @@ class TestTiers:
             with pytest.raises(StrategyError, match=message):
                 strategy(**options)
         for numbers in ((0, 2), (2, 0), (1.0, 2), (2, 2, -1)):
-            with pytest.raises(StrategyError, match="at least 1 node of each tier"):
+            with pytest.raises(StrategyError, match="expected whole numbers, at least 1 node of each tier"):
                 tiered(numbers[0], number=numbers[1], most_stale=(*numbers, 5)[2])
         with pytest.raises(StrategyError, match=r"the tiers would never be full.*10 nodes train.*asks 8 of 8"):
             play(named.fedat(count=5, number=2))

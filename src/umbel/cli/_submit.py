@@ -54,7 +54,7 @@ def _warn(screen: Screen, spec: RunSpec) -> None:
         overlap = named(
             str(spec.strategy["name"]), {key: value for key, value in spec.strategy.items() if key != "name"}
         ).policy.overlap
-        if overlap is not None and overlap.buffer == count > 1:
+        if overlap is not None and not overlap.tiers and overlap.buffer == count > 1:
             text = (
                 f"a model of {overlap.buffer} updates waits for each of {count} nodes, since a node gets a model once: "
                 f"with a buffer below {count} they train all the time"

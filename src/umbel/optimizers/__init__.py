@@ -2,10 +2,11 @@
 
 An optimizer is a pair of pure functions. State is parameter records by name, so it is saved like a model.
 
-All but ``replace`` share one arithmetic. Floats of up to 32 bits are stepped in float32, float64 in itself, complex
-numbers as their real and imaginary parts; every operation is an IEEE operation that rounds by itself, so the same input
-gives the same bits everywhere. Each array keeps its dtype, its state the dtype of the step. Integers and bools have no
-direction to step in: they are replaced by the aggregate.
+All but ``replace`` and ``across`` share one arithmetic. Floats of up to 32 bits are stepped in float32, float64 in
+itself, complex numbers as their real and imaginary parts; every operation is an IEEE operation that rounds by itself,
+so the same input gives the same bits everywhere. Each array keeps its dtype, its state the dtype of the step. Integers
+and bools have no direction to step in: they are replaced by the aggregate. ``across`` averages as ``weighted_mean``
+does, those too.
 """
 
 from umbel.optimizers._adaptive import adagrad, adam, yogi

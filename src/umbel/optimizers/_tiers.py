@@ -1,17 +1,18 @@
 """The mean of tiers that do not wait for one another: each has the model that it made last."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from umbel.aggregation import Fold, Update, weighted_mean
+from umbel.aggregation import Update, weighted_mean
 from umbel.errors import StrategyError
 from umbel.optimizers._optimizer import ALONE, Cohort, Optimizer, OptimizerState
 from umbel.records import ParametersRecord
 
 _TIERS: Final = "tiers"
 _MADE: Final = "made"
+_MEAN: Final = weighted_mean().reduce
 
 
 def across(number: int = 5) -> Optimizer:
@@ -20,10 +21,10 @@ def across(number: int = 5) -> Optimizer:
     The aggregate is the new model of one tier. With M tiers, of which m made ``T[m]`` models, the next model is
     ``sum(T[M+1-m] * model of tier m) / sum(T)``: the slowest tier counts as often as the fastest has answered, so that
     fast nodes do not have the model to themselves. Every ``T`` begins at 1, and every tier with the first model; the
-    paper's begin at 0, so that nothing moves until the slowest tier has answered.
+    paper's begin at 0, so that nothing moves until a tier of the slower half has answered.
 
-    It goes with the policy ``umbel.strategy.tiered`` of as many tiers. Integers are averaged, too. The state is a model
-    for each tier, "tier-1" for the fastest and so on, and how many each has made, "tiers".
+    It goes with the policy ``umbel.strategy.tiered`` of as many tiers. Integers are averaged, and bools go by majority.
+    The state is a model for each tier, "tier-1" for the fastest and so on, and how many each has made, "tiers".
 
     Args:
         number: M, at least 1.
@@ -50,7 +51,6 @@ def across(number: int = 5) -> Optimizer:
 @dataclass(frozen=True)
 class _Across:
     number: int
-    mean: Fold = field(default_factory=lambda: weighted_mean().reduce, compare=False, repr=False)
 
     def init(self, model: ParametersRecord) -> OptimizerState:
         """Return the state before the first update: the first model in every place."""
@@ -61,15 +61,18 @@ class _Across:
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /
     ) -> tuple[OptimizerState, ParametersRecord]:
         """Return the state with the aggregate in its place, and the mean of all tiers."""
-        made = state[_TIERS][_MADE].numpy().copy()
+        made = state[_TIERS][_MADE].numpy()
         made[cohort.tier] += 1
         following = {
             **state,
             _TIERS: ParametersRecord.from_numpy({_MADE: made}),
             _place(cohort.tier): aggregate,
         }
-        tiers = [Update(f"{tier:09}", int(weight), following[_place(tier)]) for tier, weight in enumerate(made[::-1])]
-        return following, self.mean.finish(self.mean.start(model), tiers)
+        tiers = [
+            Update(f"tier {tier + 1:09}", int(weight), following[_place(tier)])
+            for tier, weight in enumerate(made[::-1])
+        ]
+        return following, _MEAN.finish(_MEAN.start(model), tiers)
 
 
 def _place(tier: int) -> str:

@@ -1,6 +1,6 @@
 """Whom to ask next: nodes of a selection one by one, in an order that the run's seed and the round decide."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from umbel.context import derive_seed
@@ -12,33 +12,40 @@ _REJECTIONS: Final = 32
 
 
 class Draw:
-    """The nodes of a round's question that can be asked, in groups, each of which is drawn from by itself."""
+    """The nodes of a round's question that can be asked, in groups, each of which is drawn from by itself.
 
-    def __init__(self, seed: int, question: Question, groups: Sequence[Sequence[int]]) -> None:
+    ``is_busy`` says which nodes, by name, cannot be asked at present.
+    """
+
+    def __init__(
+        self, seed: int, question: Question, groups: Sequence[Sequence[int]], is_busy: Callable[[str], bool]
+    ) -> None:
         self.question = question
-        self._seed, self._groups = seed, groups
+        self._seed, self._groups, self._is_busy = seed, groups, is_busy
         self._tries = [0] * len(groups)
-        self._asked: set[int] = set()
+        self._asked: list[set[int]] = [set() for _ in groups]
+        self._slots = 0
 
-    def next(self, group: int, *busy: Collection[str]) -> tuple[Node, Message] | None:
+    def next(self, group: int) -> tuple[Node, Message] | None:
         """Return a node that was not drawn before and is not busy, and the message to it; None if there is none."""
-        place = self._place(group, busy)
+        place = self._place(group)
         if place is None:
             return None
         node = self.question.nodes[place]
-        message = self.question.message(len(self._asked), node)
-        self._asked.add(place)
+        message = self.question.message(self._slots, node)
+        self._asked[group].add(place)
+        self._slots += 1
         return node, message
 
-    def _place(self, group: int, busy: Sequence[Collection[str]]) -> int | None:
+    def _place(self, group: int) -> int | None:
         positions = self._groups[group]
+        if len(self._asked[group]) == len(positions):
+            return None
         for _ in range(_REJECTIONS):
-            if len(positions) <= len(self._asked) and all(place in self._asked for place in positions):
-                return None
             place = positions[self._index(group, len(positions))]
-            if self._is_free(place, busy):
+            if self._is_free(group, place):
                 return place
-        free = [place for place in positions if self._is_free(place, busy)]
+        free = [place for place in positions if self._is_free(group, place)]
         return free[self._index(group, len(free))] if free else None
 
     def _index(self, group: int, count: int) -> int:
@@ -46,8 +53,5 @@ class Draw:
         of = f" of tier {group + 1}" if len(self._groups) > 1 else ""
         return derive_seed(self._seed, self.question.round, "", f"draw {self._tries[group]}{of}") * count >> 63
 
-    def _is_free(self, place: int, busy: Sequence[Collection[str]]) -> bool:
-        if place in self._asked:
-            return False
-        name = self.question.nodes[place].name
-        return not any(name in names for names in busy)
+    def _is_free(self, group: int, place: int) -> bool:
+        return place not in self._asked[group] and not self._is_busy(self.question.nodes[place].name)

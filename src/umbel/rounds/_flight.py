@@ -26,16 +26,16 @@ from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._draw import Draw
 from umbel.rounds._events import Event, NodeLost, RoundStarted
 from umbel.rounds._gather import Outcome, Question, arrival, judged
-from umbel.rounds._held import Held, settled
+from umbel.rounds._held import Held
 from umbel.rounds._memory import Memory
 from umbel.rounds._rebase import rebased
 from umbel.rounds._report import Tally
 from umbel.rounds._run import Run
 from umbel.rounds._state import MODEL
-from umbel.rounds._training import Onto, Training
+from umbel.rounds._training import Training
+from umbel.rounds._turns import turns_of
 from umbel.rounds._waiting import Contribution
 from umbel.strategy import Overlap
-from umbel.strategy._informed import by_speed
 
 _FLIGHT: Final = "flight"
 _VERSION: Final = "flight."
@@ -61,13 +61,13 @@ class Flight:
                 "takes one cohort at a time; use a policy that waits, such as quorum(...)",
                 at="policy",
             )
-        self._plan = plan
-        self._least = max(1, run.strategy.min_updates)
+        self._plan, self._turns = plan, turns_of(plan, max(1, run.strategy.min_updates))
+        self._tiers = range(max(1, plan.tiers))
         self._versions: dict[int, ParametersRecord] = {}
         self._open: dict[int, _Sent] = {}
         self._flying: set[str] = set()
-        self._training: Counter[int] = Counter()
-        self._held = Held(state, max(1, plan.tiers))
+        self._busy: Counter[int] = Counter()
+        self._held = Held(state, len(self._tiers))
         self._waiting = _restored(run, state)
         for sent in self._waiting:
             self._versions[sent.round] = state.parameters_records[f"{_VERSION}{sent.round}"]
@@ -82,7 +82,7 @@ class Flight:
         tally, training = Tally(run.strategy.phase), Training(run.strategy, state, len(question.nodes))
         self._versions[number] = state.parameters_records[MODEL]
         self._resume(run, state)
-        draw = Draw(run.seed, question, self._groups(run, question))
+        draw = Draw(run.seed, question, self._turns.groups(question, run.memory), self._is_busy)
         outdated = list(self._outdated(run, number))
         self._top_up(run, tally, draw)
         asked = len(self._open)
@@ -102,44 +102,18 @@ class Flight:
         return question._replace(positions=range(asked)), tally, training
 
     def _require_filled(self, run: Run, question: Question) -> None:
-        """Refuse a run that begins with fewer nodes than its buffer takes updates; later ones may come and go."""
-        policy, plan, select = run.strategy.policy, self._plan, run.strategy.select
-        wanted = plan.buffer * max(1, plan.tiers)
-        if question.round > 1 or self._waiting or question.size >= wanted:
+        """Refuse a run that begins with fewer nodes than a model takes updates; later ones may come and go."""
+        if question.round > 1 or self._waiting or question.size >= self._plan.wanted:
             return
-        full, smaller = (
-            f"buffer would never be full: {policy.name} makes a model of {wanted} updates",
-            "a smaller buffer",
-        )
-        if plan.tiers:
-            full, smaller = f"tiers would never be full: {policy.name} lets {wanted} nodes train", "fewer of each tier"
-        raise StrategyError(
-            f"the {full}, and {select.name} asks {question.size} of {len(question.nodes)} nodes: start more nodes, ask "
-            f"more of them, or take {smaller}",
-            at="policy",
-        )
+        asks = f"{run.strategy.select.name} asks {question.size} of {len(question.nodes)} nodes"
+        sentence = self._plan.never_full(run.strategy.policy.name, f"{asks}: start more nodes, ask more of them")
+        raise StrategyError(sentence, at="policy")
 
-    def _groups(self, run: Run, question: Question) -> Sequence[Sequence[int]]:
-        """Return the positions of each tier."""
-        if not self._plan.tiers:
-            return [question.positions]
-        occasion = run.memory.occasion(question.nodes, run.seed, question.round)
-        return by_speed(question.positions, self._plan.tiers, occasion)
+    def _is_busy(self, node: str) -> bool:
+        return node in self._flying or node in self._held
 
     def _full(self) -> int | None:
-        """Return the tier whose updates make the next model now, if there is one: nobody is waited for any more."""
-        if not self._plan.tiers:
-            return 0 if self._held.count(0) >= self._plan.buffer else None
-        done = (tier for tier in range(self._plan.tiers) if not self._training[tier])
-        return next((tier for tier in done if self._held.count(tier) >= self._least), None)
-
-    def _room(self, tier: int) -> int:
-        """Return how many more nodes of a tier can be asked: those in the place of others, or a whole cohort."""
-        plan = self._plan
-        if not plan.tiers:
-            return plan.concurrency - self._training[tier]
-        here = self._held.count(tier)
-        return 0 if self._training[tier] or here >= self._least else plan.buffer - here
+        return self._turns.full(self._held, self._busy)
 
     def _resume(self, run: Run, state: RecordSet) -> None:
         """Ask again what was in flight when the run was left, in the order in which it went out."""
@@ -154,21 +128,20 @@ class Flight:
     def _asked(self, sent: _Sent, message: Message) -> Message:
         self._open[sent.message_id] = sent
         self._flying.add(sent.node.name)
-        self._training[sent.tier] += 1
+        self._busy[sent.tier] += 1
         return message
 
     def _top_up(self, run: Run, tally: Tally, draw: Draw) -> int:
         """Ask further nodes until as many train as should; nobody twice in a round, nor whose update is waiting."""
-        tiers = range(max(1, self._plan.tiers))
-        asked = [message for tier in tiers for message in self._further(tier, draw, run.memory)]
+        asked = [message for tier in self._tiers for message in self._further(tier, draw, run.memory)]
         if asked:
             run.grid.send(asked)
         tally.sent(draw.question.content, len(asked))
         return len(asked)
 
     def _further(self, tier: int, draw: Draw, memory: Memory) -> Iterator[Message]:
-        for _ in range(self._room(tier)):
-            drawn = draw.next(tier, self._flying, *self._held.names())
+        for _ in range(self._turns.room(tier, self._held, self._busy)):
+            drawn = draw.next(tier)
             if drawn is None:
                 return
             node, message = drawn
@@ -193,12 +166,12 @@ class Flight:
     def _landed(self, sent: _Sent) -> None:
         del self._open[sent.message_id]
         self._flying.discard(sent.node.name)
-        self._training[sent.tier] -= 1
+        self._busy[sent.tier] -= 1
 
     def _judge(self, training: Training, number: int, version: int, node: str, content: RecordSet) -> Contribution:
         plan, sent = self._plan, self._versions[version]
-        onto: Onto = partial(_onto, sent, plan.moved, plan.discount(number - version))
-        return training.judge_late(node, content, sent, _as_it_is if plan.tiers else onto)
+        share = plan.discount(number - version)
+        return training.judge_late(node, content, sent, partial(_onto, sent, plan.moved, share))
 
     def _outdated(self, run: Run, number: int) -> Iterator[Outcome]:
         """Give up messages whose model is too old for their answer to count."""
@@ -223,8 +196,7 @@ class Flight:
         for name in [name for name in following.parameters_records if name.startswith(_VERSION)]:
             del following.parameters_records[name]
         kept = {f"{_VERSION}{number}": model.copy() for number, model in self._versions.items()}
-        following.parameters_records.update(kept)
-        self._held.keep_in(following)
+        following.parameters_records.update({**kept, **self._held.records()})
         following.parameters_records[_FLIGHT] = _packed([self._open[number] for number in sorted(self._open)])
         return following
 
@@ -237,11 +209,6 @@ def _onto(
     update: ParametersRecord,
 ) -> ParametersRecord:
     return rebased(update, sent if moved else model, model, share)
-
-
-def _as_it_is(model: ParametersRecord, update: ParametersRecord) -> ParametersRecord:
-    del model
-    return settled(update)
 
 
 def _packed(flight: Sequence[_Sent]) -> ParametersRecord:

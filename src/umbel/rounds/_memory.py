@@ -57,9 +57,9 @@ class Memory:
         self.arrivals: list[Arrival] = []
 
     def asked(self, node: str, number: int) -> None:
-        """Take note of whom a round asks, where it counts that nobody knows yet how long that takes."""
+        """Take note that a node was asked, where nodes that have not answered yet count as slow."""
         if self._by_speed and node not in self._rows:
-            self._rows[node] = [float(number), *[nan] * (len(self._columns) - 1)]
+            self._rows[node] = [float(number), 0.0, *[nan] * (len(self._columns) - 2)]
 
     def arrived(self, arrival: Arrival) -> None:
         """Take note of when a reply came."""

@@ -9,12 +9,13 @@ from umbel.aggregation._steps import Block, arrive, blocks, difference, is_float
 from umbel.errors import UpdateRejected
 from umbel.records import ParametersRecord
 from umbel.records._arena import allocate
+from umbel.records._array import is_settled
 
 
 def rebased(
     update: ParametersRecord, sent: ParametersRecord, model: ParametersRecord, share: float
 ) -> ParametersRecord:
-    """Return ``model + share * (update - sent)``, element by element, in memory of its own.
+    """Return ``model + share * (update - sent)``, element by element, in memory that nobody else changes.
 
     Floats of up to 32 bits are computed in float32, others in their own precision; integers and bools, which have no
     direction to go in, are the update's. An update that counts in full and was sent the model of today is itself.
@@ -24,7 +25,8 @@ def rebased(
 
     """
     if share == 1 and sent is model:
-        return deepcopy(update)
+        # A node may use the memory of what it sent again.
+        return update if all(map(is_settled, update.values())) else deepcopy(update)
     given = {name: flat(array) for name, array in update.items()}
     outs = dict(zip(given, allocate([(array.dtype, array.size) for array in given.values()]), strict=True))
     with np.errstate(all="ignore"):

@@ -4,8 +4,7 @@ parameters_records   "model", "statistics" if there are any, the strategy's comp
                      the server optimizer keeps, and "<companion>.optimizer.<name>", what those of companions keep;
                      "nodes" and "clock", what is remembered of nodes; "flight" and "flight.<version>", who trains, and
                      from which models, while rounds overlap; "flight.held" and "flight.held.<number>", what has come
-                     for a model that is not made yet
-metrics_records      "flight.held.<number>.<name>", what was reported with it
+                     for a model that is not made yet, and what was reported with it
 configs_records      "run": round and seed; "strategy": the names of its parts; "config": the run's config
 """
 

@@ -65,7 +65,8 @@ def fedat(
     Numbers as in ``umbel.strategy.tiered``: ``count`` nodes of each of ``number`` tiers train together. The model is
     the mean of those of the tiers, as ``umbel.optimizers.across`` weights them; nodes do not evaluate. With a ``mu``
     above 0 nodes are told ``proximal-mu``, the weight of the paper's proximal term, as in ``fedprox``. ``fraction`` as
-    in ``fedbuff``.
+    in ``fedbuff``. Unlike in the paper, tiers are cut anew for each model, their counts begin at 1, and models are not
+    compressed, which is for ``transforms``.
     """
     if not (mu >= 0 and isfinite(mu)):
         raise StrategyError(f"expected the weight of the proximal term, 0 or more, got {mu!r}", at="mu")
@@ -75,5 +76,6 @@ def fedat(
         evaluate=None,
         optimizer=across(number),
         policy=tiered(count, number=number, most_stale=most_stale),
+        # Without a term, what nodes are told is free for the caller.
         **({"instruct": tell(proximal_mu=float(mu))} if mu else {}),
     )

@@ -42,6 +42,19 @@ class Overlap(NamedTuple):
     moved: bool
     tiers: int = 0
 
+    @property
+    def wanted(self) -> int:
+        """How many nodes have to train for every model to have its updates."""
+        return self.buffer * max(1, self.tiers)
+
+    def never_full(self, policy: str, asks: str) -> str:
+        """Return the sentence about fewer nodes than are wanted; ``asks`` says how many are asked, and what to do."""
+        if self.tiers:
+            what = f"the tiers would never be full: {policy} lets {self.wanted} nodes train"
+            return f"{what}, and {asks}, or take fewer of each tier"
+        what = f"the buffer would never be full: {policy} makes a model of {self.wanted} updates"
+        return f"{what}, and {asks}, or take a smaller buffer"
+
 
 class Policy(NamedTuple):
     """When the training phase of a round is over.
@@ -165,7 +178,8 @@ def tiered(count: int, *, number: int = 5, most_stale: int = 1000) -> Policy:
     if not (type(count) is type(number) is type(most_stale) is int and min(count, number) >= 1 and most_stale >= 0):
         numbers = (count, number, most_stale)
         raise StrategyError(
-            f"expected at least 1 node of each tier, at least 1 tier, and a staleness of 0 or more, got {numbers!r}",
+            "expected whole numbers, at least 1 node of each tier, at least 1 tier and a staleness of 0 or more, got "
+            f"{numbers!r}",
             at="policy",
         )
     name = f"tiered({count}, number={number}, most_stale={most_stale})"

@@ -259,23 +259,14 @@ def _require_names(companions: Sequence[Companion]) -> None:
 
 def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
     if whole.min_updates > overlap.buffer:
+        where = "a tier" if overlap.tiers else "a buffer"
         raise StrategyError(
-            f"every round would fail: {whole.min_updates} updates are required of a buffer of {overlap.buffer}",
+            f"every round would fail: {whole.min_updates} updates are required of {where} of {overlap.buffer}",
             at="min_updates",
         )
-    if whole.select.most is not None and whole.select.most < overlap.buffer:
-        raise StrategyError(
-            f"the buffer would never be full: it takes {overlap.buffer} updates, and {whole.select.name} asks "
-            f"no more than {whole.select.most} for each model: ask more nodes, or take a smaller buffer",
-            at="policy",
-        )
-    if whole.select.most is not None and whole.select.most < overlap.buffer * overlap.tiers:
-        raise StrategyError(
-            f"the tiers would never be full: {overlap.buffer} nodes of each of {overlap.tiers} train, and "
-            f"{whole.select.name} asks no more than {whole.select.most} for each model: ask more nodes, or fewer of "
-            "each tier",
-            at="policy",
-        )
+    if whole.select.most is not None and whole.select.most < overlap.wanted:
+        asks = f"{whole.select.name} asks no more than {whole.select.most} for each model: ask more nodes"
+        raise StrategyError(overlap.never_full(whole.policy.name, asks), at="policy")
     if whole.companions or whole.answer is not None:
         raise StrategyError(
             "records beside the model belong to one version of it, and nodes that train while it moves on have "
@@ -375,7 +366,7 @@ def _require_tiers(policy: Policy, optimizer: Optimizer) -> None:
             at="optimizer",
         )
     raise StrategyError(
-        f"{optimizer.name} takes models of as many tiers, and {policy.name} makes those of {tiers or 'none'}: use "
+        f"{optimizer.name} wants a policy of {optimizer.tiers} tiers, and {policy.name} has {tiers or 'none'}: use "
         f"tiered(..., number={optimizer.tiers})",
         at="policy",
     )
