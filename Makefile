@@ -67,7 +67,8 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/run.py $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-ray .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ray .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	  src/umbel/aggregation/_sums.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is kept, whoever made it. Debian ships `venv` without `ensurepip`; pip, which it packages

@@ -1,7 +1,7 @@
 """Compiles the one loop of the package that is not Python, if there is a compiler; if not, NumPy does its work."""
 
 import os
-import shutil
+import shlex
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -24,27 +24,31 @@ class Hook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the package is put together; ``version`` is "editable" where the sources are used in place."""
         del version
-        if self.target_name != "wheel":
-            return
         source = Path(self.root, _SOURCE)
         library = source.with_suffix(".so")
-        if not compiled(source, library):
-            self.app.display_warning("no C compiler: sums go through NumPy, with the same bits in twice the time")
+        failure = compiled(source, library)
+        if failure:
+            instead = "sums go through NumPy, with the same bits in twice the time"
+            self.app.display_warning(f"{source.name} was not compiled ({failure}): {instead}")
             return
         build_data["artifacts"].append(f"/{library.relative_to(self.root)}")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
-def compiled(source: Path, library: Path) -> bool:
-    """Compile a library; return whether that was possible."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return False
-    made = library.with_suffix(f".{os.getpid()}")
+def compiled(source: Path, library: Path) -> str:
+    """Compile a library in the place of the one before; return why that was not possible, or nothing."""
+    library.unlink(missing_ok=True)
+    command = shlex.split(os.environ.get("CC", "cc"))
+    made, failure = library.with_suffix(f".{os.getpid()}"), ""
     for options in ((_CLONES,), ()):
-        command = [compiler, *_OPTIONS, *options, str(source), "-o", str(made)]
-        if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # noqa: S603 - the user's compiler
+        whole = [*command, *_OPTIONS, *options, str(source), "-o", str(made)]
+        try:
+            done = subprocess.run(whole, capture_output=True, text=True, check=False)  # noqa: S603 - the user's compiler
+        except OSError as error:
+            return str(error)
+        if done.returncode == 0:
             made.replace(library)
-            return True
-    return False
+            return ""
+        failure = (done.stderr.strip() or "no reason given").splitlines()[-1]
+    return failure

@@ -37,8 +37,10 @@ class RoundReport:
     are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
     was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
     the replies to train messages in the order in which they came, if the strategy goes by that or remembers nodes; one
-    that was an error is among them only where rounds overlap. ``not_finite`` says, for each metric of which that is
-    true, how many nodes reported NaN or infinity: they are left out of its mean.
+    that was an error is among them only where rounds overlap. ``accepted`` came in the round; where tiers wait for
+    their nodes, some count in a later model, and metrics of the phase are over what the model is made of.
+    ``not_finite`` says, for each metric of which that is true, how many nodes reported NaN or infinity: they are left
+    out of its mean.
     """
 
     round: int

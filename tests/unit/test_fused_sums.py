@@ -2,6 +2,8 @@
 
 import importlib.util
 import itertools
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -174,20 +176,30 @@ class TestTheBuild:
         spec.loader.exec_module(module)
         return module
 
-    @compiled
-    def test_compiles_where_there_is_a_compiler(self, hook, tmp_path):
+    @pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
+    def test_compiles_where_there_is_a_compiler(self, hook, tmp_path, monkeypatch):
         made = tmp_path / "made.so"
-        assert hook.compiled(SOURCE, made)
-        assert _fused.loops(str(made)).keys() == _fused.LOOPS.keys()
-        assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
+        for command in (None, "cc -pipe"):
+            if command:
+                monkeypatch.setenv("CC", command)
+            assert hook.compiled(SOURCE, made) == ""
+            assert len(_fused.loops(str(made))) == 2
+            assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
+        assert _fused.LOOPS, "there is a compiler, and the package was built without"
 
     def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
+        (tmp_path / "made.so").write_text("of another version")
         monkeypatch.setenv("CC", "no-such-compiler")
-        assert not hook.compiled(SOURCE, tmp_path / "made.so")
+        assert "no-such-compiler" in hook.compiled(SOURCE, tmp_path / "made.so")
         (tmp_path / "wrong.c").write_text("no C")
         monkeypatch.setenv("CC", "cc")
-        assert not hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")
+        assert hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")
         assert [path.name for path in tmp_path.iterdir()] == ["wrong.c"]
+
+    @compiled
+    def test_one_of_another_version_is_as_good_as_none(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_fused, "_VERSION", 2)
+        assert _fused.loops(_fused.LIBRARY) == {}
 
 
 def test_a_mean_that_is_not_finite_is_refused(monkeypatch):

@@ -1,4 +1,4 @@
-"""Sums of large arrays by a compiled loop, where there is one: NumPy's bits in less than half the time.
+"""Sums of large arrays by a compiled loop, where there is one: NumPy's bits in half the time.
 
 NumPy multiplies an update and adds the product, two passes through the cache for each update. ``_sums.c`` reads
 several updates at a time and keeps the sum in a register; every operation rounds by itself, as NumPy's do, in the same
@@ -13,9 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Block: TypeAlias = NDArray[Any]
-Step: TypeAlias = tuple[Block | None, Block | None]
+# What the sums are multiplied with first, and then the update that is added.
+Factors: TypeAlias = tuple[Block | None, Block | None]
 # (sums, size, addresses, factors, updates, first element, fresh, divisor or 0, finite) -> elements lost
 _Loop: TypeAlias = Callable[..., int]
+
+# Of what the functions take: one more with every change of it.
+_VERSION: Final = 1
+_NUMBERS: Final = ((np.float32, "float", ctypes.c_float), (np.float64, "double", ctypes.c_double))
 
 LIBRARY: Final = __file__.removesuffix("_fused.py") + "_sums.so"
 # Fewer bytes than this are done before the addresses of all updates are known.
@@ -26,16 +31,17 @@ def loops(path: str) -> dict[np.dtype[Any], _Loop]:
     """Return the loop for each dtype; none, where nothing was compiled or this machine cannot load it."""
     try:
         library = ctypes.CDLL(path)
-    except OSError:
+        return {np.dtype(dtype): _typed(library, name, number) for dtype, name, number in _NUMBERS}
+    except (OSError, AttributeError):  # one of another version has other names
         return {}
-    found: dict[np.dtype[Any], _Loop] = {}
+
+
+def _typed(library: ctypes.CDLL, name: str, number: Any) -> _Loop:
     address, count, flag = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    for dtype, name, number in ((np.float32, "float", ctypes.c_float), (np.float64, "double", ctypes.c_double)):
-        loop = getattr(library, f"umbel_add_{name}")
-        loop.argtypes = [address, count, address, address, count, count, flag, number, flag]
-        loop.restype = count
-        found[np.dtype(dtype)] = loop
-    return found
+    loop = getattr(library, f"umbel_add_{_VERSION}_{name}")
+    loop.argtypes = [address, count, address, address, count, count, flag, number, flag]
+    loop.restype = count
+    return loop  # type: ignore[no-any-return]
 
 
 LOOPS: Final = loops(LIBRARY)
@@ -54,9 +60,10 @@ class Fused:
     """The updates of one batch, as flat arrays of one dtype that lie in memory as they are, and what each counts."""
 
     def __init__(
-        self, loop: _Loop, updates: Sequence[Block], first: Block | None, steps: Sequence[Step], *, fresh: bool
+        self, loop: _Loop, updates: Sequence[Block], first: Block | None, steps: Sequence[Factors], *, fresh: bool
     ) -> None:
-        self._loop, self._updates = loop, updates
+        self._loop = loop
+        self._updates = updates  # their addresses are good for as long as they are there
         self._runs: list[_Run] = []
         starts = [at for at, (rescale, _) in enumerate(steps) if rescale is not None or at == 0]
         for start, stop in zip(starts, [*starts[1:], len(steps)], strict=True):
@@ -85,14 +92,15 @@ class Fused:
         for at, (rescale, addresses, factors, fresh) in enumerate(self._runs, start=1):
             if rescale is not None:
                 np.multiply(total, rescale, total)
-            last = divisor if divisor is not None and at == len(self._runs) else 0.0
-            where = (_address(total), total.size, addresses, _address(factors), factors.size, start)
-            lost += self._loop(*where, fresh, last, finite)
+            by = divisor if divisor is not None and at == len(self._runs) else 0.0
+            lost += self._loop(
+                _address(total), total.size, addresses, _address(factors), factors.size, start, fresh, by, finite
+            )
         return lost
 
 
 def fused(
-    total: Block, updates: Sequence[Block], first: Block | None, steps: Sequence[Step], *, fresh: bool
+    total: Block, updates: Sequence[Block], first: Block | None, steps: Sequence[Factors], *, fresh: bool
 ) -> Fused | None:
     """Return the updates for the compiled loop, or None where NumPy is as good or there is none."""
     loop = LOOPS.get(total.dtype)

@@ -7,8 +7,13 @@
  * ahead of.
  */
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#if FLT_EVAL_METHOD != 0
+#error "products would not round by themselves here"
+#endif
 
 #define TOGETHER 5
 /* Elements whose sums stay in the cache until all updates are in them. */
@@ -22,7 +27,9 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-/* Adds `count` updates, from element `at` on, to n sums. If they are `fresh` nothing is in the sums yet; if it is the
+/* INT is as wide as T, so that counting fits the lanes; of a part, it cannot overflow.
+ *
+ * Adds `count` updates, from element `at` on, to n sums. If they are `fresh` nothing is in the sums yet; if it is the
  * `last` time, the sums are divided. Returns how many elements are not finite then, though they were before, or at all
  * if they have to be: a difference from itself is not 0 for what is not finite. */
 #define SOME(T, INT)                                                                                                 \
@@ -50,13 +57,14 @@
         return lost;                                                                                                 \
     }
 
+/* Of the locals of the function below. */
 #define COUNT(T, k)                                                                                                  \
     (last ? some_##T(sums, size, x + start, w + start, from, k, begins, 1, divisor, finite)                            \
           : some_##T(sums, size, x + start, w + start, from, k, begins, 0, divisor, finite))
 
 /* Adds all updates, a part of the sums after the other. Without a divisor, which is 0 then, the sums stay sums. */
 #define ADD(T)                                                                                                       \
-    FOR_EACH_MACHINE size_t umbel_add_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates, size_t at,  \
+    FOR_EACH_MACHINE size_t umbel_add_1_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates, size_t at,  \
                                           int fresh, T divisor, int finite)                                          \
     {                                                                                                                \
         size_t lost = 0;                                                                                             \
