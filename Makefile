@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --root-user-action=ignore --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES := src tests benchmarks examples docs conftest.py
-BUILT_OF := pyproject.toml constraints.txt hatch_build.py src/umbel/aggregation/_sums.c
+BUILT_OF := pyproject.toml constraints.txt hatch_build.py src/umbel/aggregation/_loops.c
 
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-network test test-slow test-ray lint format types bench docs fuzz clean

@@ -1,0 +1,53 @@
+"""The compiled loops of the package, where there are any: NumPy's bits in less time.
+
+``_loops.c`` is compiled when the package is built, if there is a compiler; without it nothing differs but the time.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Block: TypeAlias = NDArray[Any]
+Loop: TypeAlias = Callable[..., Any]
+Addresses: TypeAlias = "ctypes.Array[ctypes.c_void_p]"
+
+LIBRARY: Final = __file__.removesuffix("_compiled.py") + "_loops.so"
+
+ADDRESS: Final = ctypes.c_void_p
+COUNT: Final = ctypes.c_size_t
+FLAG: Final = ctypes.c_int
+# A number of the dtype that the loop is for.
+NUMBER: Final = None
+
+
+def loops(name: str, arguments: Sequence[Any], result: Any = None, path: str = LIBRARY) -> dict[np.dtype[Any], Loop]:
+    """Return a loop for each dtype; none, where nothing was compiled or this machine cannot load it."""
+    try:
+        library = ctypes.CDLL(path)
+    except OSError:
+        return {}
+    found: dict[np.dtype[Any], Loop] = {}
+    for dtype, kind, number in ((np.float32, "float", ctypes.c_float), (np.float64, "double", ctypes.c_double)):
+        loop = getattr(library, f"umbel_{name}_{kind}")
+        loop.argtypes = [number if argument is NUMBER else argument for argument in arguments]
+        loop.restype = result
+        found[np.dtype(dtype)] = loop
+    return found
+
+
+def address(array: Block) -> int:
+    """Return where the elements of an array begin."""
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def addresses(arrays: Sequence[Block]) -> Addresses:
+    """Return where the elements of each array begin, as a loop takes it."""
+    return (ADDRESS * len(arrays))(*map(address, arrays))
+
+
+def as_they_are(dtype: np.dtype[Any], arrays: Sequence[Block]) -> bool:
+    """Return whether a loop for ``dtype`` can take arrays from where they are."""
+    return all(each.flags.c_contiguous and each.flags.aligned and each.dtype == dtype for each in arrays)
