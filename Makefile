@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --root-user-action=ignore --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES := src tests benchmarks examples docs conftest.py
-BUILT_OF := pyproject.toml constraints.txt hatch_build.py src/umbel/aggregation/_sums.c
+BUILT_OF := pyproject.toml constraints.txt hatch_build.py src/umbel/aggregation/_loops.c
 
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-network test test-slow test-ray lint format types bench docs fuzz clean
@@ -68,7 +68,7 @@ fuzz: $(VENV)/.fuzz
 
 clean:
 	rm -rf $(VENV) $(VENV)-ray .bench site build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-	  src/umbel/aggregation/_sums.so
+	  src/umbel/aggregation/_loops.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that works is kept, whoever made it. Debian ships `venv` without `ensurepip`; pip, which it packages

@@ -1,4 +1,4 @@
-"""Compiles the one loop of the package that is not Python, if there is a compiler; if not, NumPy does its work."""
+"""Compiles the loops of the package that are not Python, if there is a compiler; if not, NumPy does their work."""
 
 import os
 import shlex
@@ -9,15 +9,15 @@ from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_SOURCE: Final = "src/umbel/aggregation/_sums.c"
+_SOURCE: Final = "src/umbel/aggregation/_loops.c"
 # Each product and each sum has to round by itself, so nothing may contract or reorder them.
 _OPTIONS: Final = ("-O3", "-ffp-contract=off", "-fno-fast-math", "-shared", "-fPIC")
-# A loop for processors with AVX2 beside the one for all, where the compiler and the C library can choose between them.
+# Loops for processors with AVX2 beside those for all, where the compiler and the C library can choose between them.
 _CLONES: Final = "-DCLONES"
 
 
 class Hook(BuildHookInterface[Any]):
-    """Puts the compiled loop beside its source, and into the wheel, whose tag then names the platform."""
+    """Puts the compiled loops beside their source, and into the wheel, whose tag then names the platform."""
 
     PLUGIN_NAME = "custom"
 
@@ -28,7 +28,7 @@ class Hook(BuildHookInterface[Any]):
         library = source.with_suffix(".so")
         failure = compiled(source, library)
         if failure:
-            instead = "sums go through NumPy, with the same bits in twice the time"
+            instead = "NumPy does all the work, with the same bits in twice the time"
             self.app.display_warning(f"{source.name} was not compiled ({failure}): {instead}")
             return
         build_data["artifacts"].append(f"/{library.relative_to(self.root)}")

@@ -1,16 +1,10 @@
 """The compiled loop of sums has NumPy's bits, whatever the numbers, their count and how they are cut."""
 
-import importlib.util
 import itertools
-import os
-import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from house import ROOT
 from umbel.aggregation import Update, _fused, weighted_mean
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._passes import Place, batch, fold
@@ -19,7 +13,6 @@ from umbel.records import ParametersRecord
 
 compiled = pytest.mark.skipif(not _fused.LOOPS, reason="there was no C compiler when umbel was installed")
 
-SOURCE = Path(_fused.LIBRARY).with_suffix(".c")
 PART, TOGETHER = 16384, 5
 SIZES = [1, 7, 100, PART - 1, PART, PART + 1, 3 * PART + 5]
 HARD = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1.5]
@@ -149,57 +142,6 @@ def test_what_does_not_lie_in_memory_as_it_is_goes_through_numpy():
     for other in (np.zeros(4000, np.float32)[::2], crooked, np.zeros(2000), np.zeros(2000, ">f4")):
         assert _fused.fused(whole, [whole, other], None, steps, fresh=True) is None
     assert _fused.fused(np.zeros(9, np.int64), [], None, [], fresh=False) is None
-
-
-def test_a_library_that_is_none_is_as_good_as_none(tmp_path):
-    assert _fused.loops(str(tmp_path / "absent.so")) == {}
-    (tmp_path / "text.so").write_text("no library")
-    assert _fused.loops(str(tmp_path / "text.so")) == {}
-
-
-class _Interface:
-    def __class_getitem__(cls, _):
-        return cls
-
-
-class TestTheBuild:
-    @pytest.fixture
-    def hook(self, monkeypatch):
-        """The build hook, without the builder, which is there only when a package is built."""
-        for name in ("hatchling", "hatchling.builders", "hatchling.builders.hooks", "hatchling.builders.hooks.plugin"):
-            monkeypatch.setitem(sys.modules, name, type(sys)(name))
-        interface = type(sys)("hatchling.builders.hooks.plugin.interface")
-        interface.BuildHookInterface = _Interface
-        monkeypatch.setitem(sys.modules, interface.__name__, interface)
-        spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    @pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
-    def test_compiles_where_there_is_a_compiler(self, hook, tmp_path, monkeypatch):
-        made = tmp_path / "made.so"
-        for command in (None, "cc -pipe"):
-            if command:
-                monkeypatch.setenv("CC", command)
-            assert hook.compiled(SOURCE, made) == ""
-            assert len(_fused.loops(str(made))) == 2
-            assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
-        assert _fused.LOOPS, "there is a compiler, and the package was built without"
-
-    def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
-        (tmp_path / "made.so").write_text("of another version")
-        monkeypatch.setenv("CC", "no-such-compiler")
-        assert "no-such-compiler" in hook.compiled(SOURCE, tmp_path / "made.so")
-        (tmp_path / "wrong.c").write_text("no C")
-        monkeypatch.setenv("CC", "cc")
-        assert hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")
-        assert [path.name for path in tmp_path.iterdir()] == ["wrong.c"]
-
-    @compiled
-    def test_one_of_another_version_is_as_good_as_none(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(_fused, "_VERSION", 2)
-        assert _fused.loops(_fused.LIBRARY) == {}
 
 
 def test_a_mean_that_is_not_finite_is_refused(monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.aggregation._compiled import as_they_are
 from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import Slot, slots, view
 from umbel.aggregation._steps import is_float
@@ -123,6 +124,28 @@ def stacked(places: Sequence[Place], updates: Sequence[Update], columns: int) ->
                 pieces = []
         if pieces:
             yield rows[:, : pieces[-1].columns.stop], pieces
+
+
+def side_by_side(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[Sequence[Block]]:
+    """Yield what the rows of ``stacked`` hold, only to be read: where a block lies in one array it is not copied.
+
+    Raises:
+        AggregationError: if an update does not fit the template.
+
+    """
+    for group in _by_total(places):
+        rows = np.empty((len(updates), columns), group[0].kind.total)
+        filled = 0
+        for piece, parts in _pieces(group, updates, columns):
+            if piece.columns == slice(0, columns) and as_they_are(rows.dtype, parts):
+                yield parts
+                continue
+            _fill(rows[:, piece.columns], piece, parts)
+            filled = piece.columns.stop % columns
+            if not filled:
+                yield [*rows]
+        if filled:
+            yield [*rows[:, :filled]]
 
 
 def _pieces(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[tuple[Piece, list[Block]]]:

@@ -1,0 +1,90 @@
+"""The compiled loops are there where there is a compiler, for any processor, and the package goes on without."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from house import ROOT
+from umbel.aggregation import Update, _compiled, _distances, _fused
+from umbel.records import ParametersRecord
+
+SOURCE = Path(_compiled.LIBRARY).with_suffix(".c")
+compiled = pytest.mark.skipif(not _fused.LOOPS, reason="there was no C compiler when umbel was installed")
+
+
+def test_a_library_that_is_none_is_as_good_as_none(tmp_path):
+    assert _compiled.loops("add", [], path=str(tmp_path / "absent.so")) == {}
+    (tmp_path / "text.so").write_text("no library")
+    assert _compiled.loops("add", [], path=str(tmp_path / "text.so")) == {}
+
+
+class _Interface:
+    def __class_getitem__(cls, _):
+        return cls
+
+
+@pytest.fixture
+def hook(monkeypatch):
+    """The build hook, without the builder, which is there only when a package is built."""
+    for name in ("hatchling", "hatchling.builders", "hatchling.builders.hooks", "hatchling.builders.hooks.plugin"):
+        monkeypatch.setitem(sys.modules, name, type(sys)(name))
+    interface = type(sys)("hatchling.builders.hooks.plugin.interface")
+    interface.BuildHookInterface = _Interface
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def measured(monkeypatch, loops, arrays):
+    """The bits of the distances that are found with some loops."""
+    model, *records = [ParametersRecord.from_numpy({"w": array}) for array in arrays]
+    updates = [Update(f"node-{place}", 1.0, record) for place, record in enumerate(records)]
+    with monkeypatch.context() as patch:
+        patch.setattr(_distances, "LOOPS", loops)
+        return [each.tobytes() for each in _distances.distances(model, updates)]
+
+
+class TestTheBuild:
+    @pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
+    def test_compiles_where_there_is_a_compiler(self, hook, tmp_path, monkeypatch):
+        made = tmp_path / "made.so"
+        for command in (None, "cc -pipe"):
+            if command:
+                monkeypatch.setenv("CC", command)
+            assert hook.compiled(SOURCE, made) == ""
+            for name in ("add", "apart"):
+                assert _compiled.loops(name, [], path=str(made)).keys() == {np.dtype("f4"), np.dtype("f8")}
+            assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
+        assert _fused.LOOPS.keys() == _distances.LOOPS.keys() != set(), "the package was built without"
+
+    @compiled
+    def test_has_the_same_bits_where_there_is_one_loop_for_all_processors(self, hook, tmp_path, monkeypatch):
+        monkeypatch.setattr(hook, "_CLONES", "-DNONE")
+        assert hook.compiled(SOURCE, tmp_path / "made.so") == ""
+        loops = _compiled.loops("apart", _distances.ARGUMENTS, path=str(tmp_path / "made.so"))
+        for count, dtype in product((1, 2, 3, 10, 65), (np.float32, np.float64)):
+            drawn = np.random.default_rng(count).standard_normal((count + 1, 5001)).astype(dtype)
+            found = [measured(monkeypatch, each, drawn) for each in (_distances.LOOPS, loops, {})]
+            assert found[0] == found[1] == found[2]
+
+    def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
+        (tmp_path / "made.so").write_text("of another version")
+        monkeypatch.setenv("CC", "no-such-compiler")
+        assert "no-such-compiler" in hook.compiled(SOURCE, tmp_path / "made.so")
+        (tmp_path / "wrong.c").write_text("no C")
+        monkeypatch.setenv("CC", "cc")
+        assert hook.compiled(tmp_path / "wrong.c", tmp_path / "made.so")
+        assert [path.name for path in tmp_path.iterdir()] == ["wrong.c"]
+
+    @compiled
+    def test_one_of_another_version_is_as_good_as_none(self, monkeypatch):
+        monkeypatch.setattr(_compiled, "_VERSION", 2)
+        assert _compiled.loops("add", []) == {}
