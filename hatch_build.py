@@ -38,17 +38,17 @@ class Hook(BuildHookInterface[Any]):
 
 def compiled(source: Path, library: Path) -> str:
     """Compile a library in the place of the one before; return why that was not possible, or nothing."""
-    library.unlink(missing_ok=True)
-    command = shlex.split(os.environ.get("CC", "cc"))
     made, failure = library.with_suffix(f".{os.getpid()}"), ""
-    for options in ((_CLONES,), ()):
-        whole = [*command, *_OPTIONS, *options, str(source), "-o", str(made)]
-        try:
+    try:
+        library.unlink(missing_ok=True)
+        command = shlex.split(os.environ.get("CC") or "cc")
+        for options in ((_CLONES,), ()):
+            whole = [*command, *_OPTIONS, *options, str(source), "-o", str(made)]
             done = subprocess.run(whole, capture_output=True, text=True, check=False)  # noqa: S603 - the user's compiler
-        except OSError as error:
-            return str(error)
-        if done.returncode == 0:
-            made.replace(library)
-            return ""
-        failure = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            if done.returncode == 0:
+                made.replace(library)
+                return ""
+            failure = (done.stderr.strip() or "no reason given").splitlines()[-1]
+    except (OSError, ValueError) as error:
+        return str(error)
     return failure

@@ -91,7 +91,7 @@ DEFAULTS = {
     "fedat": {
         "number": Default(5, TUNED, "a starting point"),
         "mu": Default(0.0, TUNED, "nodes that know of no proximal term need none"),
-        "most_stale": Default(1000, NONE, "a bound against nodes that never come back"),
+        "most_stale": FOREVER,
     },
     "fedasync": {
         "alpha": Default(0.6, TUNED, "a starting point"),

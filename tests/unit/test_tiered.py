@@ -13,7 +13,7 @@ from umbel.engines import LocalGrid, Population, Replay
 from umbel.errors import StrategyError
 from umbel.optimizers import across, scaled
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps, loads
-from umbel.rounds import NodeLost, UpdateRefused
+from umbel.rounds import NodeLost, UpdateAccepted, UpdateRefused
 from umbel.strategy import fixed, strategy, tiered
 
 
@@ -203,6 +203,37 @@ class TestTiers:
         chosen = named.power_of_choice(6, candidates=8, loss="num-examples")
         events, _ = play(named.fedat(count=2, number=2)._replace(select=chosen), slow, rounds=8)
         assert len(reports(events)) == 8
+
+    def test_a_round_in_which_nothing_came_is_replayed_too(self):
+        """Whoever was given up may have been the last one that a tier waited for: its model needs no reply."""
+        whole = named.fedat(count=4, number=2, most_stale=3)
+        events, _ = play(whole, lambda asked: 1e6 if asked.dst_node_id == 8 else 1.0, rounds=12)
+        assert any(not report.arrivals for report in reports(events))
+        replay = Replay(LocalGrid(app(), Population(NODES), seed=5), reports(events))
+        assert events_of(whole, replay, rounds=12)[-1].digest == events[-1].digest
+
+    @pytest.mark.parametrize("left", [2, 3, 4, 5])
+    def test_few_nodes_that_are_left_go_on(self, left):
+        grid = ArrivalGrid(app(), NODES, slow, seed=5)
+        everyone = grid.nodes
+        grid.nodes = lambda number=0, phase="train": everyone(number, phase)[: NODES if number < 6 else left]
+        whole = named.fedat(count=2, number=3, min_updates=2)
+        events = events_of(whole, grid, rounds=30)
+        late = {each.node for each in events if isinstance(each, UpdateAccepted) and each.round > 15}
+        assert late == {f"node-{i}" for i in range(left)}
+
+    def test_what_cannot_be_kept_is_refused(self):
+        odd = ClientApp()
+
+        @odd.train()
+        def handle(message, context):
+            named_so = {"e\u0301": MetricsRecord({"num-examples": 1})} if context.node_id == 1 else {}
+            return message.create_reply(
+                RecordSet({"model": message.content.parameters_records["model"]}, {**METRICS, **named_so})
+            )
+
+        events = events_of(named.fedat(count=4, number=2), ArrivalGrid(odd, NODES, slow), rounds=4)
+        assert set(nodes_of(events, UpdateRefused)) == {"node-0"}
 
     def test_what_is_no_product(self):
         two = tiered(2, number=2)

@@ -21,8 +21,8 @@ class Replay:
 
     Each comes with the time and the duration that it had, and a reply that is not in the trace of its round does not
     come; one that was lost is an error at once. What else is asked (statistics, evaluation) passes through.
-    ``reports`` are those of a run whose policy or selection goes by arrivals; a round without any, as those of other
-    runs, passes through as well.
+    ``reports`` are those of a run whose policy or selection goes by arrivals; such a run may have a round in which
+    nothing came. What is not in the reports, or in those of another run, passes through as well.
 
     Raises ``UsageError`` in a round in which the trace has a reply to a message that nobody sent: it is of another run.
     """
@@ -32,7 +32,8 @@ class Replay:
 
     def __init__(self, grid: Grid, reports: Iterable[RoundReport]) -> None:
         self._grid = grid
-        self._traces: dict[int, tuple[Arrival, ...]] = {report.round: report.arrivals for report in reports}
+        traces = {report.round: report.arrivals for report in reports}
+        self._traces: dict[int, tuple[Arrival, ...]] = traces if any(traces.values()) else {}
         self._phase: tuple[int, str] = (0, "")
         self._coming: Iterator[Arrival] | None = None
         self._open: dict[int, Message] = {}
@@ -41,8 +42,8 @@ class Replay:
         """Return the nodes of the grid below."""
         phase = (round, str(message_type))
         if phase != self._phase:
-            trace = self._traces.get(round, ()) if message_type != MessageType.EVALUATE else ()
-            self._phase, self._coming = phase, iter(trace) if trace else None
+            trace = self._traces.get(round) if message_type != MessageType.EVALUATE else None
+            self._phase, self._coming = phase, None if trace is None else iter(trace)
         return self._grid.nodes(round, message_type)
 
     def send(self, messages: Iterable[Message]) -> None:

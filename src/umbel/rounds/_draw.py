@@ -14,11 +14,11 @@ _REJECTIONS: Final = 32
 class Draw:
     """The nodes of a round's question that can be asked, in groups, each of which is drawn from by itself.
 
-    ``is_busy`` says which nodes, by name, cannot be asked at present.
+    ``is_busy`` says which nodes cannot be asked at present, given a group and a name.
     """
 
     def __init__(
-        self, seed: int, question: Question, groups: Sequence[Sequence[int]], is_busy: Callable[[str], bool]
+        self, seed: int, question: Question, groups: Sequence[Sequence[int]], is_busy: Callable[[int, str], bool]
     ) -> None:
         self.question = question
         self._seed, self._groups, self._is_busy = seed, groups, is_busy
@@ -54,4 +54,4 @@ class Draw:
         return derive_seed(self._seed, self.question.round, "", f"draw {self._tries[group]}{of}") * count >> 63
 
     def _is_free(self, group: int, place: int) -> bool:
-        return place not in self._asked[group] and not self._is_busy(self.question.nodes[place].name)
+        return place not in self._asked[group] and not self._is_busy(group, self.question.nodes[place].name)

@@ -26,7 +26,7 @@ from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._draw import Draw
 from umbel.rounds._events import Event, NodeLost, RoundStarted
 from umbel.rounds._gather import Outcome, Question, arrival, judged
-from umbel.rounds._held import Held
+from umbel.rounds._held import Held, packed
 from umbel.rounds._memory import Memory
 from umbel.rounds._rebase import rebased
 from umbel.rounds._report import Tally
@@ -109,8 +109,10 @@ class Flight:
         sentence = self._plan.never_full(run.strategy.policy.name, f"{asks}: start more nodes, ask more of them")
         raise StrategyError(sentence, at="policy")
 
-    def _is_busy(self, node: str) -> bool:
-        return node in self._flying or node in self._held
+    def _is_busy(self, tier: int, node: str) -> bool:
+        """Say whether a node trains, or has done so; where it waits for nobody, other tiers may ask it."""
+        waits = (each for each in self._tiers if each == tier or self._busy[each])
+        return node in self._flying or any(self._held.has(each, node) for each in waits)
 
     def _full(self) -> int | None:
         return self._turns.full(self._held, self._busy)
@@ -171,7 +173,10 @@ class Flight:
     def _judge(self, training: Training, number: int, version: int, node: str, content: RecordSet) -> Contribution:
         plan, sent = self._plan, self._versions[version]
         share = plan.discount(number - version)
-        return training.judge_late(node, content, sent, partial(_onto, sent, plan.moved, share))
+        contribution = training.judge_late(node, content, sent, partial(_onto, sent, plan.moved, share))
+        if plan.tiers:
+            packed(content.metrics_records)  # so that the node is to blame for what cannot be kept
+        return contribution
 
     def _outdated(self, run: Run, number: int) -> Iterator[Outcome]:
         """Give up messages whose model is too old for their answer to count."""
@@ -228,12 +233,14 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
     if record is None or not record["message"].shape[0]:
         return []
     names = bytes(record["names"].data).decode().split("\n")
-    columns = [record[name].numpy().tolist() for name in ("message", "round", "tier")]
+    columns = [record[name].numpy().tolist() for name in ("message", "round")]
+    # A state from before there were tiers has none.
+    tiers = record["tier"].numpy().tolist() if "tier" in record else [0] * len(names)
     rosters: Mapping[int, Sequence[Node]] = {
         each: run.grid.nodes(each, run.strategy.phase) for each in sorted(set(columns[1]))
     }
     found = []
-    for message, number, tier, name in zip(*columns, names, strict=True):
+    for message, number, tier, name in zip(*columns, tiers, names, strict=True):
         nodes = rosters[number]
         place = bisect_left(nodes, name, key=lambda node: node.name)
         if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost

@@ -5,13 +5,13 @@ what they count, "flight.held.<number>" are their records, and "flight.held.<num
 them, as the bytes of a container: there is no end to what a node may report, and there is one to the head of a state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from umbel.aggregation import Update
-from umbel.records import ParametersRecord, RecordSet, dumps, loads
+from umbel.records import MetricsRecord, ParametersRecord, RecordSet, dumps, loads
 from umbel.rounds._waiting import Contribution
 
 _HELD: Final = "flight.held"
@@ -25,9 +25,9 @@ class Held:
         for tier, contribution in _restored(state):
             self.put(tier, contribution)
 
-    def __contains__(self, node: str) -> bool:
-        """Say whether there is an update of a node."""
-        return any(node in each for each in self._tiers)
+    def has(self, tier: int, node: str) -> bool:
+        """Say whether there is an update of a node in a tier."""
+        return node in self._tiers[tier]
 
     def put(self, tier: int, contribution: Contribution) -> None:
         """Keep what a node of a tier sent."""
@@ -50,10 +50,15 @@ class Held:
         found = {_HELD: _table(held)}
         for number, (_, contribution) in enumerate(held):
             (update,) = contribution.updates
-            packed = b"".join(dumps(RecordSet(metrics_records=dict(update.metrics))))
             found[f"{_HELD}.{number}"] = update.record.copy()
-            found[f"{_HELD}.{number}.metrics"] = ParametersRecord.from_numpy({"bytes": np.frombuffer(packed, np.uint8)})
+            found[f"{_HELD}.{number}.metrics"] = packed(update.metrics)
         return found
+
+
+def packed(metrics: Mapping[str, MetricsRecord]) -> ParametersRecord:
+    """Return metrics as the bytes of a container. Raises ``RecordError`` for a name that no container can have."""
+    whole = b"".join(dumps(RecordSet(metrics_records=dict(metrics))))
+    return ParametersRecord.from_numpy({"bytes": np.frombuffer(whole, np.uint8)})
 
 
 def _table(held: Sequence[tuple[int, Contribution]]) -> ParametersRecord:

@@ -54,7 +54,8 @@ class Tiers(NamedTuple):
 
     def groups(self, question: Question, memory: Memory) -> Sequence[Sequence[int]]:
         """Return the positions by speed."""
-        return by_speed(question.positions, self.number, memory.occasion(question.nodes, 0, question.round))
+        occasion = memory.occasion(question.nodes, 0, question.round)
+        return by_speed(question.positions, self.number, self.least, occasion)
 
     def full(self, held: Held, busy: Mapping[int, int]) -> int | None:
         """Return the first tier that waits for nobody any more, and has enough."""

@@ -245,8 +245,8 @@ def _tiers(wanted: int, number: int, occasion: Occasion) -> Sequence[int]:
     return sorted(members[place] for place in sample(wanted, len(members), occasion.seed))
 
 
-def by_speed(positions: Sequence[int], number: int, occasion: Occasion) -> list[list[int]]:
-    """Return positions in so many tiers of one size, the fastest first.
+def by_speed(positions: Sequence[int], number: int, least: int, occasion: Occasion) -> list[list[int]]:
+    """Return positions in so many tiers of one size, the fastest first; the last are empty rather than all too small.
 
     Whoever was never asked comes before all others, to be found out, and whoever has not answered yet after them.
     """
@@ -254,7 +254,9 @@ def by_speed(positions: Sequence[int], number: int, occasion: Occasion) -> list[
     seconds[occasion.places] = np.nan_to_num(occasion.columns[SECONDS], nan=inf)
     places = np.asarray(positions, np.int64)
     order: list[int] = places[np.argsort(seconds[places], kind="stable")].tolist()
-    return [order[len(order) * tier // number : len(order) * (tier + 1) // number] for tier in range(number)]
+    filled = max(1, min(number, len(order) // least))
+    tiers = [order[len(order) * tier // filled : len(order) * (tier + 1) // filled] for tier in range(filled)]
+    return [*tiers, *([] for _ in range(number - filled))]
 
 
 def _slowest_last(occasion: Occasion) -> list[int]:

@@ -58,7 +58,7 @@ def fedasync(
 
 
 def fedat(
-    *, count: int, number: int = 5, mu: float = 0.0, most_stale: int = 1000, **options: Unpack[Unwaiting]
+    *, count: int, number: int = 5, mu: float = 0.0, most_stale: int = 100, **options: Unpack[Unwaiting]
 ) -> Strategy:
     """Average tiers of equally fast nodes that do not wait for one another (FedAT, Chai et al. 2020, arXiv:2010.05958).
 

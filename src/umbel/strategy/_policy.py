@@ -158,7 +158,7 @@ def mixed(*, concurrency: int, exponent: float = 0.5, most_stale: int = 100) -> 
     return Policy(name, overlap=Overlap(concurrency, 1, partial(_polynomial, exponent), most_stale, moved=False))
 
 
-def tiered(count: int, *, number: int = 5, most_stale: int = 1000) -> Policy:
+def tiered(count: int, *, number: int = 5, most_stale: int = 100) -> Policy:
     """Wait for nodes of one tier, and never for another: FedAT, Chai et al. 2020, arXiv:2010.05958.
 
     Nodes are sorted by the seconds that they last took and cut into tiers of one size, anew for each model; those that
@@ -168,8 +168,10 @@ def tiered(count: int, *, number: int = 5, most_stale: int = 1000) -> Policy:
 
     Args:
         count: how many nodes of each tier train, at least 1.
-        number: how many tiers there are, at least 1 (M of the paper).
-        most_stale: give up nodes whose update would be staler than this, in models; 0 or more.
+        number: how many tiers there are, at least 1 (M of the paper); while few nodes are there, fewer, so that each
+            has as many as a model needs updates.
+        most_stale: give up nodes whose update would be staler than this, in models; 0 or more. A tier waits so long
+            for a node that is dead.
 
     Raises:
         StrategyError: for numbers out of range; in a run that begins with fewer nodes than train together.
