@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from house import ROOT
-from umbel.aggregation import Update, _compiled, _distances, _fused
+from umbel.aggregation import Update, _compiled, _distance, _distances, _fused
 from umbel.records import ParametersRecord
 
 SOURCE = Path(_compiled.LIBRARY).with_suffix(".c")
@@ -52,6 +52,13 @@ def measured(monkeypatch, loops, arrays):
         return [each.tobytes() for each in _distances.distances(model, updates)]
 
 
+def measured_alone(monkeypatch, loops, arrays):
+    """The squared distance of two arrays that is found with some loops."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_distance, "LOOPS", loops)
+        return _distance.squared_distance(*(ParametersRecord.from_numpy({"w": array}) for array in arrays))
+
+
 class TestTheBuild:
     @pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
     def test_compiles_where_there_is_a_compiler(self, hook, tmp_path, monkeypatch):
@@ -60,19 +67,23 @@ class TestTheBuild:
             if command:
                 monkeypatch.setenv("CC", command)
             assert hook.compiled(SOURCE, made) == ""
-            for name in ("add", "apart"):
+            for name in ("add", "apart", "squares"):
                 assert _compiled.loops(name, [], path=str(made)).keys() == {np.dtype("f4"), np.dtype("f8")}
             assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
-        assert _fused.LOOPS.keys() == _distances.LOOPS.keys() != set(), "the package was built without"
+        built = [module.LOOPS.keys() for module in (_fused, _distances, _distance)]
+        assert built == 3 * [{np.dtype("f4"), np.dtype("f8")}], "the package was built without"
 
     @compiled
     def test_has_the_same_bits_where_there_is_one_loop_for_all_processors(self, hook, tmp_path, monkeypatch):
         monkeypatch.setattr(hook, "_CLONES", "-DNONE")
         assert hook.compiled(SOURCE, tmp_path / "made.so") == ""
         loops = _compiled.loops("apart", _distances.ARGUMENTS, path=str(tmp_path / "made.so"))
+        squares = _compiled.loops("squares", _distance.ARGUMENTS, path=str(tmp_path / "made.so"))
         for count, dtype in product((1, 2, 3, 10, 65), (np.float32, np.float64)):
             drawn = np.random.default_rng(count).standard_normal((count + 1, 5001)).astype(dtype)
             found = [measured(monkeypatch, each, drawn) for each in (_distances.LOOPS, loops, {})]
+            assert found[0] == found[1] == found[2]
+            found = [measured_alone(monkeypatch, each, drawn[:2]) for each in (_distance.LOOPS, squares, {})]
             assert found[0] == found[1] == found[2]
 
     def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):

@@ -1,4 +1,8 @@
-"""Distances between records, the same on every machine, to the last bit."""
+"""Distances between records, the same on every machine, to the last bit.
+
+NumPy subtracts, squares and adds, a pass through the cache for each. A compiled loop does the same to the same bits in
+one, for float32 and float64 that lie in memory as they are; the rest, and what is done again in float64, is NumPy's.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.aggregation import _compiled
+from umbel.aggregation._compiled import ADDRESS, COUNT, address, as_they_are
 from umbel.aggregation._layout import flat
 from umbel.aggregation._stacked import Place, floats_of, quarters
 from umbel.aggregation._turns import in_turns
@@ -19,6 +25,10 @@ _BLOCK: Final = 2**18  # elements: threads wait for one another between the step
 _LANES: Final = 2**12
 # Squares in float32 may have gone under where their sum is below it.
 _LEAST: Final = 1e-20
+
+# (lanes, one array, the other, their size)
+ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, COUNT)
+LOOPS: Final = _compiled.loops("squares", ARGUMENTS)
 
 
 def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: int | None = None) -> float:
@@ -70,30 +80,40 @@ def _within(
     lanes, room = np.zeros(_LANES), np.empty(_BLOCK)
     with np.errstate(all="ignore"):
         for place in places:
-            start, stop, _ = place.part.indices(place.size)
-            ours, theirs = (_elements(place, record) for record in (one, other))
-            if ours.size != theirs.size:
-                message = f"expected as many numbers in both records, got {ours.size} and {theirs.size}"
-                raise AggregationError(message, at=f"array {place.slot.name!r}")
-            squares = room.view(np.promote_types(place.kind.total, least))
-            for at in range(start, stop, _BLOCK):
-                part = slice(at, min(at + _BLOCK, stop))
-                _add(_squared(ours[part], theirs[part], squares[: part.stop - at]), lanes)
+            ours, theirs = _both(place, one, other)
+            dtype = np.promote_types(place.kind.total, least)
+            if dtype in LOOPS and as_they_are(dtype, (ours, theirs)):
+                LOOPS[dtype](address(lanes), address(ours), address(theirs), ours.size)
+            else:
+                _by_numpy(ours, theirs, room.view(dtype), lanes)
     return lanes
 
 
+def _both(place: Place, one: ParametersRecord, other: ParametersRecord) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what is meant of an array, in both records."""
+    ours, theirs = (flat(record[place.slot.name]).view(place.kind.view) for record in (one, other))
+    if ours.size != theirs.size:
+        message = f"expected as many numbers in both records, got {ours.size} and {theirs.size}"
+        raise AggregationError(message, at=f"array {place.slot.name!r}")
+    return ours[place.part], theirs[place.part]
+
+
+def _by_numpy(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any], lanes: NDArray[np.float64]) -> None:
+    """Add squares to the lanes as the compiled loop does, to the same bits, in the dtype of the room."""
+    for at in range(0, ours.size, _BLOCK):
+        part = slice(at, at + _BLOCK)
+        _add(_squared(ours[part], theirs[part], room), lanes)
+
+
 def _squared(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
-    if ours.dtype == room.dtype:
-        np.subtract(ours, theirs, out=room)
+    squares = room[: ours.size]
+    if ours.dtype == squares.dtype:
+        np.subtract(ours, theirs, out=squares)
     else:
-        np.copyto(room, ours, casting="unsafe")
-        np.subtract(room, theirs, out=room, dtype=room.dtype, casting="unsafe")
-    np.multiply(room, room, out=room)
-    return room
-
-
-def _elements(place: Place, record: ParametersRecord) -> NDArray[Any]:
-    return flat(record[place.slot.name]).view(place.kind.view)
+        np.copyto(squares, ours, casting="unsafe")
+        np.subtract(squares, theirs, out=squares, dtype=squares.dtype, casting="unsafe")
+    np.multiply(squares, squares, out=squares)
+    return squares
 
 
 def _add(squares: NDArray[Any], lanes: NDArray[np.float64]) -> None:

@@ -1,4 +1,5 @@
-/* Two loops over large arrays, with the bits of what NumPy does: weighted sums, and distances between updates.
+/* Three loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, and the
+ * distance of one record from another.
  *
  * Each operation rounds by itself and in its order, or is exact, and then its order does not matter.
  */
@@ -238,3 +239,38 @@ ROUNDED(float)
 ROUNDED(double)
 APART(float)
 APART(double)
+
+/* Squares of differences between two arrays, added into lanes in one pass over memory.
+ *
+ * A block is rows of as many elements as there are lanes. Each square and each sum rounds to T, row after row, as
+ * NumPy's do; the sums of a block, and the squares behind its last whole row, are added to the lanes in float64.
+ */
+
+#define ROW 4096
+/* Elements whose squares are added in T. */
+#define BLOCK (64 * ROW)
+
+#define SQUARES(T)                                                                                                   \
+    FOR_EACH_MACHINE void umbel_squares_1_##T(double *restrict lanes, const T *x, const T *y, size_t n)                \
+    {                                                                                                                \
+        T sums[ROW];                                                                                                 \
+        for (size_t size; n > 0; n -= size, x += size, y += size) {                                                  \
+            size_t row = 0;                                                                                          \
+            size = n < BLOCK ? n : BLOCK;                                                                            \
+            memset(sums, 0, sizeof sums); /* 0 and a square are that square */                                       \
+            for (; row + ROW <= size; row += ROW)                                                                    \
+                for (size_t i = 0; i < ROW; i++) {                                                                   \
+                    T apart = x[row + i] - y[row + i];                                                               \
+                    sums[i] += apart * apart;                                                                        \
+                }                                                                                                    \
+            for (size_t i = 0; row > 0 && i < ROW; i++)                                                              \
+                lanes[i] += (double)sums[i];                                                                         \
+            for (size_t i = 0; i < size - row; i++) {                                                                \
+                T apart = x[row + i] - y[row + i], square = apart * apart;                                           \
+                lanes[i] += (double)square;                                                                          \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+
+SQUARES(float)
+SQUARES(double)
