@@ -17,7 +17,7 @@ from umbel.aggregation import Update, krum, median, squared_distance
 from umbel.aggregation._distances import distances
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._layout import slots
-from umbel.aggregation._stacked import Place, dealt, side_by_side, stacked
+from umbel.aggregation._stacked import Place, dealt, rows_of, stacked
 from umbel.aggregation._turns import in_turns
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord, digest
@@ -145,12 +145,12 @@ def test_what_is_not_copied_is_what_is_stacked(arrays, columns):
     updates = [Update("a", 1, ParametersRecord.from_numpy(each)) for each in records]
     places = [Place(slot, mean_of(slot.kind)) for slot in slots(updates[0].record)]
     expected = [[row.tobytes() for row in rows] for rows, _ in stacked(places, updates, columns)]
-    found = [[row.tobytes() for row in rows] for rows in side_by_side(places, updates, columns)]
+    found = [[row.tobytes() for row in rows] for rows in rows_of(places, updates, columns)]
     assert found == expected
 
 
 def test_what_lies_in_one_array_is_not_copied(updates):
     places = [Place(slot, mean_of(slot.kind)) for slot in slots(updates[0].record) if slot.name == "float32"]
     whole = [update.record["float32"].numpy(copy=False) for update in updates]
-    shared = [all(map(np.shares_memory, rows, whole)) for rows in side_by_side(places, updates, 2**14)]
+    shared = [all(map(np.shares_memory, rows, whole)) for rows in rows_of(places, updates, 2**14)]
     assert shared == [True] * (220_001 // 2**14) + [False]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
 from umbel.aggregation._compiled import ADDRESS, COUNT, address, addresses
-from umbel.aggregation._stacked import Block, Place, columns_for, floats_of, quarters, side_by_side, stacked
+from umbel.aggregation._stacked import Block, Place, columns_for, floats_of, quarters, rows_of, stacked
 from umbel.aggregation._turns import in_turns
 from umbel.aggregation._update import Update
 from umbel.records import ParametersRecord
@@ -95,7 +95,7 @@ def _looped(places: Sequence[Place], updates: Sequence[Update], found: Distances
     count = len(lost)
     room = np.empty(count * (_RUN + count))
     results = [address(array) for array in (found.model, found.others, lost, room)]
-    for rows in side_by_side(places, updates, columns_for(count, _RUN)):
+    for rows in rows_of(places, updates, columns_for(count, _RUN)):
         LOOPS[rows[0].dtype](*results, addresses(rows), count, rows[0].size)
 
 

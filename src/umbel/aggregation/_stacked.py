@@ -126,7 +126,7 @@ def stacked(places: Sequence[Place], updates: Sequence[Update], columns: int) ->
             yield rows[:, : pieces[-1].columns.stop], pieces
 
 
-def side_by_side(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[Sequence[Block]]:
+def rows_of(places: Sequence[Place], updates: Sequence[Update], columns: int) -> Iterator[Sequence[Block]]:
     """Yield what the rows of ``stacked`` hold, only to be read: where a block lies in one array it is not copied.
 
     Raises:
