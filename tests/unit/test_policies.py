@@ -90,6 +90,20 @@ class TestDeadline:
         assert reports(whole)[1].digest == reports(rest)[0].digest
         assert whole[-1].digest == rest[-1].digest
 
+    def test_what_is_learned_from_a_moment_is_a_second(self):
+        """Nodes of one process answer in microseconds; twice as long is no reason to lose them."""
+
+        def hurried(asked):
+            return 1e-4 * (1 if asked.group_id == 1 else 9_000)
+
+        events, _ = play(plan(quorum(quantile=0.5, factor=1.5)), hurried)
+        assert [report.accepted for report in reports(events)] == [8, 8, 8]
+
+    def test_whoever_misses_it_reads_how_long_it_was(self):
+        events, _ = play(plan(quorum(quantile=0.5, factor=1.5)), rounds=2)
+        lost = [each for each in events if isinstance(each, NodeLost)]
+        assert {each.reason for each in lost} == {"no reply came within the 6 s of the deadline"}
+
     def test_there_is_none_without_time(self):
         """A grid whose replies take no time that is known is waited for."""
         events = events_of(plan(quorum(quantile=0.5)), ArrivalGrid(app(), NODES, lambda asked: 0.0))

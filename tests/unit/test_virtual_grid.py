@@ -92,7 +92,7 @@ def test_days_on_this_machine_cost_nobody_the_reply(monkeypatch):
 
 def test_deadlines_that_a_trace_kept_are_kept_when_it_is_told_again():
     def run(engine):
-        plan = fedavg(evaluate_fraction=0, policy=quorum(0.75, quantile=0.5, first_deadline=1e-6))
+        plan = fedavg(evaluate_fraction=0, policy=quorum(0.75, quantile=0.5, first_deadline=2e-7))
         return umbel.simulate(counting_app(), plan, {"w": np.zeros(3)}, nodes=8, rounds=5, engine=engine)
 
     def virtual(*parts, **options):

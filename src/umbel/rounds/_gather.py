@@ -108,7 +108,7 @@ def gather(
             yield outcome
             if missing == 0:
                 break
-    yield from _given_up(grid, question, asked, order, _TOO_LATE if missing == 0 else _NO_REPLY)
+    yield from _given_up(grid, question, asked, order, _TOO_LATE if missing == 0 else _no_reply(limits.ttl))
 
 
 def _given_up(grid: Grid, question: Question, asked: "_Asked", order: "_Order[_T]", reason: str) -> Iterator[Outcome]:
@@ -118,6 +118,10 @@ def _given_up(grid: Grid, question: Question, asked: "_Asked", order: "_Order[_T
     for slot, node in missing.items():
         order.put(slot, None)
         yield NodeLost(question.round, question.phase, node.name, reason)
+
+
+def _no_reply(ttl: float) -> str:
+    return _NO_REPLY if ttl >= DEFAULT_TTL else f"{_NO_REPLY} within the {ttl:.3g} s of the deadline"
 
 
 def arrival(node: str, reply: Metadata, ttl: float) -> Arrival:

@@ -29,6 +29,8 @@ _ROUND: Final = "round"
 _LOST: Final = "lost"
 _SECONDS: Final = "seconds"
 _NOW: Final = "now"
+# Seconds; what is learned from nodes that take less than a moment is the noise of schedulers, and nobody would meet it.
+_LEAST_DEADLINE: Final = 1.0
 
 
 class Memory:
@@ -124,7 +126,8 @@ class Memory:
         known = sorted(row[2] for row in self._rows.values() if row[2] > 0)
         if not known:
             return DEFAULT_TTL if deadline.first is None else deadline.first
-        return min(DEFAULT_TTL, deadline.factor * known[ceil(deadline.quantile * len(known)) - 1])
+        learned = deadline.factor * known[ceil(deadline.quantile * len(known)) - 1]
+        return min(DEFAULT_TTL, max(_LEAST_DEADLINE, learned))
 
     def records(self) -> Mapping[str, ParametersRecord]:
         """Return what the state keeps."""

@@ -16,7 +16,8 @@ _FACTOR: Final = 2.0
 class Deadline(NamedTuple):
     """How long a cohort has: ``factor`` times what the share ``quantile`` of the nodes known so far took at most.
 
-    It becomes the messages' time to live, so it runs on the grid's clock; in the first round it is ``first`` seconds.
+    It becomes the messages' time to live, so it runs on the grid's clock; in the first round it is ``first`` seconds,
+    and then no less than one second.
     """
 
     quantile: float
@@ -91,7 +92,7 @@ def quorum(
     Args:
         share: which share of the cohort is enough, above 0 and at most 1, rounded up.
         quantile: learn a deadline from what this share of the nodes that answered last took at most, above 0 and at
-            most 1; None for no deadline.
+            most 1; None for no deadline. None that is learned is shorter than a second.
         factor: how many times as long the deadline is, 1 or more; with a quantile or a first deadline.
         first_deadline: seconds for the first round, in which nothing is known; None for no limit.
 
