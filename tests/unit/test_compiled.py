@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from house import ROOT
-from umbel.aggregation import Update, _compiled, _distance, _distances, _fused
+from umbel.aggregation import Update, _compiled, _distance, _distances, _fused, _squares
 from umbel.records import ParametersRecord
 
 SOURCE = Path(_compiled.LIBRARY).with_suffix(".c")
@@ -55,7 +55,7 @@ def measured(monkeypatch, loops, arrays):
 def measured_alone(monkeypatch, loops, arrays):
     """The squared distance of two arrays that is found with some loops."""
     with monkeypatch.context() as patch:
-        patch.setattr(_distance, "LOOPS", loops)
+        patch.setattr(_squares, "LOOPS", loops)
         return _distance.squared_distance(*(ParametersRecord.from_numpy({"w": array}) for array in arrays))
 
 
@@ -70,7 +70,7 @@ class TestTheBuild:
             for name in ("add", "apart", "squares"):
                 assert _compiled.loops(name, [], path=str(made)).keys() == {np.dtype("f4"), np.dtype("f8")}
             assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
-        built = [module.LOOPS.keys() for module in (_fused, _distances, _distance)]
+        built = [module.LOOPS.keys() for module in (_fused, _distances, _squares)]
         assert built == 3 * [{np.dtype("f4"), np.dtype("f8")}], "the package was built without"
 
     @compiled
@@ -78,12 +78,12 @@ class TestTheBuild:
         monkeypatch.setattr(hook, "_CLONES", "-DNONE")
         assert hook.compiled(SOURCE, tmp_path / "made.so") == ""
         loops = _compiled.loops("apart", _distances.ARGUMENTS, path=str(tmp_path / "made.so"))
-        squares = _compiled.loops("squares", _distance.ARGUMENTS, path=str(tmp_path / "made.so"))
+        squares = _compiled.loops("squares", _squares.ARGUMENTS, path=str(tmp_path / "made.so"))
         for count, dtype in product((1, 2, 3, 10, 65), (np.float32, np.float64)):
             drawn = np.random.default_rng(count).standard_normal((count + 1, 5001)).astype(dtype)
             found = [measured(monkeypatch, each, drawn) for each in (_distances.LOOPS, loops, {})]
             assert found[0] == found[1] == found[2]
-            found = [measured_alone(monkeypatch, each, drawn[:2]) for each in (_distance.LOOPS, squares, {})]
+            found = [measured_alone(monkeypatch, each, drawn[:2]) for each in (_squares.LOOPS, squares, {})]
             assert found[0] == found[1] == found[2]
 
     def test_goes_on_where_there_is_none_and_leaves_nothing(self, hook, tmp_path, monkeypatch):
@@ -97,5 +97,5 @@ class TestTheBuild:
 
     @compiled
     def test_one_of_another_version_is_as_good_as_none(self, monkeypatch):
-        monkeypatch.setattr(_compiled, "_VERSION", 2)
+        monkeypatch.setattr(_compiled, "_VERSION", 1)
         assert _compiled.loops("add", []) == {}

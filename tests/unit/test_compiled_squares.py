@@ -8,15 +8,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from umbel.aggregation import _distance, squared_distance
-from umbel.aggregation._distance import _add, _by_numpy
+from umbel.aggregation import _squares, squared_distance
+from umbel.aggregation._squares import parts_of, squares, sums
 from umbel.errors import AggregationError
 from umbel.records import Array, ParametersRecord
 
-compiled = pytest.mark.skipif(not _distance.LOOPS, reason="there was no C compiler when umbel was installed")
+compiled = pytest.mark.skipif(not _squares.LOOPS, reason="there was no C compiler when umbel was installed")
 
-ROW, BLOCK = 2**12, 2**18
-SIZES = [0, 1, 7, ROW - 1, ROW, ROW + 1, 3 * ROW + 5, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + ROW, 2 * BLOCK + ROW + 3]
+ROW, PART, BLOCK = 2**8, 2**14, 2**18
+PARTS = [PART - 1, PART, PART + 1, 3 * PART + 77, BLOCK - 1, BLOCK + ROW + 3]
+SIZES = [0, 1, 7, ROW - 1, ROW, ROW + 1, 3 * ROW + 5, *PARTS]
 KINDS = [np.float32, np.float64]
 HARD = [0.0, -0.0, inf, -inf, nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1.5]
 # From where all squares of a kind go under to where all go over.
@@ -53,38 +54,47 @@ def both(monkeypatch, one, other, threads=None):
     """The squared distance of two records, once it is certain that both ways find the same, to the bit."""
     found = squared_distance(one, other, threads)
     with monkeypatch.context() as patch:
-        patch.setattr(_distance, "LOOPS", {})
+        patch.setattr(_squares, "LOOPS", {})
         expected = squared_distance(one, other, threads)
     assert same(np.array([found]), np.array([expected]))
     return found
 
 
-def lanes_of(one, other):
-    """The lanes by the loop, once it is certain that NumPy's are the same. They begin with something."""
-    lanes = np.random.default_rng(9).uniform(0, 2, ROW)
-    expected = lanes.copy()
-    with np.errstate(all="ignore"):
-        _by_numpy(one, other, np.empty(BLOCK, one.dtype), expected)
-    _distance.LOOPS[one.dtype](*map(_distance.address, (lanes, one, other)), one.size)
-    assert same(lanes, expected)
-    return lanes
+def parts(monkeypatch, one, other):
+    """The sums of the parts by the loop, once it is certain that NumPy's are the same."""
+    found = squares(one, other, one.dtype)
+    with monkeypatch.context() as patch, np.errstate(all="ignore"):
+        patch.setattr(_squares, "LOOPS", {})
+        expected = squares(one, other, one.dtype)
+    assert found.size == parts_of(one.size)
+    assert same(found, expected)
+    return found
+
+
+def halved(lanes):
+    """The sum of lanes, half by half, number by number."""
+    numbers = [float(each) for each in lanes]
+    while len(numbers) > 1:
+        half = len(numbers) // 2
+        numbers = [here + there for here, there in zip(numbers[:half], numbers[half:], strict=True)]
+    return numbers[0]
 
 
 @pytest.mark.parametrize("dtype", KINDS)
-@pytest.mark.parametrize("rows", [1, 2, 3, 8, 9, 63, 64])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 63, 64, 65, 129])
 @pytest.mark.parametrize("rest", [0, 1, ROW - 1])
 @pytest.mark.parametrize("bad", [1.5, "any"])
 def test_numpy_adds_row_after_row_in_the_dtype_of_the_squares(dtype, rows, rest, bad):
-    squares = np.square(numbers(rows, rows * ROW + (rest if rows < BLOCK // ROW else 0), dtype))
-    squares = np.abs(strewn(squares, bad))
-    lanes = np.random.default_rng(rows).uniform(0, 2, ROW)
-    *_, whole = accumulate(squares[: rows * ROW].reshape(rows, ROW))
-    assert whole.dtype == dtype
-    expected = lanes + whole.astype(np.float64)
-    behind = squares[rows * ROW :].astype(np.float64)
-    expected[: behind.size] += behind
-    _add(squares, lanes)
-    assert same(lanes, expected)
+    with np.errstate(all="ignore"):
+        given = np.abs(strewn(np.square(numbers(rows, rows * ROW + rest, dtype)), bad))
+        expected = []
+        for start in range(0, given.size, PART):
+            part = np.zeros(-(-given[start : start + PART].size // ROW) * ROW, dtype)
+            part[: given[start : start + PART].size] = given[start : start + PART]
+            *_, lanes = accumulate(part.reshape(-1, ROW))
+            assert lanes.dtype == dtype
+            expected.append(halved(lanes))
+        assert same(sums(given), np.array(expected))
 
 
 @compiled
@@ -93,8 +103,7 @@ class TestTheLoop:
     @pytest.mark.parametrize("size", SIZES)
     def test_of_any_number_of_elements(self, monkeypatch, dtype, size):
         one, other = (numbers(seed, size, dtype) for seed in (1, 2))
-        lanes = lanes_of(one, other)
-        assert (lanes[min(size, ROW) :] < 2).all()
+        parts(monkeypatch, one, other)
         found = both(monkeypatch, record_of(one), record_of(other))
         assert found == pytest.approx(np.square(np.subtract(one, other, dtype=np.float64)).sum(), rel=4e-6)
 
@@ -103,18 +112,18 @@ class TestTheLoop:
     @pytest.mark.parametrize("bad", [*HARD, "any"])
     def test_of_what_is_not_finite_or_nearly_so(self, monkeypatch, dtype, size, bad):
         one, other = strewn(numbers(1, size, dtype), bad), numbers(2, size, dtype)
-        lanes_of(one, other)
+        parts(monkeypatch, one, other)
         found = both(monkeypatch, record_of(one), record_of(other))
         if bad != "any":
             assert isnan(found) if isnan(bad) else (found == inf) == np.isinf(bad)
         both(monkeypatch, record_of(one), record_of(one))
 
-    @pytest.mark.parametrize("size", [5, ROW + 3, BLOCK + 3 * ROW + 1])
+    @pytest.mark.parametrize("size", [5, ROW + 3, PART + 3 * ROW + 1])
     @pytest.mark.parametrize(("dtype", "power"), [(kind, each) for kind in KINDS for each in POWERS[kind]])
     def test_of_numbers_whose_squares_go_under_or_over(self, monkeypatch, dtype, power, size):
         rng = np.random.default_rng(size)
         one, other = ((rng.uniform(-1, 1, size) * 10.0**power).astype(dtype) for _ in range(2))
-        lanes_of(one, other)
+        parts(monkeypatch, one, other)
         found = both(monkeypatch, record_of(one), record_of(other))
         with np.errstate(over="ignore"):
             expected = np.square(np.subtract(one, other, dtype=np.float64)).sum()
@@ -149,14 +158,14 @@ class TestTheLoop:
             done.append((dtype.name, arguments[-1]))
             loop(*arguments)
 
-        loops = {dtype: partial(noted, loop, dtype) for dtype, loop in _distance.LOOPS.items()}
+        loops = {dtype: partial(noted, loop, dtype) for dtype, loop in _squares.LOOPS.items()}
         narrow = [np.float16, ml_dtypes.bfloat16, np.int32, np.bool_]
         kinds = [np.float32, np.float64, np.complex64, np.complex128, *narrow]
         one, other = (
             ParametersRecord.from_numpy({str(i): np.full(10 + i, value, kind) for i, kind in enumerate(kinds)})
             for value in (0, 1)
         )
-        monkeypatch.setattr(_distance, "LOOPS", loops)
+        monkeypatch.setattr(_squares, "LOOPS", loops)
         assert both(monkeypatch, one, other) == 10 + 11 + 12 + 13 + 14 + 15
         assert sorted(done) == [("float32", 10), ("float32", 2 * 12), ("float64", 11), ("float64", 2 * 13)]
 

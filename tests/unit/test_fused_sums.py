@@ -1,15 +1,18 @@
-"""The compiled loop of sums has NumPy's bits, whatever the numbers, their count and how they are cut."""
+"""The compiled loop of sums, and of norms beside them, has NumPy's bits, whatever the numbers and how they are cut."""
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from umbel.aggregation import Update, _fused, weighted_mean
+from umbel.aggregation import Update, _fused, _squares, squared_distance, weighted_mean
+from umbel.aggregation._fused import Apart
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._passes import Place, batch, fold
 from umbel.aggregation._weights import Scale, Step, plan
-from umbel.records import ParametersRecord
+from umbel.errors import AggregationError
+from umbel.records import ParametersRecord, RecordSet, digest, dumps, loads
 
 compiled = pytest.mark.skipif(not _fused.LOOPS, reason="there was no C compiler when umbel was installed")
 
@@ -32,13 +35,13 @@ def numbers(seed, size, dtype, hard):
     return drawn
 
 
-def folded(updates, steps, start, **options):
+def folded(updates, steps, start, apart=None, **options):
     """The sums of some updates on top of ``start``, and what is said of them."""
     kind, size = mean_of(updates[0].dtype), updates[0].size
     out, (work, product) = start.copy(), np.empty((2, min(size, kind.block)), start.dtype)
     place = Place(kind, out, out, work, product)
     with np.errstate(all="ignore"):
-        said = fold(place, list(updates), batch(out.dtype, steps, **options))
+        said = fold(place, list(updates), batch(out.dtype, steps, **options), apart)
     return out, said
 
 
@@ -48,13 +51,20 @@ def same(one, other):
     return (here == there).all() and one[~here].tobytes() == other[~there].tobytes()
 
 
-def both(monkeypatch, *arguments, **options):
+def both(monkeypatch, updates, *arguments, **options):
+    """What is said of sums, once it is certain that both ways find the same, measured or not, and the same norms."""
+    size, dtype = updates[0].size, updates[0].dtype
+    model = numbers(77, size, dtype, hard=size % 2 == 0)
+    rooms = [Apart(model, np.empty((len(updates), _squares.parts_of(size)))) for _ in range(3)]
     with monkeypatch.context() as patch:
         patch.setattr(_fused, "LOOPS", {})
-        expected, said = folded(*arguments, **options)
-    found, also = folded(*arguments, **options)
-    assert said == also
-    assert same(found, expected)
+        expected, said = folded(updates, *arguments, **options)
+        others = [folded(updates, *arguments, rooms[0], **options)]
+        patch.setattr(_squares, "LOOPS", {})
+        others.append(folded(updates, *arguments, rooms[1], **options))
+    others += [folded(updates, *arguments, **options), folded(updates, *arguments, rooms[2], **options)]
+    assert all(also == said and same(found, expected) for found, also in others)
+    assert all(same(room.squares, rooms[0].squares) for room in rooms)
     return said
 
 
@@ -131,6 +141,69 @@ class TestTheSameBits:
             patch.setattr(_fused, "LOOPS", {})
             expected = bits(1, 0)
         assert [bits(threads, cut) == expected for threads in (1, 2, 4) for cut in (0, 1, 3, 7)] == [True] * 12
+
+
+def of_many_arrays(seed, scale=1.0):
+    shapes = {
+        "a": (300, 1001),
+        "b": (2**20 + 7,),
+        "c": (3,),
+        "d": (0,),
+        "f": (),
+        "n": (9,),
+        "y": (9000,),
+        "z": (1000, 33),
+    }
+    kinds = {
+        "a": ml_dtypes.bfloat16,
+        "c": np.float64,
+        "f": np.complex128,
+        "n": np.int32,
+        "y": np.float16,
+        "z": np.complex64,
+    }
+    rng = np.random.default_rng(seed)
+    drawn = {name: np.asarray(rng.standard_normal(shape)) * scale for name, shape in shapes.items()}
+    return ParametersRecord.from_numpy({n: each.astype(kinds.get(n, np.float32)) for n, each in drawn.items()})
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("solid", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_what_is_measured_has_the_bits_of_what_is_not(monkeypatch, count, solid, threads):
+    made = [of_many_arrays(node) for node in range(count + 1)]
+    if solid:
+        made = [loads(b"".join(dumps(RecordSet({"model": each})))).parameters_records["model"] for each in made]
+    model, *records = made
+    updates = [Update(f"node-{i:02}", i + 1.5, record) for i, record in enumerate(records)]
+    rule = weighted_mean(threads=threads).reduce
+    expected = digest(rule.finish(rule.start(model), updates))
+    norms = [squared_distance(model, record) for record in records]
+    for loops in ((_fused, _squares), (_squares,), ()):
+        with monkeypatch.context() as patch:
+            for module in {_fused, _squares} - {*loops}:
+                patch.setattr(module, "LOOPS", {})
+            found, squares = rule.measured(model, updates)
+            assert digest(found) == expected
+            assert squares == norms
+
+
+def test_what_float32_is_too_narrow_for_is_measured_again():
+    model = ParametersRecord.from_numpy({"w": np.zeros(PART * 2, np.float32)})
+    records = [
+        ParametersRecord.from_numpy({"w": np.full(PART * 2, value, np.float32)}) for value in (1e-25, 0, 1e25, 1)
+    ]
+    updates = [Update(f"node-{i}", 1.0, record) for i, record in enumerate(records)]
+    _, squares = weighted_mean().reduce.measured(model, updates)
+    assert squares == [squared_distance(model, record) for record in records]
+    assert squares == pytest.approx([PART * 2e-50, 0, PART * 2e50, PART * 2], rel=1e-6)
+
+
+def test_updates_that_count_nothing_are_not_measured():
+    model = of_many_arrays(0)
+    for updates in ([], [Update("a", 1.0, model), Update("b", 0.0, model)]):
+        with pytest.raises(AggregationError, match="expected updates with weights above 0"):
+            weighted_mean().reduce.measured(model, updates)
 
 
 @compiled

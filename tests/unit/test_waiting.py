@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from umbel.aggregation import Aggregator, Update, by_examples, uniform, weighted_mean
+from umbel.aggregation import Aggregator, Update, by_examples, squared_distance, uniform, weighted_mean
 from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._weights import Step
@@ -198,16 +198,68 @@ def test_a_companion_that_is_not_finite_costs_its_model_too(tmp_path):
         assert record == expected.state.parameters_records[name]
 
 
-@pytest.mark.parametrize("gate", [Gate(max_norm=1e9), Gate(finite=False)])
-def test_a_gate_that_asks_for_more_or_less_looks_at_each(tmp_path, gate):
-    finite = weighted_mean(finite=gate.finite)
+def test_a_gate_that_asks_for_less_looks_at_each(tmp_path):
     records = mapped(tmp_path, spoilt(4))
-    plan = strategy(aggregator=finite, gate=gate)
+    plan = strategy(aggregator=weighted_mean(finite=False), gate=Gate(finite=False))
     _, events, done = run(records, plan=plan)
     assert done.report.digest == run(in_memory(records), plan=plan)[2].report.digest
-    assert len(refused(events)) == (1 if gate.finite else 0)
-    accepted = [event.node for event in events if isinstance(event, UpdateAccepted)]
-    assert ("node-04" in accepted) is not gate.finite
+    assert refused(events) == []
+
+
+class Measured(Recorded):
+    """The same, with its norms: a list of how many updates were measured at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.measures = []
+
+    def measured(self, template, updates):
+        self.measures.append(len(updates))
+        return self.inner.measured(template, updates)
+
+
+def norm_of(array):
+    return squared_distance(FIRST, ParametersRecord.from_numpy([array])) ** 0.5
+
+
+class TestNorms:
+    """The gate's bound for norms, which are measured while the mean is made."""
+
+    def test_updates_within_it_are_read_once(self, tmp_path):
+        bound = max(map(norm_of, ARRAYS))  # one of them is just as long
+        records, fold = mapped(tmp_path, ARRAYS), Measured()
+        _, events, done = run(records, fold, gate=Gate(max_norm=bound))
+        assert (fold.measures, fold.sizes) == ([COUNT], [])
+        assert refused(events) == []
+        assert done.report.digest == run(records)[2].report.digest
+
+    @pytest.mark.parametrize("most", [64, 3])
+    def test_those_beyond_it_are_refused_as_ever(self, tmp_path, monkeypatch, most):
+        monkeypatch.setattr(_waiting, "_MOST_UPDATES", most)
+        bound = sorted(map(norm_of, ARRAYS[:8]))[5]
+        records, fold = mapped(tmp_path, ARRAYS[:8]), Measured()
+        _, events, done = run(records, fold, gate=Gate(max_norm=bound))
+        _, early, expected = run(in_memory(records), Measured(), gate=Gate(max_norm=bound))
+        assert done.report.accepted == 6
+        assert refused(events) == refused(early) == list(done.report.refused)
+        assert f"expected a norm of at most {bound!r} from the model, got" in refused(events)[0][1]
+        assert (done.report.digest, done.report.metrics) == (expected.report.digest, expected.report.metrics)
+        assert (fold.measures, fold.sizes) == (([8], [6]) if most == 64 else ([], fold.sizes))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+    def test_one_that_is_not_finite_or_nearly_so_is_refused(self, tmp_path, value):
+        records = mapped(tmp_path, spoilt(4, value))
+        found, early = (run(each, gate=Gate(max_norm=1e9)) for each in (records, in_memory(records)))
+        assert refused(found[1]) == refused(early[1])
+        assert [node for node, _ in refused(found[1])] == ["node-04"]
+        assert found[2].report.digest == early[2].report.digest
+
+    def test_a_fold_that_does_not_measure_has_them_looked_at_before(self, tmp_path):
+        fold = Recorded()
+        _, events, _ = run(mapped(tmp_path, spoilt(4, 1e30)), fold, gate=Gate(max_norm=1e9))
+        assert fold.sizes == [7]
+        assert [type(event) for event in events if getattr(event, "node", "") == "node-04"] == [UpdateRefused]
+        assert fedavg().aggregator.reduce.measured
 
 
 def test_a_fold_that_needs_all_at_once_gets_what_nobody_changes(tmp_path):

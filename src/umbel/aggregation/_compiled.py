@@ -26,7 +26,7 @@ _NUMBERS: Final[Mapping[np.dtype[Any], tuple[str, Any]]] = {
     np.dtype(np.float64): ("double", ctypes.c_double),
 }
 # Of what the loops take: one more with every change of it.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def loops(name: str, arguments: Sequence[Any], result: Any = None, path: str = LIBRARY) -> dict[np.dtype[Any], Loop]:

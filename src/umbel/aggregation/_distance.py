@@ -1,10 +1,6 @@
-"""Distances between records, the same on every machine, to the last bit.
+"""Distances between records, the same on every machine, to the last bit."""
 
-NumPy subtracts, squares and adds, a pass through the cache for each. A compiled loop does the same to the same bits in
-one, for float32 and float64 that lie in memory as they are; the rest, and what is done again in float64, is NumPy's.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from math import fsum, inf
@@ -13,22 +9,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation import _compiled
-from umbel.aggregation._compiled import ADDRESS, COUNT, address, as_they_are
 from umbel.aggregation._layout import flat
-from umbel.aggregation._stacked import Place, floats_of, quarters
+from umbel.aggregation._squares import PART, squares
+from umbel.aggregation._stacked import Place, floats_of
 from umbel.aggregation._turns import in_turns
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord
 
-_BLOCK: Final = 2**18  # elements: threads wait for one another between the steps of a block, so these are long
-_LANES: Final = 2**12
+# Elements of an array that one thread takes, and in how many shares they are dealt out.
+_PIECE: Final = 64 * PART
+_SHARES: Final = 4
+_FLOAT32: Final = np.dtype(np.float32)
+_FLOAT64: Final = np.dtype(np.float64)
 # Squares in float32 may have gone under where their sum is below it.
 _LEAST: Final = 1e-20
-
-# (lanes, one array, the other, their size)
-ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, COUNT)
-LOOPS: Final = _compiled.loops("squares", ARGUMENTS)
 
 
 def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: int | None = None) -> float:
@@ -37,9 +31,9 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
     Both records have the same names, dtypes and shapes. At most ``threads`` work on large ones, None for as many as
     there are cores.
 
-    Squares are added into lanes in a fixed order and the lanes by ``fsum``, which rounds once: the same bits anywhere.
-    Where no array is wider than float32, differences, squares and up to 64 of them in a row are float32: the result is
-    within 4e-6 of itself, and usually 1e-8. What that is too narrow for is done again in float64.
+    Squares are added part by part, in a fixed order, and the parts by ``fsum``, which rounds once: the same bits
+    anywhere. Where no array is wider than float32, differences, squares and up to 64 of them in a row are float32: the
+    result is within 4e-6 of itself, and usually 1e-8. What that is too narrow for is done again in float64.
 
     Raises:
         AggregationError: for arrays of two sizes.
@@ -52,41 +46,55 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
 
     """
     places = floats_of(one)
-    parts = quarters(places)
-    found = _total(parts, one, other, threads, np.dtype(np.float32))
-    if _LEAST <= found < inf or all(place.kind.total == np.float64 for place in places):
-        return found
-    return _total(parts, one, other, threads, np.dtype(np.float64))
+    shares = _shares(places)
+    found = _total(shares, one, other, threads, _FLOAT32)
+    return found if is_certain(found, places) else _total(shares, one, other, threads, _FLOAT64)
+
+
+def is_certain(found: float, places: Iterable[Place]) -> bool:
+    """Say whether a squared distance that was found in float32, where that is the dtype of the sums, is good enough."""
+    return _LEAST <= found < inf or all(place.kind.total == _FLOAT64 for place in places)
+
+
+def together(found: Iterable[NDArray[np.float64]]) -> float:
+    """Return the sum of the parts of all arrays, whose order does not matter."""
+    try:
+        return fsum(chain.from_iterable(each.tolist() for each in found))
+    except OverflowError:  # finite numbers whose sum is not
+        return inf
+
+
+def _shares(places: Sequence[Place]) -> list[list[Place]]:
+    """Return all pieces in a few shares of about one size, or in one if there is little."""
+    size = sum(place.size for place in places)
+    if size < _PIECE:
+        return [list(places)]
+    shares: list[list[Place]] = [[] for _ in range(_SHARES)]
+    before = 0
+    for place in places:
+        for start in range(0, max(1, place.size), _PIECE):
+            part = slice(start, min(place.size, start + _PIECE))
+            shares[min(_SHARES * before // size, _SHARES - 1)].append(place._replace(part=part))
+            before += part.stop - part.start
+    return shares
 
 
 def _total(
-    parts: Sequence[Sequence[Place]],
+    shares: Sequence[Sequence[Place]],
     one: ParametersRecord,
     other: ParametersRecord,
     threads: int | None,
     least: np.dtype[Any],
 ) -> float:
-    lanes = in_turns([partial(_within, part, one, other, least) for part in parts], threads)
-    try:
-        return fsum(chain.from_iterable(each.tolist() for each in lanes))
-    except OverflowError:  # finite numbers whose sum is not
-        return inf
+    return together(chain(*in_turns([partial(_within, share, one, other, least) for share in shares], threads)))
 
 
 def _within(
     places: Sequence[Place], one: ParametersRecord, other: ParametersRecord, least: np.dtype[Any]
-) -> NDArray[np.float64]:
-    """Return the sums of |x - t|**2 of some of the arrays, of every 4096th element each."""
-    lanes, room = np.zeros(_LANES), np.empty(_BLOCK)
+) -> list[NDArray[np.float64]]:
+    """Return the sums of the squares of some pieces, part by part."""
     with np.errstate(all="ignore"):
-        for place in places:
-            ours, theirs = _both(place, one, other)
-            dtype = np.promote_types(place.kind.total, least)
-            if dtype in LOOPS and as_they_are(dtype, (ours, theirs)):
-                LOOPS[dtype](address(lanes), address(ours), address(theirs), ours.size)
-            else:
-                _by_numpy(ours, theirs, room.view(dtype), lanes)
-    return lanes
+        return [squares(*_both(place, one, other), np.promote_types(place.kind.total, least)) for place in places]
 
 
 def _both(place: Place, one: ParametersRecord, other: ParametersRecord) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -96,28 +104,3 @@ def _both(place: Place, one: ParametersRecord, other: ParametersRecord) -> tuple
         message = f"expected as many numbers in both records, got {ours.size} and {theirs.size}"
         raise AggregationError(message, at=f"array {place.slot.name!r}")
     return ours[place.part], theirs[place.part]
-
-
-def _by_numpy(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any], lanes: NDArray[np.float64]) -> None:
-    """Add squares to the lanes as the compiled loop does, to the same bits, in the dtype of the room."""
-    for at in range(0, ours.size, _BLOCK):
-        part = slice(at, at + _BLOCK)
-        _add(_squared(ours[part], theirs[part], room), lanes)
-
-
-def _squared(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
-    squares = room[: ours.size]
-    if ours.dtype == squares.dtype:
-        np.subtract(ours, theirs, out=squares)
-    else:
-        np.copyto(squares, ours, casting="unsafe")
-        np.subtract(squares, theirs, out=squares, dtype=squares.dtype, casting="unsafe")
-    np.multiply(squares, squares, out=squares)
-    return squares
-
-
-def _add(squares: NDArray[Any], lanes: NDArray[np.float64]) -> None:
-    whole = squares.size // _LANES * _LANES
-    if whole:
-        lanes += squares[:whole].reshape(-1, _LANES).sum(axis=0)
-    lanes[: squares.size - whole] += squares[whole:]

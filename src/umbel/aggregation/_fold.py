@@ -1,31 +1,30 @@
 """The seam of reductions, and the linear ones: sums and means, folded batch by batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from sys import float_info
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.aggregation._arrays import Squares, Table, add_all, add_one, distances_of
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record, view
+from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record
 from umbel.aggregation._memory import Memory
-from umbel.aggregation._passes import Batch, add_up, batch, fold, store
-from umbel.aggregation._shares import Member, Piece, Room, Share, groups_of, shares_of
+from umbel.aggregation._passes import batch
+from umbel.aggregation._shares import Room, Share, groups_of, shares_of
 from umbel.aggregation._solid import Solids, add_solid, fault_in, groups_in, layout_of, solids_of
 from umbel.aggregation._update import Update
 from umbel.aggregation._weights import Scale, Step
 from umbel.errors import AggregationError
-from umbel.records import Array, ParametersRecord
+from umbel.records import ParametersRecord
 from umbel.records._arena import allocate
 from umbel.records._parameters import record_over
 from umbel.records._solid import Layout
 from umbel.records._threads import cores, side_by_side
 
-_RAW: Final = "raw"
-_Table: TypeAlias = Mapping[str, Array]
 _SPENT: Final = "this accumulator is finished, or was left half done by an error; begin another with start()"
 
 
@@ -41,7 +40,8 @@ class Fold(Protocol):
 
     A fold may also say that it is ``exclusive``: nobody else has the memory of a result, so the next model may take it.
     And that its results are ``checked``: like the template, and finite where they have to be. Those of any other are
-    looked through in each round.
+    looked through in each round. One that ``proves_finite`` spares updates that may wait for one another a pass over
+    each; with ``measured`` it spares them one for their norms, too.
     """
 
     @property
@@ -182,25 +182,47 @@ class LinearFold:
         acc.spent = True
         return acc.record()
 
-    def _run(self, acc: _Accumulator, updates: Sequence[Update], *, last: bool) -> None:
+    def measured(
+        self, template: ParametersRecord, updates: Sequence[Update]
+    ) -> tuple[ParametersRecord, Sequence[float]]:
+        """Return the result of updates, and the squared distance of each from the template, in one pass over memory.
+
+        Both have the bits that ``finish`` and ``squared_distance`` give them. Weights are above 0.
+
+        Raises:
+            AggregationError: as ``finish`` does.
+
+        """
+        acc = self.start(template)
+        if len(chosen_of(acc, updates)) < len(updates) or not updates:
+            raise AggregationError("expected updates with weights above 0, got one of 0, or none")
+        found = self._run(acc, updates, last=True, model=dict(template.items()))
+        acc.spent = True
+        with np.errstate(all="ignore"):
+            return acc.record(), distances_of(template, updates, found)
+
+    def _run(
+        self, acc: _Accumulator, updates: Sequence[Update], *, last: bool, model: Table | None = None
+    ) -> list[Squares]:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
         acc.spent = True  # until every array is done
         if fresh:
             threads = cores() if self.threads is None else self.threads
-            acc.open(self.memory, threads, layout_of(acc.slots, updates), kept=not last)
+            # Parts that are measured begin where arrays do, runs of solid updates do not.
+            layout = layout_of(acc.slots, updates) if model is None else None
+            acc.open(self.memory, threads, layout, kept=not last)
         divisor = scale.divisor if last else None
         batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
+        found: list[list[Squares]] = []
         if acc.layout is not None:
             _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
             values = None if fresh or last else acc.plain(updates)
-            add = partial(_add_all, updates) if values is None else partial(_add_one, updates, values)
-            side_by_side([partial(add, batches, share) for share in acc.shares])
+            add = partial(add_all, updates, model) if values is None else partial(add_one, updates, values)
+            found = side_by_side([partial(add, batches, share) for share in acc.shares])
         acc.scale, acc.spent = scale, False
-
-
-_Batches: TypeAlias = Mapping[np.dtype[Any], Batch]
+        return [squares for share in found for squares in share]
 
 
 def _run_solid(acc: _Accumulator, solids: Solids) -> None:
@@ -211,69 +233,6 @@ def _run_solid(acc: _Accumulator, solids: Solids) -> None:
         if found is None:
             raise
         raise found from None
-
-
-def _add_all(updates: Sequence[Update], batches: _Batches, share: Share) -> None:
-    tables = [dict(update.record.items()) for update in updates]
-    with np.errstate(all="ignore"):
-        for piece in share.pieces:
-            _fold(piece, updates, tables, batches[piece.place.kind.total])
-
-
-def _fold(piece: Piece, updates: Sequence[Update], tables: Sequence[_Table], batch: Batch) -> None:
-    group, place, part, joined = piece
-    (first, *_), kind = group.members, place.kind.view
-    if joined is not None:
-        add_up(place, (_joined(group.members, joined, *each) for each in zip(tables, updates, strict=True)), batch)
-        if batch.divisor is not None:
-            for member in group.members:
-                _require(member.slot, store(place, member.part, batch))
-        return
-    arrays = [_values(first.slot, kind, table, update) for table, update in zip(tables, updates, strict=True)]
-    if part is not None:
-        arrays = [array[part] for array in arrays]
-    _require(first.slot, fold(place, arrays, batch))
-
-
-def _joined(members: Sequence[Member], room: NDArray[Any], table: _Table, update: Update) -> NDArray[Any]:
-    np.concatenate([_values(slot, room.dtype, table, update) for _, slot, _ in members], out=room)
-    return room
-
-
-def _require(slot: Slot, problem: str) -> None:
-    if problem:
-        raise AggregationError(problem, at=f"array {slot.name!r}")
-
-
-def _values(slot: Slot, kind: np.dtype[Any], table: _Table, update: Update) -> NDArray[Any]:
-    """Return what ``view`` does, without its detours: almost every array of every update is as it should be."""
-    name, dtype, shape, _, _, nbytes = slot
-    array = table.get(name)
-    if (
-        array is not None
-        and array.stype == _RAW
-        and array.dtype == dtype
-        and array.shape == shape
-        and len(array.data) == nbytes
-    ):
-        return np.frombuffer(array.data, kind)
-    return view(slot, kind, update)
-
-
-def _add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: _Batches, share: Share) -> None:
-    """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add = np.multiply, np.add
-    with np.errstate(all="ignore"):
-        for dtype, simple in share.simple.items():
-            ((rescale, weight),) = batches[dtype].steps
-            for at, total, room in simple:
-                if rescale is not None:
-                    multiply(total, rescale, total)
-                add(total, values[at] if weight is None else multiply(values[at], weight, room), total)
-        if share.others:
-            table = dict(updates[0].record.items())
-            for piece in share.others:
-                _fold(piece, updates, [table], batches[piece.place.kind.total])
 
 
 def _kind(slot: Slot, kind_of: Callable[[np.dtype[Any]], Kind]) -> Kind:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
 from umbel.aggregation._compiled import ADDRESS, COUNT, FLAG, NUMBER, Addresses, Loop, address, addresses, as_they_are
+from umbel.aggregation._squares import PART
 
 Block: TypeAlias = NDArray[Any]
 # What the sums are multiplied with first, and then the update that is added.
@@ -21,14 +22,26 @@ Factors: TypeAlias = tuple[Block | None, Block | None]
 # Fewer bytes than this are done before the addresses of all updates are known.
 LEAST: Final = 2**16
 
-# (sums, size, addresses, factors, updates, first element, fresh, divisor or 0, finite) -> elements lost
-_ARGUMENTS: Final = (ADDRESS, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, FLAG, NUMBER, FLAG)
+# (sums, size, addresses, factors, updates, first element, fresh, divisor or 0, finite,
+#  model or None, squares or None, how far apart those of two updates are) -> elements lost
+_ARGUMENTS: Final = (ADDRESS, COUNT, ADDRESS, ADDRESS, COUNT, COUNT, FLAG, NUMBER, FLAG, ADDRESS, ADDRESS, COUNT)
 LOOPS: Final = _compiled.loops("add", _ARGUMENTS, COUNT)
 
 
-class _Run(NamedTuple):
-    """Updates that are added one after the other, once the sums are multiplied with ``rescale``."""
+class Apart(NamedTuple):
+    """A model, as a flat array, and room for the squares of what updates are from it: a row of parts for each."""
 
+    model: Block
+    squares: NDArray[np.float64]
+
+
+class _Run(NamedTuple):
+    """Updates that are added one after the other, once the sums are multiplied with ``rescale``.
+
+    They are those from ``first`` on.
+    """
+
+    first: int
     rescale: Block | None
     addresses: Addresses
     factors: Block
@@ -52,6 +65,7 @@ class Fused:
                 factors[0] = first
             self._runs.append(
                 _Run(
+                    start,
                     None if begins else steps[start][0],
                     addresses(updates[start:stop]),
                     np.array([1.0 if factor is None else factor for factor in factors], updates[0].dtype),
@@ -59,8 +73,10 @@ class Fused:
                 )
             )
 
-    def add(self, total: Block, start: int, divisor: float | None, *, finite: bool) -> int:
+    def add(self, total: Block, start: int, divisor: float | None, *, finite: bool, apart: Apart | None = None) -> int:
         """Add what lies from ``start`` on in every update to the sums of that part, and divide them if that is all.
+
+        With ``apart``, whose parts begin where this one does, the updates are measured in the same pass.
 
         Returns:
             How many sums are not finite after the division, though they were before, or at all if they have to be
@@ -68,14 +84,20 @@ class Fused:
 
         """
         lost = 0
-        for at, (rescale, places, factors, fresh) in enumerate(self._runs, start=1):
+        for at, (first, rescale, places, factors, fresh) in enumerate(self._runs, start=1):
             if rescale is not None:
                 np.multiply(total, rescale, total)
             by = divisor if divisor is not None and at == len(self._runs) else 0.0
-            lost += self._loop(
-                address(total), total.size, places, address(factors), factors.size, start, fresh, by, finite
-            )
+            what = address(total), total.size, places, address(factors), factors.size, start, fresh, by, finite
+            lost += self._loop(*what, *_where(apart, first, start))
         return lost
+
+
+def _where(apart: Apart | None, first: int, start: int) -> tuple[int | None, int | None, int]:
+    """Return where the model is, where the squares of the part at ``start`` go, and in which steps from there."""
+    if apart is None:
+        return None, None, 0
+    return address(apart.model), address(apart.squares[first:, start // PART :]), apart.squares.shape[1]
 
 
 def fused(

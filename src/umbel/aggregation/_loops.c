@@ -27,56 +27,126 @@
  *
  * Each product and each sum rounds, as NumPy's do. What is saved is the way of products and sums through the cache,
  * once for each update. No more updates are read at a time than a processor reads ahead of.
+ *
+ * In the same pass, if there is a model, each update is measured by it: with the squares of the third loop, below.
  */
 
 #define TOGETHER 5
-/* Elements whose sums stay in the cache until all updates are in them. */
+/* Elements whose sums stay in the cache until all updates are in them, and whose squares are one number. */
 #define PART 16384
+/* So many squares are added beside one another. */
+#define LANES 256
+
+/* Returns the sum of the lanes in float64: one half is added to the other until a single number is left. */
+#define LENGTH(T)                                                                                                    \
+    INLINE double length_##T(const T *lanes)                                                                         \
+    {                                                                                                                \
+        double sums[LANES / 2];                                                                                      \
+        for (size_t i = 0; i < LANES / 2; i++)                                                                       \
+            sums[i] = (double)lanes[i] + (double)lanes[i + LANES / 2];                                               \
+        for (size_t half = LANES / 4; half > 0; half /= 2)                                                           \
+            for (size_t i = 0; i < half; i++)                                                                        \
+                sums[i] += sums[i + half];                                                                           \
+        return sums[0];                                                                                              \
+    }
+
+/* Adds the squares of the differences of a row, or of less of it, to the lanes. */
+#define SQUARED(T)                                                                                                   \
+    INLINE void squared_##T(T *restrict lanes, const T *x, const T *y, size_t n)                                     \
+    {                                                                                                                \
+        for (size_t i = 0; i < n; i++) {                                                                             \
+            T apart = x[i] - y[i];                                                                                   \
+            lanes[i] += apart * apart;                                                                               \
+        }                                                                                                            \
+    }
+
+/* Adds a row of some updates, or less of it, to the sums, and the squares of what each is from the model to its lanes,
+ * while their numbers are in registers. */
+#define BOTH(T)                                                                                                      \
+    typedef T T##s __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));                                  \
+    INLINE void both_##T(T *total, const T *const *x, const T *w, int count, int fresh, const T *model,              \
+                         T lanes[][LANES], size_t at, size_t n)                                                      \
+    {                                                                                                                \
+        size_t width = sizeof(T##s) / sizeof(T), whole = n - n % width;                                              \
+        for (size_t i = 0; i < whole; i += width) {                                                                  \
+            T##s from = *(const T##s *)(model + i), sum = -(T##s){0};                                                \
+            if (!fresh)                                                                                              \
+                sum = *(T##s *)(total + i);                                                                          \
+            for (int j = 0; j < count; j++) {                                                                        \
+                T##s here = *(const T##s *)(x[j] + at + i), apart = here - from;                                     \
+                sum += here * w[j];                                                                                  \
+                *(T##s *)(lanes[j] + i) += apart * apart;                                                            \
+            }                                                                                                        \
+            *(T##s *)(total + i) = sum;                                                                              \
+        }                                                                                                            \
+        for (size_t i = whole; i < n; i++) {                                                                         \
+            T sum = fresh ? (T)-0.0 : total[i];                                                                      \
+            for (int j = 0; j < count; j++)                                                                          \
+                sum += x[j][at + i] * w[j];                                                                          \
+            total[i] = sum;                                                                                          \
+        }                                                                                                            \
+        for (int j = 0; j < count; j++)                                                                              \
+            squared_##T(lanes[j] + whole, x[j] + at + whole, model + whole, n - whole);                              \
+    }
 
 /* INT is as wide as T, so that counting fits the lanes; of a part, it cannot overflow.
  *
  * Adds `count` updates, from element `at` on, to n sums. If they are `fresh` nothing is in the sums yet; if it is the
  * `last` time, the sums are divided. Returns how many elements are not finite then, though they were before, or at all
- * if they have to be: a difference from itself is not 0 for what is not finite. */
+ * if they have to be: a difference from itself is not 0 for what is not finite. With a `model`, writes the sum of the
+ * squares of what each update is from it, `stride` apart. */
 #define SOME(T, INT)                                                                                                 \
-    INLINE size_t some_##T(T *restrict total, size_t n, const T *const *x, const T *w, size_t at, int count, int fresh,  \
-                           int last, T divisor, int finite)                                                          \
+    INLINE size_t some_##T(T *restrict total, size_t n, const T *const *x, const T *w, size_t at, int count, int fresh, \
+                           int last, T divisor, int finite, const T *model, double *squared, size_t stride)          \
     {                                                                                                                \
         const T *y[TOGETHER];                                                                                        \
-        T v[TOGETHER];                                                                                               \
+        T v[TOGETHER], lanes[TOGETHER][LANES];                                                                       \
         INT lost = 0;                                                                                                \
         for (int j = 0; j < count; j++) {                                                                            \
             y[j] = x[j] + at;                                                                                        \
             v[j] = w[j];                                                                                             \
         }                                                                                                            \
-        for (size_t i = 0; i < n; i++) {                                                                             \
-            T sum = fresh ? (T)-0.0 : total[i]; /* -0 and x are x, whatever x is */                                  \
-            for (int j = 0; j < count; j++)                                                                          \
-                sum += y[j][i] * v[j];                                                                               \
-            if (last) {                                                                                              \
-                T mean = sum / divisor;                                                                              \
-                lost += (INT)(mean - mean != 0) & (INT)(finite | (sum - sum == 0));                                  \
-                sum = mean;                                                                                          \
+        if (model)                                                                                                   \
+            memset(lanes, 0, count * sizeof lanes[0]); /* 0 and a square are that square */                          \
+        for (size_t row = 0; row < n; row += LANES) {                                                                \
+            size_t end = n - row < LANES ? n : row + LANES;                                                          \
+            if (model)                                                                                               \
+                both_##T(total + row, y, v, count, fresh, model + row, lanes, row, end - row);                       \
+            for (size_t i = row; i < end; i++) {                                                                     \
+                T sum = fresh && !model ? (T)-0.0 : total[i]; /* -0 and x are x, whatever x is */                    \
+                for (int j = 0; !model && j < count; j++)                                                            \
+                    sum += y[j][i] * v[j];                                                                           \
+                if (last) {                                                                                          \
+                    T mean = sum / divisor;                                                                          \
+                    lost += (INT)(mean - mean != 0) & (INT)(finite | (sum - sum == 0));                              \
+                    sum = mean;                                                                                      \
+                }                                                                                                    \
+                total[i] = sum;                                                                                      \
             }                                                                                                        \
-            total[i] = sum;                                                                                          \
         }                                                                                                            \
+        for (int j = 0; model && j < count; j++)                                                                     \
+            squared[j * stride] = length_##T(lanes[j]);                                                              \
         return lost;                                                                                                 \
     }
 
 /* Of the locals of the function below. */
+#define MANY(T, k, last, model)                                                                                      \
+    some_##T(sums, size, x + start, w + start, from, k, begins, last, divisor, finite, model, squared + start * stride, \
+             stride)
 #define COUNT(T, k)                                                                                                  \
-    (last ? some_##T(sums, size, x + start, w + start, from, k, begins, 1, divisor, finite)                            \
-          : some_##T(sums, size, x + start, w + start, from, k, begins, 0, divisor, finite))
+    (there ? last ? MANY(T, k, 1, there) : MANY(T, k, 0, there) : last ? MANY(T, k, 1, NULL) : MANY(T, k, 0, NULL))
 
 /* Adds all updates, a part of the sums after the other. Without a divisor, which is 0 then, the sums stay sums. */
 #define ADD(T)                                                                                                       \
-    FOR_EACH_MACHINE size_t umbel_add_1_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates, size_t at,  \
-                                          int fresh, T divisor, int finite)                                          \
+    FOR_EACH_MACHINE size_t umbel_add_2_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates, size_t at, \
+                                          int fresh, T divisor, int finite, const T *model, double *squared,         \
+                                          size_t stride)                                                             \
     {                                                                                                                \
         size_t lost = 0;                                                                                             \
-        for (size_t done = 0; done < n; done += PART) {                                                              \
+        for (size_t done = 0; done < n; done += PART, squared += 1) {                                                \
             size_t size = n - done < PART ? n - done : PART, from = at + done;                                       \
             T *sums = total + done;                                                                                  \
+            const T *there = model ? model + from : NULL;                                                            \
             for (size_t start = 0; start < updates; start += TOGETHER) {                                             \
                 int begins = fresh && start == 0, last = divisor != 0 && updates - start <= TOGETHER;                \
                 switch (updates - start) {                                                                           \
@@ -91,6 +161,12 @@
         return lost;                                                                                                 \
     }
 
+LENGTH(float)
+LENGTH(double)
+SQUARED(float)
+SQUARED(double)
+BOTH(float)
+BOTH(double)
 SOME(float, uint32_t)
 SOME(double, uint64_t)
 ADD(float)
@@ -116,11 +192,11 @@ ADD(double)
 
 /* What a register holds of float64, or two of them where there is no AVX2. */
 #ifdef CLONES
-#define LANES 4
+#define WIDTH 4
 #else
-#define LANES 2
+#define WIDTH 2
 #endif
-typedef double Lanes __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
+typedef double Lanes __attribute__((vector_size(WIDTH * sizeof(double)), aligned(sizeof(double)), may_alias));
 
 /* Takes the model from an update, with zeros behind. Returns the largest magnitude, or NaN if there is one: without
  * their signs the bits of numbers are integers in the same order, and those of NaN are beyond infinity. */
@@ -165,13 +241,13 @@ INLINE double coarse_for(double largest)
 INLINE void multiplied(double *products, size_t count, const double *x, const double *y, int rows, int columns)
 {
     Lanes sums[SIDE][SIDE] = {{{0}}};
-    for (size_t at = 0; at < STRIP; at += LANES)
+    for (size_t at = 0; at < STRIP; at += WIDTH)
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < columns; j++)
                 sums[i][j] += *(const Lanes *)(x + i * STRIP + at) * *(const Lanes *)(y + j * STRIP + at);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
-            for (int lane = 0; lane < LANES; lane++)
+            for (int lane = 0; lane < WIDTH; lane++)
                 products[i * count + j] += sums[i][j][lane];
 }
 
@@ -209,7 +285,7 @@ INLINE void measured(double *model, double *others, size_t count, const double *
 /* Adds n elements of `count` updates, which follow their model in x. There has to be room for a run of all of them and
  * for their products. An update is `lost` if an element is not finite or too large; its distances are of no use then. */
 #define APART(T)                                                                                                     \
-    FOR_EACH_MACHINE void umbel_apart_1_##T(double *model, double *others, uint8_t *lost, double *room,                \
+    FOR_EACH_MACHINE void umbel_apart_2_##T(double *model, double *others, uint8_t *lost, double *room,              \
                                           const T *const *x, size_t count, size_t n)                                 \
     {                                                                                                                \
         double *products = room + count * RUN;                                                                       \
@@ -240,35 +316,22 @@ ROUNDED(double)
 APART(float)
 APART(double)
 
-/* Squares of differences between two arrays, added into lanes in one pass over memory.
+/* Squares of differences between two arrays, a part after the other, in one pass over memory.
  *
- * A block is rows of as many elements as there are lanes. Each square and each sum rounds to T, row after row, as
- * NumPy's do; the sums of a block, and the squares behind its last whole row, are added to the lanes in float64.
+ * A part is rows of as many elements as there are lanes. Each square and each sum rounds to T, row after row, as
+ * NumPy's do; the lanes of a part are added in float64.
  */
 
-#define ROW 4096
-/* Elements whose squares are added in T. */
-#define BLOCK (64 * ROW)
-
 #define SQUARES(T)                                                                                                   \
-    FOR_EACH_MACHINE void umbel_squares_1_##T(double *restrict lanes, const T *x, const T *y, size_t n)                \
+    FOR_EACH_MACHINE void umbel_squares_2_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
     {                                                                                                                \
-        T sums[ROW];                                                                                                 \
+        T lanes[LANES];                                                                                              \
         for (size_t size; n > 0; n -= size, x += size, y += size) {                                                  \
-            size_t row = 0;                                                                                          \
-            size = n < BLOCK ? n : BLOCK;                                                                            \
-            memset(sums, 0, sizeof sums); /* 0 and a square are that square */                                       \
-            for (; row + ROW <= size; row += ROW)                                                                    \
-                for (size_t i = 0; i < ROW; i++) {                                                                   \
-                    T apart = x[row + i] - y[row + i];                                                               \
-                    sums[i] += apart * apart;                                                                        \
-                }                                                                                                    \
-            for (size_t i = 0; row > 0 && i < ROW; i++)                                                              \
-                lanes[i] += (double)sums[i];                                                                         \
-            for (size_t i = 0; i < size - row; i++) {                                                                \
-                T apart = x[row + i] - y[row + i], square = apart * apart;                                           \
-                lanes[i] += (double)square;                                                                          \
-            }                                                                                                        \
+            size = n < PART ? n : PART;                                                                              \
+            memset(lanes, 0, sizeof lanes);                                                                          \
+            for (size_t row = 0; row < size; row += LANES)                                                           \
+                squared_##T(lanes, x + row, y + row, size - row < LANES ? size - row : LANES);                       \
+            *squared++ = length_##T(lanes);                                                                          \
         }                                                                                                            \
     }
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._fused import Fused, fused
+from umbel.aggregation._fused import Apart, Fused, fused
 from umbel.aggregation._kinds import Kind, loss
+from umbel.aggregation._squares import squares
 from umbel.aggregation._weights import Step
 
 Block = NDArray[Any]
@@ -64,8 +65,10 @@ def _factor(value: float | None, kind: np.dtype[Any]) -> Block | None:
     return None if value is None else np.array(value, kind)
 
 
-def fold(place: Place, updates: list[Block], batch: Batch) -> str:
+def fold(place: Place, updates: list[Block], batch: Batch, apart: Apart | None = None) -> str:
     """Fold flat arrays into the totals, and into the result if the batch has a divisor.
+
+    With ``apart``, measure them too: in the same pass where a compiled loop does it.
 
     Returns:
         Why the result cannot be right, or nothing.
@@ -73,16 +76,26 @@ def fold(place: Place, updates: list[Block], batch: Batch) -> str:
     """
     terms = fused(place.out, updates, batch.first, batch.steps, fresh=batch.fresh) if place.kind.in_place else None
     if terms is not None:
-        problems = [_fused_block(block, part.start, terms, batch) for part, block in _blocks(place)]
-    elif place.out.size <= place.product.size:
+        problems = [_fused_block(block, part.start, terms, batch, apart) for part, block in _blocks(place)]
+        return next(filter(None, problems), "")
+    if apart is not None:
+        measure(place.kind, updates, apart)
+    if place.out.size <= place.product.size:
         return _block(place, updates, batch)
-    else:
-        problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]
+    problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]
     return next(filter(None, problems), "")
 
 
-def _fused_block(place: Place, start: int, terms: Fused, batch: Batch) -> str:
-    return loss(terms.add(place.out, start, batch.divisor, finite=batch.finite), place.out.dtype)
+def measure(kind: Kind, updates: Iterable[Block], apart: Apart) -> None:
+    """Write the squares of what flat arrays of one kind are from the model, as ``squared_distance`` takes them."""
+    dtype = np.promote_types(kind.total, np.float32)
+    for row, update in zip(apart.squares, updates, strict=True):
+        row[:] = squares(update, apart.model, dtype)
+
+
+def _fused_block(place: Place, start: int, terms: Fused, batch: Batch, apart: Apart | None) -> str:
+    lost = terms.add(place.out, start, batch.divisor, finite=batch.finite, apart=apart)
+    return loss(lost, place.out.dtype)
 
 
 def _blocks(place: Place) -> Iterator[tuple[slice, Place]]:

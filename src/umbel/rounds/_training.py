@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Final
 
 from umbel.aggregation import Aggregator, Update
@@ -42,7 +42,7 @@ class _Record:
         self._transforms = transforms
         self._expected = self.current if answer is None else answer(self.current)
         self._gate, self._check = part.gate, part.gate.against(self._expected)
-        unproven = replace(part.gate, finite=False).against(self._expected)
+        unproven = replace(part.gate, finite=False, max_norm=None).against(self._expected)
         self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
         own = Gate(finite=part.gate.finite, any_length=part.gate.any_length)
         self._check_result = None if getattr(part.aggregator.reduce, "checked", False) else own.against(self._expected)
@@ -108,8 +108,13 @@ class _Record:
 
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
-        fold = self._aggregator.reduce
-        return self._sound(fold.finish(fold.start(self._expected), updates))
+        fold, bound = self._aggregator.reduce, self._gate.max_norm
+        if bound is None:
+            return self._sound(fold.finish(fold.start(self._expected), updates))
+        result, squares = fold.measured(self._expected, updates)  # type: ignore[attr-defined]  # it is provable
+        if not all(sqrt(square) <= bound for square in squares):
+            raise AggregationError(f"expected norms of at most {bound!r} from the model", at=self._name)
+        return self._sound(result)
 
     def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all updates make, the last of which come now."""
@@ -145,9 +150,13 @@ class _Record:
 
 
 def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
-    """Say whether a finite result proves that updates were finite, and nobody looks at their numbers before."""
-    finite_alone = gate.finite and gate.max_norm is None and not aggregator.measures
-    return finite_alone and getattr(aggregator.reduce, "proves_finite", False)
+    """Say whether a sum of updates proves that their numbers may count, and nobody looks at them before.
+
+    A finite one proves that they are finite, and it may be measured how far they are from the model while it is made.
+    """
+    if not gate.finite or aggregator.measures or not getattr(aggregator.reduce, "proves_finite", False):
+        return False
+    return gate.max_norm is None or hasattr(aggregator.reduce, "measured")
 
 
 class Training:

@@ -6,7 +6,8 @@ take no memory, and nobody changes them; small ones that nobody changes can, too
 of its own cannot.
 
 Nobody has to look for numbers that are not finite in updates that wait: a mean of all of them that is finite proves
-that they are. Where it is not, each is looked at, and those to blame are refused.
+that they are. If the gate has a bound for norms, they are measured in the same pass. Where the mean is not finite, or
+one of them is too far from the model, each is looked at, and those to blame are refused.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ _SMALL: Final = 2**16
 class Contribution(NamedTuple):
     """What one node adds to a round: an update of each record, the model first, and what was measured of it.
 
-    ``unproven`` says that nobody has looked yet whether its numbers are finite.
+    ``unproven`` says that nobody has looked yet whether its numbers are finite, and near enough to the model.
     """
 
     updates: tuple[Update, ...]
