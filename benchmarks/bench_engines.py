@@ -26,7 +26,8 @@ TURNS = 5
 Way = tuple[str, str, int, int]
 
 STOPPED = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what begins in the background of a shell ignores interrupts
 sys.path.insert(0, {folder!r})
 import umbel, _flute
 from _engine_apps import sleeping

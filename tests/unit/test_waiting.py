@@ -100,7 +100,7 @@ def test_mapped_updates_wait_for_one_pass(tmp_path):
     assert done.report.metrics == other.report.metrics
 
 
-@pytest.mark.parametrize(("limit", "most"), [("_MOST_UPDATES", 16), ("_MOST_BYTES", 16 * 4000)])
+@pytest.mark.parametrize(("limit", "most"), [("_MOST_HELD", 16 * (4000 + 2**15 + 2**9)), ("_MOST_BYTES", 16 * 4000)])
 def test_so_many_wait_and_no_more(tmp_path, monkeypatch, limit, most):
     records = mapped(tmp_path, ARRAYS)
     monkeypatch.setattr(_waiting, limit, most)
@@ -139,7 +139,7 @@ def refused(events):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("most", [64, 3])
 def test_one_that_is_not_finite_is_refused_as_ever(tmp_path, monkeypatch, value, most):
-    monkeypatch.setattr(_waiting, "_MOST_UPDATES", most)
+    monkeypatch.setattr(_waiting, "_MOST_BYTES", most * 4000)
     records = mapped(tmp_path, spoilt(4, value))
     _, events, done = run(records)
     _, early, expected = run(in_memory(records))
@@ -235,7 +235,7 @@ class TestNorms:
 
     @pytest.mark.parametrize("most", [64, 3])
     def test_those_beyond_it_are_refused_as_ever(self, tmp_path, monkeypatch, most):
-        monkeypatch.setattr(_waiting, "_MOST_UPDATES", most)
+        monkeypatch.setattr(_waiting, "_MOST_BYTES", most * 4000)
         bound = sorted(map(norm_of, ARRAYS[:8]))[5]
         records, fold = mapped(tmp_path, ARRAYS[:8]), Measured()
         _, events, done = run(records, fold, gate=Gate(max_norm=bound))

@@ -10,16 +10,20 @@ that they are. If the gate has a bound for norms, they are measured in the same 
 one of them is too far from the model, each is looked at, and those to blame are refused.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from umbel.aggregation import Update
 from umbel.records._array import is_mapped, is_settled
 
-_MOST_UPDATES: Final = 64
-# They came a moment ago; of more than this, the first may be on the disk alone when their turn comes.
-_MOST_BYTES: Final = 2**32
+# Bytes of an update in memory that may wait.
 _SMALL: Final = 2**16
+# What waits holds about so many bytes of memory for each update, with its metrics and a mapping, and for each array;
+# so many may be held by all.
+_UPDATE: Final = 2**15
+_ARRAY: Final = 2**9
+_MOST_HELD: Final = 2**26
 
 
 class Contribution(NamedTuple):
@@ -37,10 +41,15 @@ class Contribution(NamedTuple):
         """Whose it is."""
         return self.updates[0].node
 
-    @property
-    def size(self) -> int:
-        """How many bytes its arrays have."""
-        return sum(map(_size, self.updates))
+
+def _half_of_memory() -> int:
+    """Return how many bytes of files surely are in the page cache yet; of more, the first may be on the disk alone."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 2**32
+
+
+_MOST_BYTES: Final = _half_of_memory()
 
 
 def can_wait(update: Update) -> bool:
@@ -53,12 +62,26 @@ def _size(update: Update) -> int:
     return sum(len(array.data) for array in update.record.values())
 
 
+class _Taken(NamedTuple):
+    """How many bytes what waits has, and how many of memory it holds."""
+
+    bytes: int = 0
+    held: int = 0
+
+    def by_one_more(self, contribution: Contribution) -> "_Taken":
+        """Return the same with one more that waits."""
+        size = sum(map(_size, contribution.updates))
+        held = size if size <= _SMALL * len(contribution.updates) else 0
+        held += sum(_UPDATE + _ARRAY * len(update.record) for update in contribution.updates)
+        return _Taken(self.bytes + size, self.held + held)
+
+
 class Waiting:
     """Contributions in canonical order, as many as may wait."""
 
     def __init__(self) -> None:
         self._waiting: list[Contribution] = []
-        self._bytes = 0
+        self._taken = _Taken()
 
     def __len__(self) -> int:
         """Return how many wait."""
@@ -66,14 +89,15 @@ class Waiting:
 
     def has_room(self, contribution: Contribution) -> bool:
         """Say whether one more may wait."""
-        return len(self._waiting) < _MOST_UPDATES and self._bytes + contribution.size <= _MOST_BYTES
+        taken = self._taken.by_one_more(contribution)
+        return taken.bytes <= _MOST_BYTES and taken.held <= _MOST_HELD
 
     def put(self, contribution: Contribution) -> None:
         """Let one wait."""
         self._waiting.append(contribution)
-        self._bytes += contribution.size
+        self._taken = self._taken.by_one_more(contribution)
 
     def take(self) -> Sequence[Contribution]:
         """Return all that wait; none do any more."""
-        taken, self._waiting, self._bytes = self._waiting, [], 0
+        taken, self._waiting, self._taken = self._waiting, [], _Taken()
         return taken
