@@ -1,89 +1,22 @@
 """Updates in files: which wait for one pass over all of them, and what becomes of those that are not finite."""
 
+import resource
+
 import numpy as np
 import pytest
 
-from umbel.aggregation import Aggregator, Update, by_examples, squared_distance, uniform, weighted_mean
+from answers import ARRAYS, COUNT, FIRST, Recorded, in_memory, mapped, refused, run, spoilt
+from umbel.aggregation import Aggregator, Update, uniform, weighted_mean
 from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._weights import Step
 from umbel.errors import RoundFailed
 from umbel.gate import Gate
-from umbel.grid import Node
 from umbel.optimizers import momentum
-from umbel.records import Array, MetricsRecord, ParametersRecord, RecordSet, load, save
-from umbel.rounds import RoundCompleted, UpdateAccepted, UpdateRefused, _waiting, begin, train
+from umbel.records import Array, ParametersRecord
+from umbel.rounds import UpdateAccepted, UpdateRefused, _waiting
 from umbel.rounds._waiting import can_wait
 from umbel.strategy import fedavg, scaffold, strategy
-
-COUNT = 40
-ARRAYS = [np.random.default_rng(turn).standard_normal(1000, np.float32) for turn in range(COUNT)]
-FIRST = ParametersRecord.from_numpy([np.zeros(1000, np.float32)])
-
-
-class Recorded:
-    """The weighted mean, with a list of how many updates came at once."""
-
-    streaming = True
-    proves_finite = True
-
-    def __init__(self):
-        self.inner = weighted_mean().reduce
-        self.sizes = []
-
-    def start(self, template):
-        return self.inner.start(template)
-
-    def add(self, acc, updates):
-        self.sizes.append(len(updates))
-        return self.inner.add(acc, updates)
-
-    def finish(self, acc, updates=()):
-        self.sizes.append(len(updates))
-        return self.inner.finish(acc, updates)
-
-
-class Answers:
-    """A grid of nodes whose answers are there already."""
-
-    def __init__(self, records, companions=None):
-        self._records, self._companions, self._asked = records, companions or {}, []
-
-    def nodes(self, round=0, message_type="train"):  # noqa: A002
-        return [Node(f"node-{place:02}", place + 1) for place in range(len(self._records))]
-
-    def send(self, messages):
-        self._asked = list(messages)
-
-    def replies(self):
-        for place, message in enumerate(self._asked):
-            records = {"model": self._records[place]}
-            records |= {name: others[place] for name, others in self._companions.items()}
-            metrics = {"metrics": MetricsRecord({"num-examples": place + 1, "loss": 1.0})}
-            yield message.create_reply(RecordSet(records, metrics))
-
-    def cancel(self, message_ids):
-        pass
-
-
-def mapped(folder, arrays, name="model"):
-    found = []
-    for turn, array in enumerate(arrays):
-        save(ParametersRecord.from_numpy([array]), folder / f"{name}-{turn}")
-        found.append(load(folder / f"{name}-{turn}").parameters_records["model"])
-    return found
-
-
-def in_memory(records):
-    return [ParametersRecord.from_numpy(record.to_numpy()) for record in records]
-
-
-def run(records, fold=None, companions=None, plan=None, **parts):
-    fold = fold or Recorded()
-    plan = plan or strategy(aggregator=Aggregator("recorded", by_examples, fold), **parts)
-    events = list(train(Answers(records, companions), plan, begin(plan, FIRST), rounds=1))
-    (done,) = [event for event in events if isinstance(event, RoundCompleted)]
-    return fold, events, done
 
 
 def test_updates_in_memory_that_is_used_again_do_not_wait(tmp_path):
@@ -124,16 +57,6 @@ def test_few_bytes_that_nobody_changes_can_wait_and_many_cannot():
             record = ParametersRecord({"0": Array("float32", [1000 * times], "raw", held)})
             assert can_wait(Update("a", 1, record)) is waits
     assert not can_wait(Update("a", 1, FIRST))
-
-
-def spoilt(place, value=np.nan):
-    arrays = [array.copy() for array in ARRAYS[:8]]
-    arrays[place][7] = value
-    return arrays
-
-
-def refused(events):
-    return [(event.node, event.reason) for event in events if isinstance(event, UpdateRefused)]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -206,60 +129,16 @@ def test_a_gate_that_asks_for_less_looks_at_each(tmp_path):
     assert refused(events) == []
 
 
-class Measured(Recorded):
-    """The same, with its norms: a list of how many updates were measured at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.measures = []
-
-    def measured(self, template, updates):
-        self.measures.append(len(updates))
-        return self.inner.measured(template, updates)
-
-
-def norm_of(array):
-    return squared_distance(FIRST, ParametersRecord.from_numpy([array])) ** 0.5
-
-
-class TestNorms:
-    """The gate's bound for norms, which are measured while the mean is made."""
-
-    def test_updates_within_it_are_read_once(self, tmp_path):
-        bound = max(map(norm_of, ARRAYS))  # one of them is just as long
-        records, fold = mapped(tmp_path, ARRAYS), Measured()
-        _, events, done = run(records, fold, gate=Gate(max_norm=bound))
-        assert (fold.measures, fold.sizes) == ([COUNT], [])
-        assert refused(events) == []
-        assert done.report.digest == run(records)[2].report.digest
-
-    @pytest.mark.parametrize("most", [64, 3])
-    def test_those_beyond_it_are_refused_as_ever(self, tmp_path, monkeypatch, most):
-        monkeypatch.setattr(_waiting, "_MOST_BYTES", most * 4000)
-        bound = sorted(map(norm_of, ARRAYS[:8]))[5]
-        records, fold = mapped(tmp_path, ARRAYS[:8]), Measured()
-        _, events, done = run(records, fold, gate=Gate(max_norm=bound))
-        _, early, expected = run(in_memory(records), Measured(), gate=Gate(max_norm=bound))
-        assert done.report.accepted == 6
-        assert refused(events) == refused(early) == list(done.report.refused)
-        assert f"expected a norm of at most {bound!r} from the model, got" in refused(events)[0][1]
-        assert (done.report.digest, done.report.metrics) == (expected.report.digest, expected.report.metrics)
-        assert (fold.measures, fold.sizes) == (([8], [6]) if most == 64 else ([], fold.sizes))
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-    def test_one_that_is_not_finite_or_nearly_so_is_refused(self, tmp_path, value):
-        records = mapped(tmp_path, spoilt(4, value))
-        found, early = (run(each, gate=Gate(max_norm=1e9)) for each in (records, in_memory(records)))
-        assert refused(found[1]) == refused(early[1])
-        assert [node for node, _ in refused(found[1])] == ["node-04"]
-        assert found[2].report.digest == early[2].report.digest
-
-    def test_a_fold_that_does_not_measure_has_them_looked_at_before(self, tmp_path):
-        fold = Recorded()
-        _, events, _ = run(mapped(tmp_path, spoilt(4, 1e30)), fold, gate=Gate(max_norm=1e9))
-        assert fold.sizes == [7]
-        assert [type(event) for event in events if getattr(event, "node", "") == "node-04"] == [UpdateRefused]
-        assert fedavg().aggregator.reduce.measured
+def test_no_more_files_wait_than_the_process_may_have(tmp_path):
+    """Each mapped one holds a descriptor."""
+    records = mapped(tmp_path, ARRAYS[:1]) * 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    try:
+        fold, _, _ = run(records)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert fold.sizes == [150, 50]
 
 
 def test_a_fold_that_needs_all_at_once_gets_what_nobody_changes(tmp_path):

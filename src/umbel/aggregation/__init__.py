@@ -15,7 +15,7 @@ A result that is not finite, or outside its dtype, is an ``AggregationError``, n
 
 from umbel.aggregation._aggregator import Aggregator, aggregate, total, weighted_mean
 from umbel.aggregation._distance import squared_distance
-from umbel.aggregation._fold import Fold
+from umbel.aggregation._fold import Fold, Measuring
 from umbel.aggregation._layout import flat
 from umbel.aggregation._robust import (
     bulyan,
@@ -33,6 +33,7 @@ from umbel.aggregation._update import Update, by_examples, by_metric, canonical,
 __all__ = [
     "Aggregator",
     "Fold",
+    "Measuring",
     "Update",
     "aggregate",
     "bagged_trees",

@@ -3,23 +3,21 @@
 Small arrays meet in one block and are added together; a large one goes by itself, or a part of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._distance import is_certain, squared_distance, together
 from umbel.aggregation._fused import Apart
 from umbel.aggregation._layout import Slot, flat, view
 from umbel.aggregation._passes import Batch, add_up, fold, measure, store
 from umbel.aggregation._shares import Group, Member, Piece, Share
 from umbel.aggregation._squares import parts_of
-from umbel.aggregation._stacked import floats_of
 from umbel.aggregation._steps import is_float
 from umbel.aggregation._update import Update
 from umbel.errors import AggregationError
-from umbel.records import Array, ParametersRecord
+from umbel.records import Array
 
 _RAW: Final = "raw"
 Table: TypeAlias = Mapping[str, Array]
@@ -28,9 +26,10 @@ Batches: TypeAlias = Mapping[np.dtype[Any], Batch]
 Squares: TypeAlias = NDArray[np.float64]
 
 
-def add_all(updates: Sequence[Update], model: Table | None, batches: Batches, share: Share) -> list[Squares]:
+def add_all(updates: Sequence[Update], batches: Batches, share: Share, *, model: Table | None = None) -> list[Squares]:
     """Add all updates, the pieces of one share; return their squares, if there is a model that they are measured by."""
-    tables, found = [dict(update.record.items()) for update in updates], []
+    tables = [dict(update.record.items()) for update in updates]
+    found: list[Squares] = []
     with np.errstate(all="ignore"):
         for piece in share.pieces:
             found += _fold(piece, updates, tables, batches[piece.place.kind.total], model)
@@ -40,42 +39,49 @@ def add_all(updates: Sequence[Update], model: Table | None, batches: Batches, sh
 def _fold(
     piece: Piece, updates: Sequence[Update], tables: Sequence[Table], batch: Batch, model: Table | None = None
 ) -> list[Squares]:
-    group, place, part, joined = piece
-    (first, *_), kind = group.members, place.kind.view
-    if joined is not None:
-        add_up(place, (_joined(group.members, joined, *each) for each in zip(tables, updates, strict=True)), batch)
-        if batch.divisor is not None:
-            for member in group.members:
-                _require(member.slot, store(place, member.part, batch))
-        return [] if model is None else _measured_alone(group, updates, tables, model)
-    arrays = [_values(first.slot, kind, table, update) for table, update in zip(tables, updates, strict=True)]
-    apart = None if model is None else _apart(first.slot, kind, model, len(updates))
-    if part is not None:
-        arrays = [array[part] for array in arrays]
-        apart = None if apart is None else _apart_of(apart.model[part], len(updates))
-    _require(first.slot, fold(place, arrays, batch, apart))
+    if piece.joined is None:
+        return _fold_array(piece, updates, tables, batch, model)
+    _fold_joined(piece, piece.joined, updates, tables, batch)
+    return [] if model is None else list(_measured(piece.group, updates, tables, model))
+
+
+def _fold_array(
+    piece: Piece, updates: Sequence[Update], tables: Sequence[Table], batch: Batch, model: Table | None
+) -> list[Squares]:
+    group, place, part, _ = piece
+    slot, whole = group.members[0].slot, slice(None) if part is None else part
+    arrays = [_values(slot, place.kind.view, *each)[whole] for each in zip(tables, updates, strict=True)]
+    apart = None if model is None else _apart(slot, place.kind.view, model, len(updates), whole)
+    _require(slot, fold(place, arrays, batch, apart))
     return [] if apart is None else [apart.squares]
 
 
-def _apart(slot: Slot, kind: np.dtype[Any], model: Table, count: int) -> Apart | None:
-    """Return the array of a model, with room for what updates are from it; None if it counts nothing in distances."""
-    return _apart_of(flat(model[slot.name]).view(kind), count) if is_float(slot.kind) else None
+def _fold_joined(
+    piece: Piece, room: NDArray[Any], updates: Sequence[Update], tables: Sequence[Table], batch: Batch
+) -> None:
+    group, place, _, _ = piece
+    add_up(place, (_joined(group.members, room, *each) for each in zip(tables, updates, strict=True)), batch)
+    if batch.divisor is not None:
+        for member in group.members:
+            _require(member.slot, store(place, member.part, batch))
 
 
-def _apart_of(model: NDArray[Any], count: int) -> Apart:
-    return Apart(model, np.empty((count, parts_of(model.size))))
-
-
-def _measured_alone(group: Group, updates: Sequence[Update], tables: Sequence[Table], model: Table) -> list[Squares]:
-    """Return the squares of the small arrays of a group, which were added together and still are in the cache."""
-    found = []
+def _measured(group: Group, updates: Sequence[Update], tables: Sequence[Table], model: Table) -> Iterator[Squares]:
+    """Yield the squares of the small arrays of a group, which were added together and still are in the cache."""
     for _, slot, _ in group.members:
         apart = _apart(slot, group.kind.view, model, len(updates))
         if apart is not None:
             values = [_values(slot, group.kind.view, *each) for each in zip(tables, updates, strict=True)]
             measure(group.kind, values, apart)
-            found.append(apart.squares)
-    return found
+            yield apart.squares
+
+
+def _apart(slot: Slot, kind: np.dtype[Any], model: Table, count: int, part: slice = slice(None)) -> Apart | None:
+    """Return an array of a model, or a part of it, with room for what updates are from it; None if none is measured."""
+    if not is_float(slot.kind):
+        return None
+    elements = flat(model[slot.name]).view(kind)[part]
+    return Apart(elements, np.empty((count, parts_of(elements.size))))
 
 
 def _joined(members: Sequence[Member], room: NDArray[Any], table: Table, update: Update) -> NDArray[Any]:
@@ -103,7 +109,7 @@ def _values(slot: Slot, kind: np.dtype[Any], table: Table, update: Update) -> ND
     return view(slot, kind, update)
 
 
-def add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: Batches, share: Share) -> list[Squares]:
+def add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: Batches, share: Share) -> None:
     """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
     multiply, add = np.multiply, np.add
     with np.errstate(all="ignore"):
@@ -117,14 +123,3 @@ def add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: 
             table = dict(updates[0].record.items())
             for piece in share.others:
                 _fold(piece, updates, [table], batches[piece.place.kind.total])
-    return []
-
-
-def distances_of(template: ParametersRecord, updates: Sequence[Update], found: Sequence[Squares]) -> list[float]:
-    """Return the squared distances that parts add up to; what float32 is too narrow for is done again."""
-    places = floats_of(template)
-    distances = [together(rows) for rows in zip(*found, strict=True)] or [0.0] * len(updates)
-    return [
-        distance if is_certain(distance, places) else squared_distance(template, update.record)
-        for distance, update in zip(distances, updates, strict=True)
-    ]

@@ -48,15 +48,30 @@ def squared_distance(one: ParametersRecord, other: ParametersRecord, threads: in
     places = floats_of(one)
     shares = _shares(places)
     found = _total(shares, one, other, threads, _FLOAT32)
-    return found if is_certain(found, places) else _total(shares, one, other, threads, _FLOAT64)
+    return found if _is_certain(found, places) else _total(shares, one, other, threads, _FLOAT64)
 
 
-def is_certain(found: float, places: Iterable[Place]) -> bool:
+def distances_of(
+    one: ParametersRecord, others: Sequence[ParametersRecord], found: Sequence[NDArray[np.float64]]
+) -> list[float]:
+    """Return what ``squared_distance`` does of each of others, from the sums of squares that were ``found`` already.
+
+    Each has a row for each of the others, with the sums of some parts of an array; all together have all parts.
+    """
+    places = floats_of(one)
+    distances = [_together(rows) for rows in zip(*found, strict=True)] or [0.0] * len(others)
+    return [
+        distance if _is_certain(distance, places) else squared_distance(one, other)
+        for distance, other in zip(distances, others, strict=True)
+    ]
+
+
+def _is_certain(found: float, places: Iterable[Place]) -> bool:
     """Say whether a squared distance that was found in float32, where that is the dtype of the sums, is good enough."""
     return _LEAST <= found < inf or all(place.kind.total == _FLOAT64 for place in places)
 
 
-def together(found: Iterable[NDArray[np.float64]]) -> float:
+def _together(found: Iterable[NDArray[np.float64]]) -> float:
     """Return the sum of the parts of all arrays, whose order does not matter."""
     try:
         return fsum(chain.from_iterable(each.tolist() for each in found))
@@ -86,7 +101,7 @@ def _total(
     threads: int | None,
     least: np.dtype[Any],
 ) -> float:
-    return together(chain(*in_turns([partial(_within, share, one, other, least) for share in shares], threads)))
+    return _together(chain(*in_turns([partial(_within, share, one, other, least) for share in shares], threads)))
 
 
 def _within(

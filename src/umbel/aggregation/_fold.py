@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from sys import float_info
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._arrays import Squares, Table, add_all, add_one, distances_of
+from umbel.aggregation._arrays import Squares, Table, add_all, add_one
+from umbel.aggregation._distance import distances_of
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record
 from umbel.aggregation._memory import Memory
@@ -41,7 +42,7 @@ class Fold(Protocol):
     A fold may also say that it is ``exclusive``: nobody else has the memory of a result, so the next model may take it.
     And that its results are ``checked``: like the template, and finite where they have to be. Those of any other are
     looked through in each round. One that ``proves_finite`` spares updates that may wait for one another a pass over
-    each; with ``measured`` it spares them one for their norms, too.
+    each.
     """
 
     @property
@@ -59,6 +60,16 @@ class Fold(Protocol):
 
         The last batch may come along. It is then added and finished in one pass over memory, with the same bits.
         """
+
+
+@runtime_checkable
+class Measuring(Fold, Protocol):
+    """A fold that finds norms in its pass: updates that may wait for one another are spared another one."""
+
+    def measured(
+        self, template: ParametersRecord, updates: Sequence[Update]
+    ) -> tuple[ParametersRecord, Sequence[float]]:
+        """Return the result of updates, and the squared distance of each from the template."""
 
 
 class _Accumulator:
@@ -199,7 +210,7 @@ class LinearFold:
         found = self._run(acc, updates, last=True, model=dict(template.items()))
         acc.spent = True
         with np.errstate(all="ignore"):
-            return acc.record(), distances_of(template, updates, found)
+            return acc.record(), distances_of(template, [update.record for update in updates], found)
 
     def _run(
         self, acc: _Accumulator, updates: Sequence[Update], *, last: bool, model: Table | None = None
@@ -219,8 +230,10 @@ class LinearFold:
             _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
             values = None if fresh or last else acc.plain(updates)
-            add = partial(add_all, updates, model) if values is None else partial(add_one, updates, values)
-            found = side_by_side([partial(add, batches, share) for share in acc.shares])
+            if values is None:
+                found = side_by_side([partial(add_all, updates, batches, share, model=model) for share in acc.shares])
+            else:
+                side_by_side([partial(add_one, updates, values, batches, share) for share in acc.shares])
         acc.scale, acc.spent = scale, False
         return [squares for share in found for squares in share]
 

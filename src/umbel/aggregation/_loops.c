@@ -32,9 +32,9 @@
  */
 
 #define TOGETHER 5
-/* Elements whose sums stay in the cache until all updates are in them, and whose squares are one number. */
+/* Elements whose sums stay in the cache until all updates are in them, and whose squares are one number; and so many
+ * squares are added beside one another. _squares.py has the same numbers. */
 #define PART 16384
-/* So many squares are added beside one another. */
 #define LANES 256
 
 /* Returns the sum of the lanes in float64: one half is added to the other until a single number is left. */
@@ -96,7 +96,7 @@
  * if they have to be: a difference from itself is not 0 for what is not finite. With a `model`, writes the sum of the
  * squares of what each update is from it, `stride` apart. */
 #define SOME(T, INT)                                                                                                 \
-    INLINE size_t some_##T(T *restrict total, size_t n, const T *const *x, const T *w, size_t at, int count, int fresh, \
+    INLINE size_t some_##T(T *restrict total, size_t n, const T *const *x, const T *w, size_t at, int count, int fresh,\
                            int last, T divisor, int finite, const T *model, double *squared, size_t stride)          \
     {                                                                                                                \
         const T *y[TOGETHER];                                                                                        \
@@ -129,25 +129,27 @@
         return lost;                                                                                                 \
     }
 
-/* Of the locals of the function below. */
+/* Of the locals of the function below. The compiler makes a loop of its own for each: with a model or without it, and for
+ * the last time or not. */
 #define MANY(T, k, last, model)                                                                                      \
-    some_##T(sums, size, x + start, w + start, from, k, begins, last, divisor, finite, model, squared + start * stride, \
-             stride)
+    some_##T(sums, size, x + start, w + start, from, k, begins, last, divisor, finite, model, squares, stride)
 #define COUNT(T, k)                                                                                                  \
     (there ? last ? MANY(T, k, 1, there) : MANY(T, k, 0, there) : last ? MANY(T, k, 1, NULL) : MANY(T, k, 0, NULL))
 
 /* Adds all updates, a part of the sums after the other. Without a divisor, which is 0 then, the sums stay sums. */
 #define ADD(T)                                                                                                       \
-    FOR_EACH_MACHINE size_t umbel_add_2_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates, size_t at, \
+    FOR_EACH_MACHINE size_t umbel_add_2_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates,       \
+                                            size_t at,                                                               \
                                           int fresh, T divisor, int finite, const T *model, double *squared,         \
                                           size_t stride)                                                             \
     {                                                                                                                \
         size_t lost = 0;                                                                                             \
-        for (size_t done = 0; done < n; done += PART, squared += 1) {                                                \
+        for (size_t done = 0; done < n; done += PART) {                                                              \
             size_t size = n - done < PART ? n - done : PART, from = at + done;                                       \
             T *sums = total + done;                                                                                  \
             const T *there = model ? model + from : NULL;                                                            \
             for (size_t start = 0; start < updates; start += TOGETHER) {                                             \
+                double *squares = model ? squared + start * stride + done / PART : NULL;                             \
                 int begins = fresh && start == 0, last = divisor != 0 && updates - start <= TOGETHER;                \
                 switch (updates - start) {                                                                           \
                 case 1: lost += COUNT(T, 1); break;                                                                  \

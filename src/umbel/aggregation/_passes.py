@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from umbel.aggregation._compiled import as_they_are
 from umbel.aggregation._fused import Apart, Fused, fused
 from umbel.aggregation._kinds import Kind, loss
 from umbel.aggregation._squares import squares
@@ -75,11 +76,12 @@ def fold(place: Place, updates: list[Block], batch: Batch, apart: Apart | None =
 
     """
     terms = fused(place.out, updates, batch.first, batch.steps, fresh=batch.fresh) if place.kind.in_place else None
+    if apart is not None and (terms is None or not as_they_are(place.out.dtype, (apart.model,))):
+        measure(place.kind, updates, apart)
+        apart = None
     if terms is not None:
         problems = [_fused_block(block, part.start, terms, batch, apart) for part, block in _blocks(place)]
         return next(filter(None, problems), "")
-    if apart is not None:
-        measure(place.kind, updates, apart)
     if place.out.size <= place.product.size:
         return _block(place, updates, batch)
     problems = [_block(block, [update[part] for update in updates], batch) for part, block in _blocks(place)]

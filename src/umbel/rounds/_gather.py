@@ -121,7 +121,7 @@ def _given_up(grid: Grid, question: Question, asked: "_Asked", order: "_Order[_T
 
 
 def _no_reply(ttl: float) -> str:
-    return _NO_REPLY if ttl >= DEFAULT_TTL else f"{_NO_REPLY} within the {ttl:.3g} s of the deadline"
+    return _NO_REPLY if ttl >= DEFAULT_TTL else f"{_NO_REPLY} within the {ttl:.6g} s of the deadline"
 
 
 def arrival(node: str, reply: Metadata, ttl: float) -> Arrival:

@@ -16,7 +16,7 @@ from umbel.grid import Node
 from umbel.history import Arrival
 from umbel.message import DEFAULT_TTL
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
-from umbel.rounds._events import UpdateAccepted
+from umbel.rounds._events import UpdateAccepted, UpdateRefused
 from umbel.rounds._gather import Outcome
 from umbel.strategy import Deadline, Occasion, Strategy
 
@@ -29,7 +29,8 @@ _ROUND: Final = "round"
 _LOST: Final = "lost"
 _SECONDS: Final = "seconds"
 _NOW: Final = "now"
-# Seconds; what is learned from nodes that take less than a moment is the noise of schedulers, and nobody would meet it.
+# Seconds. What is learned from nodes that answer in a moment is the noise of schedulers: in the next round, all may be
+# later than that. It is the same on a virtual clock, so that a strategy means the same on any grid.
 _LEAST_DEADLINE: Final = 1.0
 
 
@@ -53,6 +54,7 @@ class Memory:
         self._rows: dict[str, list[float]] = dict(_rows(state.parameters_records.get(NODES), self._columns))
         self._reported: dict[str, list[float]] = {}
         self._seconds: dict[str, float] = {}
+        self._before: dict[str, list[float]] = {}
         self._places: tuple[Sequence[Node], dict[str, int]] | None = None
         clock = state.parameters_records.get(CLOCK)
         self.now = nan if clock is None else float(clock[_NOW].numpy()[0])
@@ -92,8 +94,11 @@ class Memory:
 
     def _remembered(self, outcome: Outcome) -> Outcome:
         row = self._rows.setdefault(outcome.node, [nan] * len(self._columns))
+        if isinstance(outcome, UpdateRefused):  # perhaps after all: then nothing of what it said is remembered
+            row[:] = self._before.pop(outcome.node, row)
         row[0] = float(outcome.round)
         if isinstance(outcome, UpdateAccepted):
+            self._before[outcome.node] = [*row]
             row[1:] = [0.0, self._seconds[outcome.node], *self._reported.pop(outcome.node)]
         else:
             row[1] = 1.0 if row[1] != row[1] else row[1] + 1.0  # NaN, the first time
@@ -133,6 +138,7 @@ class Memory:
         """Return what the state keeps."""
         if not self.is_kept:
             return {}
+        self._before.clear()
         names = sorted(self._rows)
         table = np.array([self._rows[name] for name in names]).reshape(len(names), len(self._columns))
         text = np.frombuffer("\n".join(names).encode(), np.uint8)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite, sqrt
 from typing import Final
 
-from umbel.aggregation import Aggregator, Update
+from umbel.aggregation import Aggregator, Measuring, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
@@ -109,11 +109,11 @@ class _Record:
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
         fold, bound = self._aggregator.reduce, self._gate.max_norm
-        if bound is None:
+        if bound is None or not isinstance(fold, Measuring) or self._check_layout is None:
             return self._sound(fold.finish(fold.start(self._expected), updates))
-        result, squares = fold.measured(self._expected, updates)  # type: ignore[attr-defined]  # it is provable
-        if not all(sqrt(square) <= bound for square in squares):
-            raise AggregationError(f"expected norms of at most {bound!r} from the model", at=self._name)
+        result, squares = fold.measured(self._expected, updates)
+        if len(squares) != len(updates) or not all(square >= 0 and sqrt(square) <= bound for square in squares):
+            raise AggregationError(f"expected a norm of at most {bound!r} from the model of each", at=self._name)
         return self._sound(result)
 
     def reduce(self, updates: Sequence[Update]) -> ParametersRecord:
@@ -156,7 +156,7 @@ def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
     """
     if not gate.finite or aggregator.measures or not getattr(aggregator.reduce, "proves_finite", False):
         return False
-    return gate.max_norm is None or hasattr(aggregator.reduce, "measured")
+    return gate.max_norm is None or isinstance(aggregator.reduce, Measuring)
 
 
 class Training:
@@ -179,13 +179,23 @@ class Training:
 
     def judge(self, node: str, content: RecordSet) -> Contribution:
         """Return what a reply contributes, or raise ``UpdateRejected``."""
-        updates, unproven = [], False
-        for record in self._records:
-            update, is_unproven = record.judge(node, content)
-            updates.append(update)
-            unproven |= is_unproven
-        check_weights(content.metrics_records)
-        return Contribution(tuple(updates), self._model.measure(updates[0]), unproven)
+        updates: list[Update] = []
+        try:
+            unproven = [self._judged(record, node, content, updates) for record in self._records]
+            check_weights(content.metrics_records)
+            return Contribution(tuple(updates), self._model.measure(updates[0]), any(unproven))
+        except UpdateRejected:
+            # Of all that is wrong, a node is told what comes first, whether or not it would have been looked at now.
+            for record, update in zip(self._records, updates, strict=False):
+                record.check(update)
+            raise
+
+    @staticmethod
+    def _judged(record: _Record, node: str, content: RecordSet, updates: list[Update]) -> bool:
+        """Add the update of a record to those before it; return whether its numbers are unproven."""
+        update, is_unproven = record.judge(node, content)
+        updates.append(update)
+        return is_unproven
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
         """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
@@ -198,11 +208,10 @@ class Training:
         """Add contributions, which come in canonical order over all calls; those that can wait do."""
         for contribution in contributions:
             waits = all(map(can_wait, contribution.updates))
-            if self._waiting and not (waits and self._waiting.has_room(contribution)):
-                self._add(self._passed(self._waiting.take()))
-            if waits:
-                self._waiting.put(contribution)
-            else:
+            if waits and self._waiting.put(contribution):
+                continue
+            self._add(self._passed(self._waiting.take()))
+            if not (waits and self._waiting.put(contribution)):
                 self._add(self._passed([contribution]))
 
     def settle(self) -> list[tuple[str, str]]:
@@ -211,7 +220,7 @@ class Training:
         if not self.accepted and any(contribution.unproven for contribution in waiting):
             try:
                 self._means = [record.proven(_updates(waiting, place)) for place, record in enumerate(self._records)]
-            except AggregationError:
+            except UmbelError:
                 waiting = self._passed(waiting)
         else:
             waiting = self._passed(waiting)

@@ -19,11 +19,13 @@ from umbel.records._array import is_mapped, is_settled
 
 # Bytes of an update in memory that may wait.
 _SMALL: Final = 2**16
-# What waits holds about so many bytes of memory for each update, with its metrics and a mapping, and for each array;
-# so many may be held by all.
+# What waits holds about so many bytes of memory for each update, with its metrics, and for each array; so many may be
+# held by all.
 _UPDATE: Final = 2**15
 _ARRAY: Final = 2**9
 _MOST_HELD: Final = 2**26
+# Files that may wait whatever the limits of the process are.
+_FEW: Final = 64
 
 
 class Contribution(NamedTuple):
@@ -49,6 +51,16 @@ def _half_of_memory() -> int:
     return 2**32
 
 
+def _quarter_of_files() -> int:
+    """Return how many files may be mapped: each takes a descriptor as long as it is."""
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return _FEW
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_FEW, soft // 4) if soft != resource.RLIM_INFINITY else _MOST_HELD // _UPDATE
+
+
 _MOST_BYTES: Final = _half_of_memory()
 
 
@@ -63,17 +75,19 @@ def _size(update: Update) -> int:
 
 
 class _Taken(NamedTuple):
-    """How many bytes what waits has, and how many of memory it holds."""
+    """How many updates wait, how many bytes they have, and how many of memory they hold."""
 
+    updates: int = 0
     bytes: int = 0
     held: int = 0
 
     def by_one_more(self, contribution: Contribution) -> "_Taken":
         """Return the same with one more that waits."""
-        size = sum(map(_size, contribution.updates))
-        held = size if size <= _SMALL * len(contribution.updates) else 0
-        held += sum(_UPDATE + _ARRAY * len(update.record) for update in contribution.updates)
-        return _Taken(self.bytes + size, self.held + held)
+        updates = contribution.updates
+        size = sum(map(_size, updates))
+        held = size if size <= _SMALL * len(updates) else 0
+        held += sum(_UPDATE + _ARRAY * len(update.record) for update in updates)
+        return _Taken(self.updates + len(updates), self.bytes + size, self.held + held)
 
 
 class Waiting:
@@ -82,20 +96,17 @@ class Waiting:
     def __init__(self) -> None:
         self._waiting: list[Contribution] = []
         self._taken = _Taken()
+        self._most_updates = _quarter_of_files()
 
-    def __len__(self) -> int:
-        """Return how many wait."""
-        return len(self._waiting)
-
-    def has_room(self, contribution: Contribution) -> bool:
-        """Say whether one more may wait."""
+    def put(self, contribution: Contribution) -> bool:
+        """Let one wait, the first of all in any case; return whether there is room for it."""
         taken = self._taken.by_one_more(contribution)
-        return taken.bytes <= _MOST_BYTES and taken.held <= _MOST_HELD
-
-    def put(self, contribution: Contribution) -> None:
-        """Let one wait."""
+        fits = taken.updates <= self._most_updates and taken.bytes <= _MOST_BYTES and taken.held <= _MOST_HELD
+        if self._waiting and not fits:
+            return False
         self._waiting.append(contribution)
-        self._taken = self._taken.by_one_more(contribution)
+        self._taken = taken
+        return True
 
     def take(self) -> Sequence[Contribution]:
         """Return all that wait; none do any more."""

@@ -16,8 +16,8 @@ _FACTOR: Final = 2.0
 class Deadline(NamedTuple):
     """How long a cohort has: ``factor`` times what the share ``quantile`` of the nodes known so far took at most.
 
-    It becomes the messages' time to live, so it runs on the grid's clock; in the first round it is ``first`` seconds,
-    and then no less than one second.
+    A second, if that is less. It becomes the messages' time to live, so it runs on the grid's clock; in the first round
+    it is ``first`` seconds.
     """
 
     quantile: float
