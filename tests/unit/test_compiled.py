@@ -67,7 +67,7 @@ class TestTheBuild:
             if command:
                 monkeypatch.setenv("CC", command)
             assert hook.compiled(SOURCE, made) == ""
-            for name in ("add", "apart", "squares"):
+            for name in ("add", "apart", "each", "squares"):
                 assert _compiled.loops(name, [], path=str(made)).keys() == {np.dtype("f4"), np.dtype("f8")}
             assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
         built = [module.LOOPS.keys() for module in (_fused, _distances, _squares)]

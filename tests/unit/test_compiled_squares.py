@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from umbel.aggregation import _squares, squared_distance
-from umbel.aggregation._squares import parts_of, squares, sums
+from umbel.aggregation._squares import parts_of, squares, squares_of_each, sums
 from umbel.errors import AggregationError
 from umbel.records import Array, ParametersRecord
 
@@ -177,6 +177,20 @@ class TestTheLoop:
         found = both(monkeypatch, record_of(one), ParametersRecord({"w": crooked}))
         assert found == both(monkeypatch, ParametersRecord({"w": crooked}), record_of(one))
         assert found == squared_distance(record_of(one), record_of(other))
+
+    @pytest.mark.parametrize("dtype", KINDS)
+    @pytest.mark.parametrize("bad", [1.5, "any"])
+    def test_of_small_arrays_that_stand_side_by_side(self, monkeypatch, dtype, bad):
+        sizes = [0, 1, 7, 0, ROW - 1, ROW, ROW + 1, 3 * ROW + 5, PART, PART - 1, 2, 0]
+        ends = np.array([*accumulate(sizes)], np.uintp)
+        one, other = strewn(numbers(1, sum(sizes), dtype), bad), numbers(2, sum(sizes), dtype)
+        with np.errstate(all="ignore"):
+            found = squares_of_each(one, other, ends, one.dtype)
+            monkeypatch.setattr(_squares, "LOOPS_OF_EACH", {})
+            assert same(found, squares_of_each(one, other, ends, one.dtype))
+            monkeypatch.setattr(_squares, "LOOPS", {})
+            assert same(found, squares_of_each(one, other, ends, one.dtype))
+        assert (found[np.array(sizes) == 0] == 0).all()
 
     def test_of_arrays_of_two_sizes_there_is_none(self):
         with pytest.raises(AggregationError, match=f"got {BLOCK} and {BLOCK - 1} - at array 'w'"):

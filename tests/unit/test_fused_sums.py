@@ -183,6 +183,8 @@ def test_what_is_measured_has_the_bits_of_what_is_not(monkeypatch, count, solid,
         with monkeypatch.context() as patch:
             for module in {_fused, _squares} - {*loops}:
                 patch.setattr(module, "LOOPS", {})
+            if _squares not in loops:
+                patch.setattr(_squares, "LOOPS_OF_EACH", {})
             found, squares = rule.measured(model, updates)
             assert digest(found) == expected
             assert squares == norms

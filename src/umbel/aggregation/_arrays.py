@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from umbel.aggregation._fused import Apart
 from umbel.aggregation._layout import Slot, flat, view
-from umbel.aggregation._passes import Batch, add_up, fold, measure, store
-from umbel.aggregation._shares import Group, Member, Piece, Share
-from umbel.aggregation._squares import parts_of
+from umbel.aggregation._passes import Batch, add_up, fold, measured_as, store
+from umbel.aggregation._shares import Group, Piece, Share
+from umbel.aggregation._squares import parts_of, squares_of_each
 from umbel.aggregation._steps import is_float
 from umbel.aggregation._update import Update
 from umbel.errors import AggregationError
@@ -39,54 +39,52 @@ def add_all(updates: Sequence[Update], batches: Batches, share: Share, *, model:
 def _fold(
     piece: Piece, updates: Sequence[Update], tables: Sequence[Table], batch: Batch, model: Table | None = None
 ) -> list[Squares]:
+    measured = model if is_float(piece.group.members[0].slot.kind) else None
+    apart = None if measured is None else _apart(piece, measured, len(updates))
     if piece.joined is None:
-        return _fold_array(piece, updates, tables, batch, model)
-    _fold_joined(piece, piece.joined, updates, tables, batch)
-    return [] if model is None else list(_measured(piece.group, updates, tables, model))
-
-
-def _fold_array(
-    piece: Piece, updates: Sequence[Update], tables: Sequence[Table], batch: Batch, model: Table | None
-) -> list[Squares]:
-    group, place, part, _ = piece
-    slot, whole = group.members[0].slot, slice(None) if part is None else part
-    arrays = [_values(slot, place.kind.view, *each)[whole] for each in zip(tables, updates, strict=True)]
-    apart = None if model is None else _apart(slot, place.kind.view, model, len(updates), whole)
-    _require(slot, fold(place, arrays, batch, apart))
+        _fold_array(piece, updates, tables, batch, apart)
+    else:
+        _fold_joined(piece, _rooms(piece.group, piece.joined, updates, tables, apart), batch)
     return [] if apart is None else [apart.squares]
 
 
-def _fold_joined(
-    piece: Piece, room: NDArray[Any], updates: Sequence[Update], tables: Sequence[Table], batch: Batch
-) -> None:
-    group, place, _, _ = piece
-    add_up(place, (_joined(group.members, room, *each) for each in zip(tables, updates, strict=True)), batch)
-    if batch.divisor is not None:
-        for member in group.members:
-            _require(member.slot, store(place, member.part, batch))
-
-
-def _measured(group: Group, updates: Sequence[Update], tables: Sequence[Table], model: Table) -> Iterator[Squares]:
-    """Yield the squares of the small arrays of a group, which were added together and still are in the cache."""
-    for _, slot, _ in group.members:
-        apart = _apart(slot, group.kind.view, model, len(updates))
-        if apart is not None:
-            values = [_values(slot, group.kind.view, *each) for each in zip(tables, updates, strict=True)]
-            measure(group.kind, values, apart)
-            yield apart.squares
-
-
-def _apart(slot: Slot, kind: np.dtype[Any], model: Table, count: int, part: slice = slice(None)) -> Apart | None:
-    """Return an array of a model, or a part of it, with room for what updates are from it; None if none is measured."""
-    if not is_float(slot.kind):
-        return None
-    elements = flat(model[slot.name]).view(kind)[part]
+def _apart(piece: Piece, model: Table, count: int) -> Apart:
+    """Return what a model has in place of the arrays of a piece, with room for what updates are from it."""
+    group, place, part, joined = piece
+    arrays = [flat(model[slot.name]).view(place.kind.view) for _, slot, _ in group.members]
+    if joined is not None:
+        return Apart(np.concatenate(arrays), np.empty((count, len(arrays))))
+    elements = arrays[0] if part is None else arrays[0][part]
     return Apart(elements, np.empty((count, parts_of(elements.size))))
 
 
-def _joined(members: Sequence[Member], room: NDArray[Any], table: Table, update: Update) -> NDArray[Any]:
-    np.concatenate([_values(slot, room.dtype, table, update) for _, slot, _ in members], out=room)
-    return room
+def _fold_array(
+    piece: Piece, updates: Sequence[Update], tables: Sequence[Table], batch: Batch, apart: Apart | None
+) -> None:
+    slot, place = piece.group.members[0].slot, piece.place
+    arrays = [_values(slot, place.kind.view, *each) for each in zip(tables, updates, strict=True)]
+    if piece.part is not None:
+        arrays = [array[piece.part] for array in arrays]
+    _require(slot, fold(place, arrays, batch, apart))
+
+
+def _fold_joined(piece: Piece, rooms: Iterator[NDArray[Any]], batch: Batch) -> None:
+    add_up(piece.place, rooms, batch)
+    if batch.divisor is not None:
+        for _, slot, part in piece.group.members:
+            _require(slot, store(piece.place, part, batch))
+
+
+def _rooms(
+    group: Group, room: NDArray[Any], updates: Sequence[Update], tables: Sequence[Table], apart: Apart | None
+) -> Iterator[NDArray[Any]]:
+    """Yield the small arrays of one update after the other, side by side in ``room``; measure them there."""
+    ends = np.array([member.part.stop for member in group.members], np.uintp)
+    for place, (table, update) in enumerate(zip(tables, updates, strict=True)):
+        np.concatenate([_values(slot, room.dtype, table, update) for _, slot, _ in group.members], out=room)
+        if apart is not None:
+            apart.squares[place] = squares_of_each(room, apart.model, ends, measured_as(group.kind))
+        yield room
 
 
 def _require(slot: Slot, problem: str) -> None:

@@ -1,5 +1,5 @@
-/* Three loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, and the
- * distance of one record from another.
+/* Loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, and the distance
+ * of one record from another.
  *
  * Each operation rounds by itself and in its order, or is exact, and then its order does not matter.
  */
@@ -324,18 +324,34 @@ APART(double)
  * NumPy's do; the lanes of a part are added in float64.
  */
 
+#define ONE_PART(T)                                                                                                  \
+    INLINE double part_##T(const T *x, const T *y, size_t n)                                                         \
+    {                                                                                                                \
+        T lanes[LANES] = {0};                                                                                        \
+        for (size_t row = 0; row < n; row += LANES)                                                                  \
+            squared_##T(lanes, x + row, y + row, n - row < LANES ? n - row : LANES);                                 \
+        return length_##T(lanes);                                                                                    \
+    }
+
 #define SQUARES(T)                                                                                                   \
     FOR_EACH_MACHINE void umbel_squares_2_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
     {                                                                                                                \
-        T lanes[LANES];                                                                                              \
-        for (size_t size; n > 0; n -= size, x += size, y += size) {                                                  \
-            size = n < PART ? n : PART;                                                                              \
-            memset(lanes, 0, sizeof lanes);                                                                          \
-            for (size_t row = 0; row < size; row += LANES)                                                           \
-                squared_##T(lanes, x + row, y + row, size - row < LANES ? size - row : LANES);                       \
-            *squared++ = length_##T(lanes);                                                                          \
-        }                                                                                                            \
+        for (size_t at = 0; at < n; at += PART)                                                                      \
+            *squared++ = part_##T(x + at, y + at, n - at < PART ? n - at : PART);                                    \
     }
 
+/* The same of arrays that stand one after the other, up to these ends, each of a part or less. */
+#define EACH(T)                                                                                                      \
+    FOR_EACH_MACHINE void umbel_each_2_##T(double *restrict squared, const T *x, const T *y, const size_t *ends,     \
+                                           size_t count)                                                             \
+    {                                                                                                                \
+        for (size_t i = 0, at = 0; i < count; at = ends[i++])                                                        \
+            squared[i] = part_##T(x + at, y + at, ends[i] - at);                                                     \
+    }
+
+ONE_PART(float)
+ONE_PART(double)
 SQUARES(float)
 SQUARES(double)
+EACH(float)
+EACH(double)

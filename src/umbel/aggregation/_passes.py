@@ -90,9 +90,13 @@ def fold(place: Place, updates: list[Block], batch: Batch, apart: Apart | None =
 
 def measure(kind: Kind, updates: Iterable[Block], apart: Apart) -> None:
     """Write the squares of what flat arrays of one kind are from the model, as ``squared_distance`` takes them."""
-    dtype = np.promote_types(kind.total, np.float32)
     for row, update in zip(apart.squares, updates, strict=True):
-        row[:] = squares(update, apart.model, dtype)
+        row[:] = squares(update, apart.model, measured_as(kind))
+
+
+def measured_as(kind: Kind) -> np.dtype[Any]:
+    """Return the dtype in which differences of a kind are squared first."""
+    return np.promote_types(kind.total, np.float32)
 
 
 def _fused_block(place: Place, start: int, terms: Fused, batch: Batch, apart: Apart | None) -> str:

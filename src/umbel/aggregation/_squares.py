@@ -4,6 +4,7 @@ NumPy subtracts, squares and adds, a pass through the cache for each. A compiled
 one, for float32 and float64 that lie in memory as they are.
 """
 
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,9 @@ _BLOCK: Final = 16 * PART
 # (sums, one array, the other, their size)
 ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, COUNT)
 LOOPS: Final = _compiled.loops("squares", ARGUMENTS)
+# (sums, some arrays, the others, where each ends, how many they are)
+_EACH: Final = (ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT)
+LOOPS_OF_EACH: Final = _compiled.loops("each", _EACH)
 
 
 def parts_of(size: int) -> int:
@@ -40,6 +44,18 @@ def squares(ours: NDArray[Any], theirs: NDArray[Any], dtype: np.dtype[Any]) -> N
     starts = range(0, ours.size, _BLOCK)
     cuts = [slice(start, start + _BLOCK) for start in starts]
     return np.concatenate([np.empty(0), *(sums(_squared(ours[cut], theirs[cut], room)) for cut in cuts)])
+
+
+def squares_of_each(
+    ours: NDArray[Any], theirs: NDArray[Any], ends: NDArray[np.uintp], dtype: np.dtype[Any]
+) -> NDArray[np.float64]:
+    """Return the same of arrays of a part or less, which stand one after the other in two flat ones, up to ``ends``."""
+    if dtype in LOOPS_OF_EACH and as_they_are(dtype, (ours, theirs)):
+        found = np.empty(ends.size)
+        LOOPS_OF_EACH[dtype](address(found), address(ours), address(theirs), address(ends), ends.size)
+        return found
+    cuts = [slice(start, end) for start, end in pairwise([0, *ends.tolist()])]
+    return np.array([squares(ours[cut], theirs[cut], dtype).sum() for cut in cuts])
 
 
 def _squared(ours: NDArray[Any], theirs: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
