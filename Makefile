@@ -44,7 +44,7 @@ test-slow: $(VENV)/.dev $(if $(RAY),test-ray)
 
 # Ray and what it brings, 400 MB, live in an environment of their own.
 test-ray: $(VENV)-ray/.ray
-	$(VENV)-ray/bin/python -m pytest tests/conformance/test_ray_grid.py docs/howto/engines.md $(PYTEST_ARGS)
+	$(VENV)-ray/bin/python -m pytest tests/conformance/test_ray_*.py docs/howto/engines.md $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

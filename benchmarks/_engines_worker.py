@@ -2,7 +2,7 @@
 
     python _engines_worker.py WORK ENGINE WORKERS ROUNDS
 
-WORK is ``adding-N`` (N nodes a round, a model of 1 MB, clients that do nothing), ``flute``, ``digits`` or ``year``
+WORK is ``adding-N`` (N nodes a round, a model of 1 MB, clients that do nothing), ``digits`` or ``year``
 (virtual clock only). The first round, in which workers start, is left out. CPU seconds are those of the whole tree of
 processes. ENGINE is ``local``, ``processes``, ``ray`` or ``virtual``.
 """
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import _engine_apps
-import _flute
 import numpy as np
 from _simulate_worker import new_model
 
@@ -76,12 +75,6 @@ def adding(nodes: int, rounds: int, **engine: Any) -> Taken:
     return run(_engine_apps.adding, new_model(), nodes, nodes, rounds, **engine)
 
 
-def flute(rounds: int, **engine: Any) -> Taken:
-    if engine["engine"] == "local":
-        _flute.load()
-    return run(_engine_apps.flute, _flute.new_model(), _flute.SAMPLED, _flute.CLIENTS, rounds, **engine)
-
-
 def digits(rounds: int, **engine: Any) -> Taken:
     import _digits_app
 
@@ -114,7 +107,7 @@ def main(work: str, engine: str, workers: int, rounds: int) -> None:
         options = {"engine": engine}
     elif engine == "virtual":
         options = {"engine": partial(VirtualGrid, devices=drawn())}
-    works: dict[str, Callable[..., Taken]] = {"flute": flute, "digits": digits, "year": year}
+    works: dict[str, Callable[..., Taken]] = {"digits": digits, "year": year}
     name, _, nodes = work.partition("-")
     if name == "adding":
         works[work] = partial(adding, int(nodes))

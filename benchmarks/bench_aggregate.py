@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from _aggregate_worker import SIMULATED, K
-from _figures import Figure, leave, show
+from _figures import Figure, at_most, leave, show
 from _peers import PeerUnavailable, peer_python
 
 HERE = Path(__file__).resolve().parent
@@ -139,12 +139,13 @@ def _of_files(label: str, count: int, found: dict[str, Any]) -> Iterable[Figure]
     yield Figure(f"{label}: mean, 2 threads / 1 thread, wall time", value, "x", "< 1", value < 1)
     value = times["gate, layout alone"]["cpu"] / times["mean, 1 thread"]["cpu"]
     yield Figure(f"{label}: gate beside the mean, CPU s", value, "x", "<= 0.1", value <= GATE)
-    value = times["gate"]["cpu"] / times["mean, 1 thread"]["cpu"]
-    yield Figure(f"{label}: gate that reads every number, CPU s", value, "x mean")
+    again = times["gate"]["cpu"] / times["mean, 1 thread"]["cpu"]
+    yield Figure(f"{label}: gate that reads every number, CPU s", again, "x mean")
     value = times["gate, norm"]["cpu"] / times["mean, 1 thread"]["cpu"]
     yield Figure(f"{label}: gate that measures norms by itself, CPU s", value, "x mean")
     value = times["mean and norms, 1 thread"]["cpu"] / times["mean, 1 thread"]["cpu"] - 1
-    yield Figure(f"{label}: norms in the pass of the mean, CPU s", value, "x mean")
+    # A target of its own: what is found in the pass that reads the bytes costs less than to read them again.
+    yield at_most(f"{label}: norms in the pass of the mean, CPU s beside it", value, "x mean", again)
     if "cold read" in times:
         value = times["cold mean, 1 thread"]["wall"] / times["cold read"]["wall"]
         yield Figure(f"{label}: mean of files that are not in memory, wall time", value, "x reading them")

@@ -1,5 +1,7 @@
 """Ray as a grid needs it: batches of messages in, results out. The one module that knows Ray."""
 
+import os
+import socket
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ _BYTES: Final = 64 * 2**20
 _MOST: Final = 64
 # Seconds of one wait: within a longer one Ray looks only once a second whether it was interrupted.
 _LOOK: Final = 0.1
+_PATIENCE: Final = 10.0  # seconds for a cluster to be there
+_HERE: Final = "local"
 # From this version on, a cluster that `ray.init` starts asks everyone for a token, unless its user said otherwise.
 _AUTHENTICATES: Final = (2, 59)
 
@@ -25,8 +29,9 @@ _AUTHENTICATES: Final = (2, 59)
 class RayCluster:
     """Which Ray cluster runs nodes, and what a node takes of it.
 
-    ``address`` is that of a cluster (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``); None starts one on this
-    machine. A node takes ``num_cpus`` and ``num_gpus`` while it runs; fractions let nodes share a GPU.
+    ``address`` is that of a cluster (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``); None is what the variable
+    RAY_ADDRESS says, and without one, or as ``"local"``, a cluster is started on this machine. A node takes
+    ``num_cpus`` and ``num_gpus`` while it runs; fractions let nodes share a GPU.
     """
 
     address: str | None = None
@@ -113,17 +118,24 @@ def _imported() -> Any:
 def _connect(ray: Any, cluster: RayCluster, workers: int | None) -> bool:
     """Connect to a cluster, and say whether it was started for this."""
     quiet = {"log_to_driver": False, "configure_logging": False}
-    if cluster.address is None:
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or _HERE
+    if address == _HERE:
         cpus = None if workers is None else ceil(workers * cluster.num_cpus)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address=_HERE, num_cpus=cpus, include_dashboard=False, **quiet)
         return True
     try:
-        ray.init(address=cluster.address, **quiet)
-    except ConnectionError as error:
-        raise UsageError(
-            f"expected a Ray cluster at {cluster.address}, got none: {error!s:.200}", at="cluster"
-        ) from error
+        _require_somebody(address)
+        ray.init(address=address, **quiet)
+    except OSError as error:  # of which a ConnectionError is one
+        raise UsageError(f"expected a Ray cluster at {address}, got none: {error!s:.200}", at="cluster") from error
     return False
+
+
+def _require_somebody(address: str) -> None:
+    """Raise an OSError if nobody listens at an address with a port: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _room(ray: Any, cluster: RayCluster) -> int:
