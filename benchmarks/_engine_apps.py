@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _flute
 import numpy as np
 
 from umbel.app import ClientApp
@@ -11,7 +12,7 @@ from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 
 STEP = np.float32(0.01)
 
-adding, echoing, sleeping = ClientApp(), ClientApp(), ClientApp()
+adding, flute, echoing, sleeping = ClientApp(), ClientApp(), ClientApp(), ClientApp()
 
 
 def _reply(message: Any, arrays: Any, weight: int) -> Any:
@@ -24,6 +25,13 @@ def _add(message: Any, context: Any) -> Any:
     """A client that does nothing: the model plus a constant."""
     arrays = message.content.parameters_records["model"].to_numpy(copy=False)
     return _reply(message, {name: array + STEP for name, array in arrays.items()}, context.node_id)
+
+
+@flute.train()
+def _train(message: Any, context: Any) -> Any:
+    model = message.content.parameters_records["model"].to_numpy()
+    trained = _flute.train(model, context.node_config["partition-id"], context.seed)
+    return _reply(message, trained, _flute.SAMPLES)
 
 
 @echoing.train()
