@@ -1,6 +1,5 @@
 """Ray as a grid needs it: batches of messages in, results out. The one module that knows Ray."""
 
-import os
 import socket
 import weakref
 from collections.abc import Iterable
@@ -20,7 +19,6 @@ _MOST: Final = 64
 # Seconds of one wait: within a longer one Ray looks only once a second whether it was interrupted.
 _LOOK: Final = 0.1
 _PATIENCE: Final = 10.0  # seconds for a cluster to be there
-_HERE: Final = "local"
 # From this version on, a cluster that `ray.init` starts asks everyone for a token, unless its user said otherwise.
 _AUTHENTICATES: Final = (2, 59)
 
@@ -29,9 +27,8 @@ _AUTHENTICATES: Final = (2, 59)
 class RayCluster:
     """Which Ray cluster runs nodes, and what a node takes of it.
 
-    ``address`` is that of a cluster (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``); None is what the variable
-    RAY_ADDRESS says, and without one, or as ``"local"``, a cluster is started on this machine. A node takes
-    ``num_cpus`` and ``num_gpus`` while it runs; fractions let nodes share a GPU.
+    ``address`` is that of a cluster (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``); None starts one on this
+    machine. A node takes ``num_cpus`` and ``num_gpus`` while it runs; fractions let nodes share a GPU.
     """
 
     address: str | None = None
@@ -118,10 +115,10 @@ def _imported() -> Any:
 def _connect(ray: Any, cluster: RayCluster, workers: int | None) -> bool:
     """Connect to a cluster, and say whether it was started for this."""
     quiet = {"log_to_driver": False, "configure_logging": False}
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or _HERE
-    if address == _HERE:
+    address = cluster.address
+    if address is None:
         cpus = None if workers is None else ceil(workers * cluster.num_cpus)
-        ray.init(address=_HERE, num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         return True
     try:
         _require_somebody(address)
