@@ -127,6 +127,7 @@ def test_a_gate_that_asks_for_less_looks_at_each(tmp_path):
     _, events, done = run(records, plan=plan)
     assert done.report.digest == run(in_memory(records), plan=plan)[2].report.digest
     assert refused(events) == []
+    assert "node-04" in [event.node for event in events if isinstance(event, UpdateAccepted)]
 
 
 def test_no_more_files_wait_than_the_process_may_have(tmp_path):

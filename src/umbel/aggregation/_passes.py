@@ -77,7 +77,7 @@ def fold(place: Place, updates: list[Block], batch: Batch, apart: Apart | None =
     """
     terms = fused(place.out, updates, batch.first, batch.steps, fresh=batch.fresh) if place.kind.in_place else None
     if apart is not None and (terms is None or not as_they_are(place.out.dtype, (apart.model,))):
-        measure(place.kind, updates, apart)
+        _measure(place.kind, updates, apart)
         apart = None
     if terms is not None:
         problems = [_fused_block(block, part.start, terms, batch, apart) for part, block in _blocks(place)]
@@ -88,7 +88,7 @@ def fold(place: Place, updates: list[Block], batch: Batch, apart: Apart | None =
     return next(filter(None, problems), "")
 
 
-def measure(kind: Kind, updates: Iterable[Block], apart: Apart) -> None:
+def _measure(kind: Kind, updates: Iterable[Block], apart: Apart) -> None:
     """Write the squares of what flat arrays of one kind are from the model, as ``squared_distance`` takes them."""
     for row, update in zip(apart.squares, updates, strict=True):
         row[:] = squares(update, apart.model, measured_as(kind))

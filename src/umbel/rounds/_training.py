@@ -180,22 +180,19 @@ class Training:
     def judge(self, node: str, content: RecordSet) -> Contribution:
         """Return what a reply contributes, or raise ``UpdateRejected``."""
         updates: list[Update] = []
+        unproven = False
         try:
-            unproven = [self._judged(record, node, content, updates) for record in self._records]
+            for record in self._records:
+                update, is_unproven = record.judge(node, content)
+                updates.append(update)
+                unproven |= is_unproven
             check_weights(content.metrics_records)
-            return Contribution(tuple(updates), self._model.measure(updates[0]), any(unproven))
+            return Contribution(tuple(updates), self._model.measure(updates[0]), unproven)
         except UpdateRejected:
             # Of all that is wrong, a node is told what comes first, whether or not it would have been looked at now.
             for record, update in zip(self._records, updates, strict=False):
                 record.check(update)
             raise
-
-    @staticmethod
-    def _judged(record: _Record, node: str, content: RecordSet, updates: list[Update]) -> bool:
-        """Add the update of a record to those before it; return whether its numbers are unproven."""
-        update, is_unproven = record.judge(node, content)
-        updates.append(update)
-        return is_unproven
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord, onto: Onto) -> Contribution:
         """Return what a reply contributes whose model is not this round's: ``onto(model, update)`` makes it fit."""
