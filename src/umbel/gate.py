@@ -88,6 +88,9 @@ class Gate:
         try:
             _check_weight(update.weight, self.max_weight)
             _check_kind(update.record)
+            if not self.finite and self.max_norm is None:
+                self._check_arrays(template, expected, update.record, finite=False)
+                return Verdict(update.node, None)
             with np.errstate(all="ignore"):
                 return Verdict(update.node, self._checked(template, expected, update.record))
         except _Fault as fault:
@@ -113,7 +116,7 @@ class Gate:
             return
         declared, checks, columns = expected(finite)
         found = plain(columns, record)
-        if found is None or not _are_good(checks, found):
+        if found is None or not _are_good(checks, declared, found):
             arrays = _check_names(template, record)
             for slot, check in zip(declared, checks, strict=True):
                 _check_array(slot, check, arrays[slot.name], any_length=slot.name in self.any_length)
@@ -131,8 +134,7 @@ _Find: TypeAlias = Callable[[bool], _Expected]
 
 
 def _expected(declared: tuple[Slot, ...], finite: bool) -> _Expected:  # noqa: FBT001 - an option of the gate
-    kinds = [slot.kind for slot in declared]
-    return _Expected(declared, [_check_of(kind, finite) for kind in kinds], columns(declared, kinds))
+    return _Expected(declared, [_check_of(slot.kind, finite) for slot in declared], columns(declared))
 
 
 def _is_alike(template: ParametersRecord, record: ParametersRecord, *, finite: bool) -> bool:
@@ -151,13 +153,18 @@ def _norm(template: ParametersRecord, record: ParametersRecord) -> float:
         raise _Fault(f"{error.message}, and a norm was asked for", error.at) from error
 
 
-def _are_good(checks: Sequence[Callable[[_Block], str] | None], found: Sequence[_Block]) -> bool:
+def _are_good(
+    checks: Sequence[Callable[[_Block], str] | None], declared: Sequence[Slot], payloads: Sequence[memoryview]
+) -> bool:
     """Say whether elements are known to pass: a sum of squares is finite only if every element is."""
     squares: Any = 0.0
-    for check, elements in zip(checks, found, strict=True):
+    for check, slot, payload in zip(checks, declared, payloads, strict=True):
+        if check is None:
+            continue
+        elements = np.frombuffer(payload, slot.kind)
         if check is _check_reals and elements.size <= _BLOCK:
             squares += elements.dot(elements)
-        elif check is not None and check(elements):
+        elif check(elements):
             return False
     return isfinite(squares)
 

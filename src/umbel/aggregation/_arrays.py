@@ -105,19 +105,3 @@ def _values(slot: Slot, kind: np.dtype[Any], table: Table, update: Update) -> ND
     ):
         return np.frombuffer(array.data, kind)
     return view(slot, kind, update)
-
-
-def add_one(updates: Sequence[Update], values: Sequence[NDArray[Any]], batches: Batches, share: Share) -> None:
-    """Add one update to those before it: the step of a loop that takes each update as it comes, at half the cost."""
-    multiply, add = np.multiply, np.add
-    with np.errstate(all="ignore"):
-        for dtype, simple in share.simple.items():
-            ((rescale, weight),) = batches[dtype].steps
-            for at, total, room in simple:
-                if rescale is not None:
-                    multiply(total, rescale, total)
-                add(total, values[at] if weight is None else multiply(values[at], weight, room), total)
-        if share.others:
-            table = dict(updates[0].record.items())
-            for piece in share.others:
-                _fold(piece, updates, [table], batches[piece.place.kind.total])

@@ -26,13 +26,23 @@ _NUMBERS: Final[Mapping[np.dtype[Any], tuple[str, Any]]] = {
     np.dtype(np.float64): ("double", ctypes.c_double),
 }
 # Of what the loops take: one more with every change of it.
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 
-def loops(name: str, arguments: Sequence[Any], result: Any = None, path: str = LIBRARY) -> dict[np.dtype[Any], Loop]:
-    """Return a loop for each dtype; none, where nothing was compiled or this machine cannot load it."""
+def loops(
+    name: str,
+    arguments: Sequence[Any],
+    result: Any = None,
+    path: str = LIBRARY,
+    *,
+    kind: type[ctypes.CDLL] = ctypes.CDLL,
+) -> dict[np.dtype[Any], Loop]:
+    """Return a loop for each dtype; none, where nothing was compiled or this machine cannot load it.
+
+    The ``kind`` of library that keeps other threads out, ``PyDLL``, is for loops that ask Python something.
+    """
     try:
-        library = ctypes.CDLL(path)
+        library = kind(path)
         found = {dtype: getattr(library, f"umbel_{name}_{_VERSION}_{kind}") for dtype, (kind, _) in _NUMBERS.items()}
     except (OSError, AttributeError):  # one of another version has other names
         return {}

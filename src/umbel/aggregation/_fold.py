@@ -9,12 +9,13 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._arrays import Squares, Table, add_all, add_one
+from umbel.aggregation._arrays import Squares, Table, add_all
 from umbel.aggregation._distance import distances_of
 from umbel.aggregation._kinds import Kind
-from umbel.aggregation._layout import Columns, Slot, columns, plain, slots, to_record
+from umbel.aggregation._layout import Slot, slots, to_record
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import batch
+from umbel.aggregation._screened import Screen, screen
 from umbel.aggregation._shares import Room, Share, groups_of, shares_of
 from umbel.aggregation._solid import Solids, add_solid, fault_in, groups_in, layout_of, solids_of
 from umbel.aggregation._update import Update
@@ -72,10 +73,21 @@ class Measuring(Fold, Protocol):
         """Return the result of updates, and the squared distance of each from the template."""
 
 
+@runtime_checkable
+class Screening(Fold, Protocol):
+    """A fold that looks for NaN and infinity while it adds: updates that cannot wait are spared a look before."""
+
+    def screened(self, acc: Any, update: Update) -> bool:
+        """Add an update if all its numbers are finite; False if that was not done, for whatever reason.
+
+        The accumulator is as it was then, and the update may still be added.
+        """
+
+
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("columns", "kinds", "last", "layout", "rooms", "scale", "shares", "slots", "spent", "totals", "whole")
+    __slots__ = ("kinds", "last", "layout", "rooms", "scale", "screen", "shares", "slots", "spent", "totals", "whole")
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
@@ -84,7 +96,7 @@ class _Accumulator:
         self.layout: Layout | None = None
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
-        self.columns: Columns | None = None
+        self.screen: Screen | None = None
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -109,19 +121,25 @@ class _Accumulator:
             for group, out in zip(groups, outs, strict=True)
         ]
         self.shares = shares_of(self.rooms, threads)
-        if any(share.simple for share in self.shares):
-            self.columns = columns(self.slots, [kind.view for kind in self.kinds])
-
-    def plain(self, updates: Sequence[Update]) -> list[NDArray[Any]] | None:
-        """Return the elements of the only update if nothing is special about it, nor about this sum."""
-        return None if self.columns is None or len(updates) > 1 else plain(self.columns, updates[0].record)
+        if kept and all(kind.in_place and kind.load is None for kind in self.kinds):
+            self.screen = screen(self.slots, self._sums())
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
         if self.layout is not None:
             return record_over(self.layout, memoryview(self.whole).toreadonly(), lasting=True)  # type: ignore[arg-type]  # an array has a buffer
+        return to_record(self.slots, [out.view(slot.kind) for out, slot in zip(self._sums(), self.slots, strict=True)])
+
+    def _sums(self) -> list[NDArray[Any]]:
+        """Return the result array by array, as the dtypes that elements are taken as."""
+        if self.layout is not None:
+            rows = zip(self.slots, self.kinds, self.layout.rows, strict=True)
+            return [
+                np.ndarray(slot.nbytes // kind.view.itemsize, kind.view, self.whole, row.start)
+                for slot, kind, row in rows
+            ]
         found = {member.at: room.out[member.part] for room in self.rooms for member in room.group.members}
-        return to_record(self.slots, [found[at].view(slot.kind) for at, slot in enumerate(self.slots)])
+        return [found[at] for at in range(len(self.slots))]
 
 
 @dataclass(frozen=True)
@@ -178,6 +196,22 @@ class LinearFold:
             self._run(acc, chosen, last=False)
         return acc
 
+    def screened(self, acc: _Accumulator, update: Update) -> bool:
+        """Add an update if all its numbers are finite, and if that can be seen on the way; say whether it was added.
+
+        Raises:
+            AggregationError: as ``add`` does; the accumulator is as it was then.
+
+        """
+        before = acc.last
+        if acc.screen is not None and self.finite and chosen_of(acc, [update]):
+            scale, (step,) = self.plan(acc.scale, [update.weight])
+            if acc.screen.add(update.record, step):
+                acc.scale = scale
+                return True
+        acc.last = before
+        return False
+
     def finish(self, acc: _Accumulator, updates: Sequence[Update] = ()) -> ParametersRecord:
         """Return the result.
 
@@ -229,11 +263,7 @@ class LinearFold:
         if acc.layout is not None:
             _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
         else:
-            values = None if fresh or last else acc.plain(updates)
-            if values is None:
-                found = side_by_side([partial(add_all, updates, batches, share, model=model) for share in acc.shares])
-            else:
-                side_by_side([partial(add_one, updates, values, batches, share) for share in acc.shares])
+            found = side_by_side([partial(add_all, updates, batches, share, model=model) for share in acc.shares])
         acc.scale, acc.spent = scale, False
         return [squares for share in found for squares in share]
 

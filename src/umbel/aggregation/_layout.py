@@ -1,6 +1,6 @@
 """Records as flat arrays: what a template declares, views of what came, and room for a result."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from operator import attrgetter
@@ -102,21 +102,19 @@ class Columns(NamedTuple):
     names: list[str]
     declared: list[tuple[str, list[int], str]]
     sizes: list[int]
-    kinds: list[np.dtype[Any]]
 
 
-def columns(slots: Sequence[Slot], kinds: Iterable[np.dtype[Any]]) -> Columns:
-    """Return what ``plain`` compares, for elements that are taken as dtypes ``kinds``."""
+def columns(slots: Sequence[Slot]) -> Columns:
+    """Return what ``plain`` compares."""
     return Columns(
         [slot.name for slot in slots],
         [(slot.dtype, slot.shape, _RAW) for slot in slots],
         [slot.nbytes for slot in slots],
-        list(kinds),
     )
 
 
-def plain(expected: Columns, record: ParametersRecord) -> list[NDArray[Any]] | None:
-    """Return the elements of all arrays, flat and read-only; None of a record that has to be looked at array by array.
+def plain(expected: Columns, record: ParametersRecord) -> list[memoryview] | None:
+    """Return the payloads of all arrays, none of them empty; None of a record that is to be looked at array by array.
 
     Almost every update of a round is just as expected, and a few comparisons of lists are enough to know it.
     """
@@ -124,9 +122,7 @@ def plain(expected: Columns, record: ParametersRecord) -> list[NDArray[Any]] | N
     if [*record] != expected.names or [*map(_declared, arrays)] != expected.declared:
         return None
     payloads = [array.data for array in arrays]
-    if [*map(len, payloads)] != expected.sizes or 0 in expected.sizes:
-        return None
-    return [*map(np.frombuffer, payloads, expected.kinds)]
+    return None if [*map(len, payloads)] != expected.sizes or 0 in expected.sizes else payloads  # type: ignore[return-value]
 
 
 def view(slot: Slot, kind: np.dtype[Any], update: Update) -> NDArray[Any]:

@@ -5,6 +5,7 @@
  */
 
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -138,7 +139,7 @@
 
 /* Adds all updates, a part of the sums after the other. Without a divisor, which is 0 then, the sums stay sums. */
 #define ADD(T)                                                                                                       \
-    FOR_EACH_MACHINE size_t umbel_add_2_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates,       \
+    FOR_EACH_MACHINE size_t umbel_add_3_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates,       \
                                             size_t at,                                                               \
                                           int fresh, T divisor, int finite, const T *model, double *squared,         \
                                           size_t stride)                                                             \
@@ -287,7 +288,7 @@ INLINE void measured(double *model, double *others, size_t count, const double *
 /* Adds n elements of `count` updates, which follow their model in x. There has to be room for a run of all of them and
  * for their products. An update is `lost` if an element is not finite or too large; its distances are of no use then. */
 #define APART(T)                                                                                                     \
-    FOR_EACH_MACHINE void umbel_apart_2_##T(double *model, double *others, uint8_t *lost, double *room,              \
+    FOR_EACH_MACHINE void umbel_apart_3_##T(double *model, double *others, uint8_t *lost, double *room,              \
                                           const T *const *x, size_t count, size_t n)                                 \
     {                                                                                                                \
         double *products = room + count * RUN;                                                                       \
@@ -334,7 +335,7 @@ APART(double)
     }
 
 #define SQUARES(T)                                                                                                   \
-    FOR_EACH_MACHINE void umbel_squares_2_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
+    FOR_EACH_MACHINE void umbel_squares_3_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
     {                                                                                                                \
         for (size_t at = 0; at < n; at += PART)                                                                      \
             *squared++ = part_##T(x + at, y + at, n - at < PART ? n - at : PART);                                    \
@@ -342,7 +343,7 @@ APART(double)
 
 /* The same of arrays that stand one after the other, up to these ends, each of a part or less. */
 #define EACH(T)                                                                                                      \
-    FOR_EACH_MACHINE void umbel_each_2_##T(double *restrict squared, const T *x, const T *y, const size_t *ends,     \
+    FOR_EACH_MACHINE void umbel_each_3_##T(double *restrict squared, const T *x, const T *y, const size_t *ends,     \
                                            size_t count)                                                             \
     {                                                                                                                \
         for (size_t i = 0, at = 0; i < count; at = ends[i++])                                                        \
@@ -355,3 +356,79 @@ SQUARES(float)
 SQUARES(double)
 EACH(float)
 EACH(double)
+
+/* One update, of several arrays, that is added to their sums if all its numbers are finite; or else nothing is.
+ *
+ *     total[i] = total[i] * rescale + x[i] * w
+ *
+ * Arrays that are small enough to be in the cache still when they are added are read from memory once.
+ */
+
+/* Python's view of a buffer, which is of its stable ABI: its headers are seldom there. */
+typedef struct {
+    void *start, *owner;
+    ptrdiff_t nbytes, itemsize;
+    int readonly, dimensions;
+    char *format;
+    ptrdiff_t *shape, *strides, *suboffsets;
+    void *internal;
+} Buffer;
+typedef int Get(void *object, Buffer *buffer, int flags);
+typedef void Release(Buffer *buffer);
+
+/* Returns whether there is neither NaN nor infinity: without their signs, their bits are the largest. */
+#define FINITE(T, INT, UNSIGNED)                                                                                     \
+    INLINE int finite_##T(const T *x, size_t n)                                                                      \
+    {                                                                                                                \
+        const T infinity = (T)INFINITY;                                                                              \
+        INT most = 0, beyond;                                                                                        \
+        memcpy(&beyond, &infinity, sizeof beyond);                                                                   \
+        for (size_t i = 0; i < n; i++) {                                                                             \
+            INT bits;                                                                                                \
+            memcpy(&bits, x + i, sizeof bits);                                                                       \
+            bits &= (INT)((UNSIGNED)-1 >> 1);                                                                        \
+            most = bits > most ? bits : most;                                                                        \
+        }                                                                                                            \
+        return most < beyond;                                                                                        \
+    }
+
+#define ADDED(T)                                                                                                     \
+    INLINE void added_##T(T *restrict total, const T *restrict x, size_t n, T rescale, T w)                          \
+    {                                                                                                                \
+        for (size_t i = 0; rescale != 1 && i < n; i++)                                                               \
+            total[i] *= rescale;                                                                                     \
+        for (size_t i = 0; i < n; i++)                                                                               \
+            total[i] += x[i] * w;                                                                                    \
+    }
+
+/* There has to be room for an address of each array. Their payloads stay where they are as long as somebody has them.
+ * Returns 1 if the update was added, 0 if not, and -1 with an error of Python's. The arrays that were looked at last are
+ * added first, as they are in the nearest cache. */
+#define SCREENED(T)                                                                                                  \
+    FOR_EACH_MACHINE int umbel_screened_3_##T(Get *get, Release *release, void *const *payloads, const T **x,        \
+                                              T *const *totals, const size_t *sizes, size_t count, T rescale, T w)   \
+    {                                                                                                                \
+        for (size_t i = 0; i < count; i++) {                                                                         \
+            Buffer buffer;                                                                                           \
+            if (get(payloads[i], &buffer, 0))                                                                        \
+                return -1;                                                                                           \
+            size_t nbytes = buffer.nbytes;                                                                           \
+            x[i] = buffer.start;                                                                                     \
+            release(&buffer);                                                                                        \
+            if (nbytes != sizes[i] * sizeof(T) || (uintptr_t)x[i] % sizeof(T))                                       \
+                return 0;                                                                                            \
+        }                                                                                                            \
+        for (size_t i = 0; i < count; i++)                                                                           \
+            if (!finite_##T(x[i], sizes[i]))                                                                         \
+                return 0;                                                                                            \
+        for (size_t i = count; i-- > 0;)                                                                             \
+            added_##T(totals[i], x[i], sizes[i], rescale, w);                                                        \
+        return 1;                                                                                                    \
+    }
+
+FINITE(float, int32_t, uint32_t)
+FINITE(double, int64_t, uint64_t)
+ADDED(float)
+ADDED(double)
+SCREENED(float)
+SCREENED(double)

@@ -60,13 +60,9 @@ class Piece(NamedTuple):
 
 
 class Share:
-    """The pieces of one thread, which have scratch of their own.
+    """The pieces of one thread, which have scratch of their own."""
 
-    Those to which an update is added by one multiplication and one addition over a whole array are in ``simple``, by
-    the dtype of the sums, as place in the template, sums and room for a product; for ``others`` there is more to do.
-    """
-
-    __slots__ = ("others", "pieces", "simple")
+    __slots__ = ("pieces",)
 
     def __init__(self, rooms: Sequence[tuple[Room, slice | None]]) -> None:
         sizes = (min(room.out.size, room.group.kind.block) * room.group.kind.total.itemsize for room, _ in rooms)
@@ -76,16 +72,6 @@ class Share:
             max((room.out.nbytes for room, _ in rooms if len(room.group.members) > 1), default=0), np.uint8
         )
         self.pieces = [_piece(room, part, work, product, joined) for room, part in rooms]
-        self.simple: dict[np.dtype[Any], list[tuple[int, NDArray[Any], NDArray[Any]]]] = {}
-        self.others: list[Piece] = []
-        for piece in self.pieces:
-            place = piece.place
-            if _is_simple(piece):
-                self.simple.setdefault(place.kind.total, []).append(
-                    (piece.group.members[0].at, place.out, place.product)
-                )
-            else:
-                self.others.append(piece)
 
 
 def groups_of(slots: Sequence[Slot], kinds: Sequence[Kind]) -> list[Group]:
@@ -122,12 +108,6 @@ def _piece(
     place = Place(kind, out, total, work[:size].view(kind.total), product[:size].view(kind.total))
     is_joined = len(room.group.members) > 1
     return Piece(room.group, place, part, joined[: out.nbytes].view(kind.view) if is_joined else None)
-
-
-def _is_simple(piece: Piece) -> bool:
-    place = piece.place
-    whole = piece.joined is None and piece.part is None and place.out.size <= place.product.size
-    return bool(whole and piece.group.members) and place.total is place.out and place.kind.load is None
 
 
 def _useful(rooms: Sequence[Room], threads: int) -> int:

@@ -49,8 +49,8 @@ class UpdateAccepted:
 class UpdateRefused:
     """A node's reply came and did not pass; the round goes on as if the node had not been asked.
 
-    It may come after an ``UpdateAccepted`` of the same node and phase, in place of which it then counts: replies that
-    wait in files show only when they are added up that their numbers are not finite, or too far from the model.
+    It may come after an ``UpdateAccepted`` of the same node and phase, in place of which it then counts: that numbers
+    are not finite, or too far from the model, may show only when they are added up.
     """
 
     round: int

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite, sqrt
 from typing import Final
 
-from umbel.aggregation import Aggregator, Measuring, Update
+from umbel.aggregation import Aggregator, Measuring, Screening, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
@@ -36,6 +36,7 @@ class _Record:
         transforms: Sequence[Transform] = (),
         *,
         may_wait: bool,
+        alone: bool = False,
     ) -> None:
         self._name, self._aggregator, self._optimizer = part.name, part.aggregator, part.optimizer
         self.current = state.parameters_records[part.name]
@@ -44,6 +45,10 @@ class _Record:
         self._gate, self._check = part.gate, part.gate.against(self._expected)
         unproven = replace(part.gate, finite=False, max_norm=None).against(self._expected)
         self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
+        # Of several records, all of an update count or none.
+        is_screened = alone and self._check_layout is not None and part.gate.max_norm is None
+        fold = part.aggregator.reduce
+        self._screen = fold.screened if is_screened and isinstance(fold, Screening) else None
         own = Gate(finite=part.gate.finite, any_length=part.gate.any_length)
         self._check_result = None if getattr(part.aggregator.reduce, "checked", False) else own.against(self._expected)
         self._kept = optimizer_state(state, self._prefix)
@@ -57,7 +62,7 @@ class _Record:
     def judge(self, node: str, content: RecordSet) -> tuple[Update, bool]:
         """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
         update = self._found(node, content, self.current)
-        late = None if self._check_layout is None or not can_wait(update) else self._check_layout
+        late = None if self._screen is None and not can_wait(update) else self._check_layout
         self._checked(late or self._check, update)
         return update, late is not None
 
@@ -105,6 +110,10 @@ class _Record:
         # A fold that goes through all updates at the end needs them as they are now: a node may use its memory again.
         kept = updates if fold.streaming else [update._replace(record=deepcopy(update.record)) for update in updates]
         self._sum = fold.add(self._sum, kept)
+
+    def screened(self, update: Update) -> bool:
+        """Add an update if a look at its numbers on the way shows that all are finite; say whether it was added."""
+        return self._screen is not None and self._screen(self._sum, update)
 
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
@@ -166,7 +175,8 @@ class Training:
         part = Companion(MODEL, _as_it_is, strategy.aggregator, strategy.optimizer, strategy.gate)
         # Whoever waits for the first few has to know at once which of them count.
         may_wait = strategy.policy.enough is None
-        self._model = _Record(part, state, strategy.answer, strategy.transforms, may_wait=may_wait)
+        alone = not strategy.companions
+        self._model = _Record(part, state, strategy.answer, strategy.transforms, may_wait=may_wait, alone=alone)
         self._records = [self._model, *(_Record(each, state, may_wait=may_wait) for each in strategy.companions)]
         self.accepted, self._population = 0, population
         #: Whose updates these are, where tiers do not wait for one another.
@@ -209,7 +219,7 @@ class Training:
                 continue
             self._add(self._passed(self._waiting.take()))
             if not (waits and self._waiting.put(contribution)):
-                self._add(self._passed([contribution]))
+                self._add_at_once(contribution)
 
     def settle(self) -> list[tuple[str, str]]:
         """Bring what waits into the sums; return the nodes whose updates do not count after all, with the reasons."""
@@ -246,6 +256,12 @@ class Training:
             except UpdateRejected as error:
                 self._refused.append((contribution.node, str(error)))
         return passed
+
+    def _add_at_once(self, contribution: Contribution) -> None:
+        if contribution.unproven and self._model.screened(contribution.updates[0]):
+            self._account([contribution])
+        else:
+            self._add(self._passed([contribution]))
 
     def _add(self, contributions: Sequence[Contribution]) -> None:
         if contributions:

@@ -1,0 +1,187 @@
+"""Updates that an engine has in memory of its own: their numbers are looked at in the call that adds them."""
+
+import numpy as np
+import pytest
+
+from answers import ARRAYS, Recorded, in_memory, mapped, refused, run, spoilt
+from umbel.aggregation import Update, _screened, weighted_mean
+from umbel.aggregation import total as accumulated
+from umbel.errors import AggregationError
+from umbel.gate import Gate
+from umbel.records import ParametersRecord, RecordSet, dumps, loads
+from umbel.strategy import scaffold
+
+compiled = pytest.mark.skipif(not _screened.LOOPS, reason="there was no C compiler when umbel was installed")
+NAMES = ("large", "small", "scalar")
+SHAPES = ((200, 120), (3, 5), ())
+# The last is so heavy that the sums before it are scaled.
+WEIGHTS = (3.0, 1.0, 0.1, 7e8, 5.0, 1e-30)
+
+
+def drawn(dtype, count=6):
+    rng = np.random.default_rng(7)
+
+    def one(shape):
+        made = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4)
+        return np.asarray(made + 1j * rng.standard_normal(shape) if np.dtype(dtype).kind == "c" else made, dtype)
+
+    return [dict(zip(NAMES, map(one, SHAPES), strict=True)) for _ in range(count)]
+
+
+def solid(arrays):
+    whole = b"".join(dumps(RecordSet({"model": ParametersRecord.from_numpy(arrays)})))
+    return loads(whole).parameters_records["model"]
+
+
+def added(fold, records, weights=WEIGHTS):
+    """The sum of records that come one by one, and which of them were screened."""
+    acc, screened = fold.start(records[0]), []
+    for place, (record, weight) in enumerate(zip(records, weights, strict=False)):
+        update = Update(f"node-{place}", weight, record)
+        screened.append(fold.screened(acc, update))
+        if not screened[-1]:
+            acc = fold.add(acc, [update])
+    return fold.finish(acc), screened
+
+
+def summed(fold, records, weights=WEIGHTS):
+    updates = [
+        Update(f"node-{at}", weight, each) for at, (each, weight) in enumerate(zip(records, weights, strict=False))
+    ]
+    return fold.finish(fold.start(records[0]), updates)
+
+
+def bits(record):
+    return [bytes(array.data) for array in record.values()]
+
+
+@compiled
+class TestSums:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+    @pytest.mark.parametrize("made", [ParametersRecord.from_numpy, solid])
+    @pytest.mark.parametrize("rule", [weighted_mean(), accumulated()])
+    def test_have_the_bits_of_any_other_way(self, monkeypatch, dtype, made, rule):
+        records = [made(each) for each in drawn(dtype)]
+        found, screened = added(rule.reduce, records)
+        assert screened == [False, *[True] * (len(records) - 1)], "the first one is only kept"
+        assert bits(found) == bits(summed(rule.reduce, records))
+        monkeypatch.setattr(_screened, "LOOPS", {})
+        found, screened = added(rule.reduce, records)
+        assert screened == [False] * len(records)
+        assert bits(found) == bits(summed(rule.reduce, records))
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_are_as_they_were_if_an_update_is_not_finite(self, dtype, value, name):
+        fold, arrays = weighted_mean().reduce, drawn(dtype, 4)
+        arrays[2][name].reshape(-1)[-1] = value
+        records = [ParametersRecord.from_numpy(each) for each in arrays]
+        acc = fold.start(records[0])
+        for place, record in enumerate(records[:2]):
+            acc = fold.add(acc, [Update(f"node-{place}", 1.0, record)])
+        assert not fold.screened(acc, Update("node-2", 1.0, records[2]))
+        assert fold.screened(acc, Update("node-3", 2.0, records[3]))
+        good = [records[place] for place in (0, 1, 3)]
+        assert bits(fold.finish(acc)) == bits(summed(fold, good, (1.0, 1.0, 2.0)))
+
+    def test_of_the_largest_and_smallest_numbers_are_as_ever(self):
+        extremes = np.array([3.4e38, -3.4e38, 1e-45, -0.0, 0.0], np.float32)
+        records = [ParametersRecord.from_numpy([extremes]) for _ in range(3)]
+        found, screened = added(weighted_mean().reduce, records)
+        assert screened == [False, True, True]
+        assert bits(found) == bits(summed(weighted_mean().reduce, records))
+
+    def test_take_what_is_not_just_as_expected_in_another_way(self):
+        arrays = drawn(np.float32, 5)
+        other_order = dict(reversed(arrays[1].items()))
+        records = [ParametersRecord.from_numpy(each) for each in (arrays[0], other_order, *arrays[2:])]
+        records[2] = ParametersRecord.from_numpy(arrays[2], stype="numpy.ndarray")
+        misplaced = memoryview(b"?" + arrays[3]["small"].tobytes())[1:]
+        array = records[3]["small"]
+        records[3]["small"] = type(array)(array.dtype, array.shape, array.stype, misplaced)
+        found, screened = added(weighted_mean().reduce, records)
+        assert screened == [False, False, False, False, True]
+        assert bits(found) == bits(summed(weighted_mean().reduce, records))
+
+    def test_of_other_dtypes_or_of_much_memory_are_not_screened(self, monkeypatch):
+        mixed = [ParametersRecord.from_numpy([np.ones(9, np.float32), np.ones(9, dtype)]) for dtype in ("f4", "f2")]
+        assert added(weighted_mean().reduce, [mixed[0]] * 2)[1] == [False, True]
+        assert added(weighted_mean().reduce, [mixed[1]] * 2)[1] == [False, False]
+        monkeypatch.setattr(_screened, "_MOST", 71)
+        assert added(weighted_mean().reduce, [mixed[0]] * 2)[1] == [False, False]
+
+    def test_refuse_what_any_sum_refuses(self):
+        fold, records = weighted_mean().reduce, [ParametersRecord.from_numpy(each) for each in drawn(np.float32, 2)]
+        acc = fold.add(fold.start(records[0]), [Update("node-1", 1.0, records[0])])
+        with pytest.raises(AggregationError, match="ascending order of node names, got 'node-0' after 'node-1'"):
+            fold.screened(acc, Update("node-0", 1.0, records[1]))
+
+
+class Screened(Recorded):
+    """The same, with what it was asked to look at while it adds."""
+
+    def __init__(self):
+        super().__init__()
+        self.screens = []
+
+    def screened(self, acc, update):
+        self.screens.append(update.node)
+        return self.inner.screened(acc, update)
+
+
+class TestRounds:
+    """Whether they are looked at before or on the way, the same nodes are refused and the model has the same bits."""
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("place", [0, 1, 7])
+    def test_an_update_that_is_not_finite_is_refused_with_the_reason_of_the_gate(self, value, place):
+        records = in_memory_of(spoilt(place, value))
+        fold, events, done = run(records, Screened())
+        _, early, expected = run(records, Recorded())
+        assert refused(events) == refused(early) == list(done.report.refused)
+        assert [node for node, _ in refused(events)] == [f"node-{place:02}"]
+        assert "expected finite numbers, got" in refused(events)[0][1]
+        assert (done.report.digest, done.report.metrics) == (expected.report.digest, expected.report.metrics)
+        assert len(fold.screens) == len(records), "each is looked at when its turn comes"
+
+    @compiled
+    def test_nobody_looks_at_one_before(self, monkeypatch):
+        looked = []
+        check = Gate._check
+
+        def counted(gate, template, expected, update):
+            looked.append((update.node, gate.finite))
+            return check(gate, template, expected, update)
+
+        monkeypatch.setattr(Gate, "_check", counted)
+        run(in_memory_of(ARRAYS[:4]), Screened())
+        numbers = [node for node, finite in looked if finite and node]
+        assert numbers == ["node-00"], "the first is in no sum yet"
+
+    @pytest.mark.parametrize("gate", [Gate(max_norm=1e9), Gate(finite=False)])
+    def test_a_gate_that_wants_something_else_is_asked_before(self, gate):
+        fold, _, done = run(in_memory_of(ARRAYS[:8]), Screened(), gate=gate)
+        assert fold.screens == []
+        assert done.report.accepted == 8
+
+    def test_of_several_records_all_count_or_none(self):
+        bad = [array * (np.nan if place == 3 else 1) for place, array in enumerate(ARRAYS[:8])]
+        records, controls = in_memory_of(ARRAYS[:8]), in_memory_of(bad)
+        _, events, done = run(records, companions={"control": controls}, plan=scaffold())
+        assert [node for node, _ in refused(events)] == ["node-03"]
+        others = [place for place in range(8) if place != 3]
+        assert done.report.accepted == len(others)
+
+    def test_those_in_files_wait_for_those_before_them(self, tmp_path):
+        files = mapped(tmp_path, spoilt(5))
+        mixed = [
+            file if place % 2 else made for place, (file, made) in enumerate(zip(files, in_memory(files), strict=True))
+        ]
+        _, events, done = run(mixed, Screened())
+        assert [node for node, _ in refused(events)] == ["node-05"]
+        assert done.report.digest == run(files)[2].report.digest
+
+
+def in_memory_of(arrays):
+    return [ParametersRecord.from_numpy([array]) for array in arrays]
