@@ -12,11 +12,13 @@ from typing import Any
 from _within import DID_NOT_END
 
 HERE = Path(__file__).resolve().parent
-# The source beside this folder, and libraries that would tell their makers of each run told not to.
+# The source beside this folder, and libraries that would tell their makers of each run told not to. Ray would look for
+# a cluster that somebody started here, and wait for one that has ended: it is told to start its own.
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(HERE.parent / "src"),
     "FLWR_TELEMETRY_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ADDRESS": "local",
 }
 
 Command = list[str]
