@@ -27,19 +27,22 @@ PIECE = 2**20
 LARGEST_COLD = 2**32  # more would take minutes
 
 
-def write(workload: str, count: int, folder: Path) -> int:
+Other = Callable[[Arrays, np.random.Generator], Arrays]
+
+
+def write(workload: str, count: int, folder: Path, other: Other = _other) -> int:
     """Write ``count`` models of one layout with different numbers, one at a time; return the bytes of one."""
     (first,) = models(workload, 1)
     random = np.random.default_rng(7)
-    for turn, arrays in enumerate(_turns(first, count, random)):
+    for turn, arrays in enumerate(_turns(first, count, random, other)):
         save(ParametersRecord.from_numpy(arrays), folder / f"{turn:03}")
     return sum(array.nbytes for array in first.values())
 
 
-def _turns(first: Arrays, count: int, random: np.random.Generator) -> Iterator[Arrays]:
+def _turns(first: Arrays, count: int, random: np.random.Generator, other: Other) -> Iterator[Arrays]:
     yield first
     for _ in range(count - 1):
-        yield _other(first, random)
+        yield other(first, random)
 
 
 def updates(folder: Path) -> list[Update]:

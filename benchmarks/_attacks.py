@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from _learning import Learner, Model, Task, digits, skewed
-from _regimes import late, plain, run
+from _runs import late, plain, run
 
 from umbel import strategy as named
 from umbel.context import Context

@@ -1,6 +1,7 @@
 """A thousand nodes at one server: what they cost when idle, and when each is asked something tiny."""
 
 import json
+import select
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from statistics import median
 from _deploy_rounds import HERE, Cluster, federation, model, wait_ended, wait_online
 from _figures import Figure, at_most
 from _processes import anonymous, cpu_seconds
+from _turns import PATIENCE
 
 from umbel.http import wire
 
@@ -24,7 +26,7 @@ def crowd(cluster: Cluster, count: int, then: str) -> Iterator[int]:
     command = [sys.executable, str(HERE / "_many_nodes.py"), json.dumps(told)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
-        if not process.stdout.readline():
+        if not select.select([process.stdout], [], [], PATIENCE)[0] or not process.stdout.readline():
             raise RuntimeError("expected nodes that join, got none: see above")
         wait_online(here, count)
         time.sleep(2)

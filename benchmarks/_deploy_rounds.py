@@ -1,5 +1,6 @@
 """Rounds over a server and nodes that are real processes: how long they take, and what they use."""
 
+import asyncio
 import sys
 import tempfile
 import time
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _processes import Peak, cpu_seconds
+from _turns import HERE, PATIENCE
 
-HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "faults"))
 
-from federation import Federation  # noqa: E402 - it stands beside the tests that break it
+from federation import Federation
 
 
 class Cluster(NamedTuple):
@@ -58,7 +59,10 @@ def wait_ended(here: Federation, run: int) -> Any:
 
 
 def followed(here: Federation, run: int) -> tuple[Any, list[float]]:
-    """Follow a run to its end; return it in full, and when each of its rounds was told to be on the server's disk."""
+    """Follow a run to its end; return it in full, and when each of its rounds was told to be on the server's disk.
+
+    Raises ``TimeoutError`` for a run that hangs.
+    """
     heard = []
 
     async def follow(client: Any) -> None:
@@ -69,7 +73,7 @@ def followed(here: Federation, run: int) -> tuple[Any, list[float]]:
             heard.extend(now for event in said.events if event.kind == "RoundCompleted")
             after, ended = said.events[-1].number if said.events else after, said.ended
 
-    here.ask(follow)
+    here.ask(lambda client: asyncio.wait_for(follow(client), PATIENCE))
     view = here.view(run)
     if view.row.status != "completed":
         raise RuntimeError(f"expected a run that is completed, got one that is {view.row.status}: {view.row.reason}")

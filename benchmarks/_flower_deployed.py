@@ -26,6 +26,7 @@ from _processes import Peak, cpu_seconds
 PEER = "flwr-1.41.0"
 NODES = 2
 PATIENCE = 300.0  # seconds for all rounds
+SUBMITTING = 120.0
 
 PROJECT = """
 [build-system]
@@ -181,12 +182,7 @@ def play(programs: Path, folder: Path, processes: list[int], told: dict[str, int
     config = " ".join(f"{key}={value}" for key, value in told.items()) + f' marks="{marks}"'
     before = cpu_seconds(processes)
     with Peak(processes, 0.1) as peak:
-        command = [str(programs / "flwr"), "run", str(folder / "app"), "here", "--run-config", config]
-        done = subprocess.run(
-            command, env=environment(programs, folder), capture_output=True, text=True, check=False, timeout=120
-        )
-        if done.returncode:
-            raise PeerUnavailable(f"flwr run: {done.stdout[-1500:]} {done.stderr[-500:]}")
+        submit([str(programs / "flwr"), "run", str(folder / "app"), "here", "--run-config", config], programs, folder)
         wanted = told["rounds"] + 1  # one mark before the first round
         wait_for(
             lambda: marks.exists() and len(marks.read_text().split()) >= wanted, PATIENCE, "Flower is done", folder
@@ -196,6 +192,16 @@ def play(programs: Path, folder: Path, processes: list[int], told: dict[str, int
     return Taken(
         median(after - at for at, after in pairwise(times)), cpu / told["rounds"], peak.together - peak.idle_together
     )
+
+
+def submit(command: list[str], programs: Path, folder: Path) -> None:
+    env = environment(programs, folder)
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=SUBMITTING)
+    except subprocess.TimeoutExpired as error:
+        raise PeerUnavailable(f"flwr run did not end within {SUBMITTING:.0f} s") from error
+    if done.returncode:
+        raise PeerUnavailable(f"flwr run: {done.stdout[-1500:]} {done.stderr[-500:]}")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, folder: Path) -> None:

@@ -20,13 +20,13 @@ def flute(count: int, *, quick: bool) -> list[Figure]:
     ways = {LOOP: command(sys.executable, "_flute.py"), UMBEL: command(sys.executable, "_flute_umbel.py")}
     peers = {} if quick else present()
     load = os.getloadavg()[0]
-    found = turns(ways | {name: peers[name] for name in peers if name in OFTEN}, count)
+    found = turns(ways | {name: peers[name] for name in peers if name in OFTEN}, count, peers=PEERS)
     if FLOWER in peers:
         print(FLOWER, flush=True)
         # Beside a turn of Umbel, so that both have the same machine.
-        beside = turns({UMBEL: ways[UMBEL], FLOWER: peers[FLOWER]}, 1)
-        found[FLOWER] = beside[FLOWER]
-        found[UMBEL] += beside[UMBEL]
+        beside = turns({UMBEL: ways[UMBEL], FLOWER: peers[FLOWER]}, 1, peers=PEERS)
+        found[UMBEL] += beside.pop(UMBEL)
+        found |= beside
     return [*absolute(found), *relative(found), Figure(f"{LABEL}: load of the machine before", load, "")]
 
 

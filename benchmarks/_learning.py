@@ -162,6 +162,7 @@ class Learner:
         rows = self.task.rows(node)
         metrics = {
             "num-examples": max(1, len(rows[1])),
+            "distinct-rows": max(1, len(np.unique(self.task.parts[node]))),
             "normaliser": float(steps),
             "loss-before": loss(received, rows),
         }

@@ -3,64 +3,17 @@
 A regime is a function of a seed that returns two numbers of which more is better: the algorithm's and FedAvg's.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from _cohorts import by_choice, by_distinct_rows, by_hour, by_size, by_turns, choosy
 from _learning import Learner, Model, Rows, Task, accuracy, always, digits, mnist, skewed
-from _sites import fair_sites, trees
+from _runs import Pair, Regime, late, on_time, plain, run, versus
+from _sites import fair_sites, passed_on, trees
 
-import umbel
 from umbel import strategy as named
-from umbel.aggregation import uniform, weighted_mean
-from umbel.engines import VirtualGrid, drawn
-from umbel.history import History
 from umbel.strategy import Strategy, quorum
-
-Pair = tuple[float, float]
-SEEDS = (1, 2, 3)
-LATE = 5  # the last rounds, whose mean is a run's figure
-
-
-class Regime(NamedTuple):
-    strategy: str
-    regime: str
-    unit: str
-    measure: Callable[[int], Pair]
-
-
-def run(learner: Learner, strategy: Strategy, seed: int, rounds: int, **options: Any) -> History:
-    task = learner.task
-    first = options.pop("first", None) or task.first(seed)
-
-    def evaluate(_number: int, model: Mapping[str, Any]) -> dict[str, float]:
-        arrays = {name: array.numpy() for name, array in model.items()}
-        return {"accuracy": accuracy(arrays, task.test)} if arrays.keys() >= {"w1", "w2"} else {}
-
-    return umbel.simulate(
-        learner.app(), strategy, first, nodes=len(task.parts), rounds=rounds, seed=seed, evaluate=evaluate, **options
-    )
-
-
-def late(history: History) -> float:
-    return 100 * float(np.mean(history.metrics["central.accuracy"][-LATE:]))
-
-
-def plain(**options: Any) -> Strategy:
-    return named.fedavg(evaluate_fraction=0, **options)
-
-
-def versus(
-    strategy: Strategy, task_of: Callable[[int], Task], *, base: Strategy, rounds: int, **options: Any
-) -> Callable[[int], Pair]:
-    """Return the accuracy of the last rounds, in per cent, for a strategy and for FedAvg."""
-
-    def measure(seed: int) -> Pair:
-        ours, theirs = (late(run(Learner(task_of(seed), **options), each, seed, rounds)) for each in (strategy, base))
-        return ours, theirs
-
-    return measure
-
 
 # Label skew, and one node in ten a round.
 
@@ -158,44 +111,6 @@ def feature_shift(seed: int) -> Task:
     return Task((X, task.train[1]), task.test, task.parts, normal=True)
 
 
-# Time: what is known of the test set after so many seconds of a virtual clock.
-
-DEVICES = {"seconds": 60.0, "spread": 1.2, "jitter": 0.3}
-
-
-def by_time(history: History, seconds: float) -> float:
-    """Return the accuracy of the last model that was there by then."""
-    best = 0.0
-    for report in history.rounds:
-        if report.arrivals and report.arrivals[-1].at <= seconds:
-            best = float(report.metrics["central.accuracy"])
-    return 100 * best
-
-
-def on_time(strategy: Strategy, rounds: int, seconds: float = 3600.0) -> Callable[[int], Pair]:
-    def measure(seed: int) -> Pair:
-        task = skewed(digits(), 50, 0.3, seed)
-
-        def engine(*parts: Any, **options: Any) -> VirtualGrid:
-            return VirtualGrid(*parts, devices=drawn(seed=seed, **DEVICES), **options)
-
-        base = plain(fraction=0.2, policy=quorum(1 - 1e-9))  # that is everyone, with arrivals on record
-        runs = [(strategy, rounds), (base, 80)]
-        found = [run(Learner(task), each, seed, count, engine=engine) for each, count in runs]
-        return by_time(found[0], seconds), by_time(found[1], seconds)
-
-    return measure
-
-
-def choosy(seed: int) -> Pair:
-    task = skewed(digits(), 100, 0.3, seed)
-    base = plain(aggregator=weighted_mean(uniform))._replace(select=named.fixed(3))
-    ours = base._replace(select=named.power_of_choice(3, candidates=12))
-    pair = [run(Learner(task, rate=0.05), each, seed, 60) for each in (ours, base)]
-    # How fast it gets there: the mean over all rounds.
-    return tuple(100 * float(np.mean(each.metrics["central.accuracy"])) for each in pair)  # type: ignore[return-value]
-
-
 def rarely(seed: int) -> Pair:
     task = skewed(digits(), 8, 100.0, seed)
     learner = {"rate": 0.03}
@@ -246,6 +161,7 @@ REGIMES = (
     Regime("diloco", "digits, even, 30 steps a round", "% accuracy", rarely),
     Regime("qfedavg", "RAND health, six sites", "thousandths of the worst site's loss", fair_sites),
     Regime("fedxgb_bagging", "RAND health, six sites", "% area under the curve", trees),
+    Regime("fedxgb_cyclic", "RAND health, six sites", "% area under the curve", passed_on),
     Regime(
         "fedbn",
         "digits, every node its own camera",
@@ -264,6 +180,10 @@ REGIMES = (
         "% accuracy at home",
         personal(named.ditto(strength=0.1, evaluate_fraction=0), two_minds),
     ),
+    Regime("by_metric", "digits, Dirichlet 0.1, a fifth has its rows ten times", "% accuracy", by_distinct_rows),
+    Regime("weighted", "digits, sizes of 1 to 100, 5 of 50 nodes", "% accuracy", by_size),
+    Regime("in_turn", "digits, Dirichlet 0.1, 10%", "% accuracy", by_turns),
+    Regime("these", "digits, a fifth is known to count backwards", "% accuracy", by_choice),
     Regime("power_of_choice", "digits, Dirichlet 0.3, 3 of 100 nodes", "% accuracy, mean of rounds", choosy),
     Regime(
         "oort",
@@ -277,6 +197,7 @@ REGIMES = (
         "% accuracy",
         on_time(plain()._replace(select=named.tiers(10, number=5)), 80),
     ),
+    Regime("during", "digits, two days of devices that are there for a third", "% accuracy", by_hour),
     Regime(
         "quorum(0.7)",
         "digits, an hour of uneven devices, 29%",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _peers import PeerUnavailable
 from numpy.typing import NDArray
 
 import umbel
@@ -80,9 +81,12 @@ def area(scores: list[NDArray[Any]]) -> float:
     return 100 * float(np.mean([under(z, score) for (_, _, _, z), score in zip(standard, scores, strict=True)]))
 
 
-def trees(seed: int) -> tuple[float, float]:
-    """Bagged trees and a logistic regression, both federated."""
-    import xgboost  # noqa: PLC0415 - an extra
+def grown(strategy: Strategy, rounds: int, seed: int, *, whole: bool = False) -> tuple[float, float]:
+    """Trees and a logistic regression, both federated. Raises ``PeerUnavailable`` where XGBoost is not installed."""
+    try:
+        import xgboost  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise PeerUnavailable("the extra xgboost is not installed") from error
 
     from umbel.interop.xgboost import first, grow, to_booster  # noqa: PLC0415 - likewise
 
@@ -100,15 +104,24 @@ def trees(seed: int) -> tuple[float, float]:
 
     @app.train()
     def train(message: Any, context: Any) -> Any:
-        node = context.node_config["partition-id"]
-        grown = grow(params, data[node], message.content.parameters_records["model"])
-        return message.create_reply(RecordSet({"model": grown}, {"metrics": MetricsRecord({"num-examples": 1})}))
+        node, more = context.node_config["partition-id"], message.content.configs_records["config"]["local-rounds"]
+        trees = grow(params, data[node], message.content.parameters_records["model"], rounds=more, whole=whole)
+        return message.create_reply(RecordSet({"model": trees}, {"metrics": MetricsRecord({"num-examples": 1})}))
 
     begin = first(params, standard[0][0].shape[1])
-    bag = umbel.simulate(app, named.fedxgb_bagging(evaluate_fraction=0), begin, nodes=6, rounds=20, seed=seed)
-    booster = to_booster(bag.model)
+    booster = to_booster(umbel.simulate(app, strategy, begin, nodes=6, rounds=rounds, seed=seed).model)
     plain = trained(named.fedavg(evaluate_fraction=0), 100)
     return (
         area([booster.predict(xgboost.DMatrix(Z)) for _, _, Z, _ in standard]),
         area([probability(plain, Z) for _, _, Z, _ in standard]),
     )
+
+
+def trees(seed: int) -> tuple[float, float]:
+    """Six trees a round."""
+    return grown(named.fedxgb_bagging(evaluate_fraction=0), 20, seed)
+
+
+def passed_on(seed: int) -> tuple[float, float]:
+    """As many trees: each node is asked four times for five of them."""
+    return grown(named.fedxgb_cyclic(local_rounds=5, evaluate_fraction=0), 24, seed, whole=True)

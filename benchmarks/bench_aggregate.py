@@ -11,8 +11,6 @@ mean, if updates are in files. Peers run in environments of their own, see ``_pe
 files alone: 200 models of 46.8 MB, and 10 of 537 MB, for which it needs 10 GB of disk.
 """
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +19,8 @@ from typing import Any
 from _aggregate_worker import SIMULATED, K
 from _figures import Figure, at_most, leave, show
 from _peers import PeerUnavailable, peer_python
+from _turns import HERE, Failed, answer
 
-HERE = Path(__file__).resolve().parent
 CLOCKS = {"wall": "wall time", "cpu": "CPU s"}
 MICROSECOND = 1e-6
 MIB = 2**20
@@ -55,9 +53,8 @@ PEER_WAYS = {"flwr-1.13.1": "aggregate", "flwr-1.41.0": "aggregate_arrayrecords"
 def worker(side: str, workload: str, rounds: int | str, *count: int) -> dict[str, Any]:
     python = sys.executable if side == "umbel" else str(peer_python(side))
     command = [python, str(HERE / "_aggregate_worker.py"), side, workload, str(rounds), *map(str, count)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    found: dict[str, Any] = answer(command)
+    return found
 
 
 def ratio(
@@ -97,7 +94,7 @@ def theirs(workload: str, rounds: int) -> Iterable[Figure]:
             continue
         try:
             times = worker(side, workload, max(1, rounds // 4))
-        except (PeerUnavailable, subprocess.CalledProcessError) as error:
+        except (PeerUnavailable, Failed) as error:
             print(f"  {side} is left out: {error}")
             continue
         for way in times.keys() - {"floor"}:
@@ -112,7 +109,7 @@ def many() -> Iterable[Figure]:
         return
     try:
         theirs, extra = (worker(side, "resnet", what, MANY) for what in (1, way))
-    except (PeerUnavailable, subprocess.CalledProcessError) as error:
+    except (PeerUnavailable, Failed) as error:
         print(f"  {side} is left out: {error}")
         return
     times, bytes_ = worker("umbel", "resnet", 3, MANY), worker("umbel", "resnet", "mean", MANY)
@@ -128,8 +125,7 @@ def files(rounds: dict[tuple[str, int], int]) -> Iterable[Figure]:
         label = f"{count} x {LABELS[workload].split(' x ')[1]} in files"
         print(f"{label}: {turns} rounds", flush=True)
         command = [sys.executable, str(HERE / "_aggregate_files.py"), workload, str(count), str(turns)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        yield from _of_files(label, count, json.loads(done.stdout))
+        yield from _of_files(label, count, answer(command))
 
 
 def _of_files(label: str, count: int, found: dict[str, Any]) -> Iterable[Figure]:
@@ -172,7 +168,7 @@ def memory() -> Iterable[Figure]:
     for side, way in PEER_WAYS.items():
         try:
             found = worker(side, "resnet", way)
-        except (PeerUnavailable, subprocess.CalledProcessError):
+        except (PeerUnavailable, Failed):
             continue
         yield Figure(f"{LABELS['resnet']}: extra memory, {side} {way}", found["extra"] / found["model"] - 1, "records")
 

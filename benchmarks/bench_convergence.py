@@ -13,7 +13,8 @@ import numpy as np
 from _attacks import ATTACKS, RULES, accuracy_under, mean_under
 from _figures import Figure, leave
 from _peers import PeerUnavailable
-from _regimes import REGIMES, SEEDS
+from _regimes import REGIMES
+from _runs import SEEDS
 
 HURT = 2.0  # per cent: a rule is to beat the mean where the mean loses more than this
 
@@ -28,7 +29,7 @@ def regimes(seeds: tuple[int, ...], chosen: list[str]) -> Iterator[Figure]:
             print(f"  {strategy}, {regime}: left out, {error}")
             continue
         ours, theirs = pairs.mean(axis=0)
-        print(f"  {strategy:<16} {regime:<44} {ours:7.2f} {theirs:7.2f} {ours - theirs:+7.2f} {unit}", flush=True)
+        print(f"  {strategy:<16} {regime:<54} {ours:7.2f} {theirs:7.2f} {ours - theirs:+7.2f} {unit}", flush=True)
         yield Figure(f"{strategy}: {regime}: over FedAvg", ours - theirs, unit, "> 0", bool(ours > theirs))
 
 

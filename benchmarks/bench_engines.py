@@ -13,15 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from _figures import Figure, at_least, at_most, leave, show
 from _peers import PeerUnavailable, peer_python
-from _turns import ENVIRONMENT, HERE, Command, Taken, measure, middle, ratio, turns
+from _turns import ENVIRONMENT, HERE, Command, DidNotEnd, Taken, measure, middle, ratio, turns
 
 COHORTS = (100, 1_000)
 ROUNDS = 5
 TURNS = 5
+STARTING = 300.0  # seconds until workers have begun, or are gone
 
 Way = tuple[str, str, int, int]
 
@@ -94,12 +96,24 @@ def stopping(engine: str) -> list[Figure]:
         process = subprocess.Popen(
             [str(python), str(script)], cwd=folder, env=ENVIRONMENT, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        while len(list(Path(folder).glob("asleep-*"))) < 2:
-            time.sleep(0.01)
-        began = time.perf_counter()
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
+        try:
+            wait_asleep(process, Path(folder))
+            began = time.perf_counter()
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(STARTING)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     return [at_most(f"Ctrl-C, {engine}: until the process is gone", time.perf_counter() - began, "s", 2)]
+
+
+def wait_asleep(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until both workers are in the midst of a node."""
+    deadline = time.monotonic() + STARTING
+    while len(list(folder.glob("asleep-*"))) < 2:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise DidNotEnd(f"two workers did not begin within {STARTING:.0f} s, or ended: {process.args!r}")
+        time.sleep(0.01)
 
 
 def run(*, quick: bool) -> list[Figure]:

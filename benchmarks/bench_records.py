@@ -9,21 +9,21 @@ all of it: snapshot, serialise, read back. Peers run in environments of their ow
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, suppress
 from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
 from _figures import Figure, leave, show
 from _peers import PeerUnavailable, peer_python
+from _turns import HERE, PATIENCE, DidNotEnd
 from _workloads import WORKLOADS
 
-HERE = Path(__file__).resolve().parent
 FILES = HERE.parent / ".bench" / "files"
 PEERS = ("flwr-1.13.1", "flwr-1.41.0", "safetensors", "torch")
 ROUNDS = {"resnet": 15, "large": 5, "tiny": 9, "bfloat16": 7}
@@ -58,11 +58,22 @@ class Worker:
     def ask(self, **request: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, which its answer says
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            self._process.kill()
+            return self._hung()
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
         return answer
+
+    def _hung(self) -> dict[str, Any]:
+        error = DidNotEnd(f"did not end within {PATIENCE:,.0f} s")
+        if self.side == "umbel":
+            raise error
+        print(f"  {self.side} is left out: {error}", flush=True)
+        return {"error": str(error)}
 
 
 def measure(workers: list[Worker], workload: str, rounds: int) -> Times:

@@ -10,8 +10,6 @@ them, in mapped files or in memory; and, more narrowly, as what a strategy takes
 and the records that are its result. The files of the first take 5 GB below the current folder.
 """
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +18,9 @@ from pathlib import Path
 from _figures import MB, Figure, at_least, leave, show
 from _peers import PeerUnavailable, peer_python
 from _strategies_worker import write
+from _turns import HERE, Failed, measure
 from bench_aggregate import GIB, available
 
-HERE = Path(__file__).resolve().parent
 COUNT = 50
 NEED = 16  # GiB, for replies as arrays and as bytes, and twice as much in Krum
 TIMES = {"wall": "time", "files": "time from files"}
@@ -36,10 +34,7 @@ NAMES = (
 
 def worker(side: str, name: str, *folder: str) -> dict[str, float]:
     python = sys.executable if side == "umbel" else str(peer_python("flwr-1.41.0"))
-    command = [python, str(HERE / "_strategies_worker.py"), side, name, str(COUNT), *folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return measure([python, str(HERE / "_strategies_worker.py"), side, name, str(COUNT), *folder])
 
 
 def both(side: str, name: str, folder: str) -> dict[str, float]:
@@ -54,7 +49,7 @@ def beside(name: str, folder: str) -> Iterator[Figure]:
         return
     try:
         theirs = both("flower", name, folder)
-    except (PeerUnavailable, subprocess.CalledProcessError) as error:
+    except (PeerUnavailable, Failed) as error:
         print(f"  Flower is left out: {error}", flush=True)
         return
     yield from alone(f"{label}: Flower 1.41", theirs)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from _learning import Learner, always, digits, skewed  # noqa: E402 - the suite is a folder of scripts
-from _regimes import run  # noqa: E402
+from _runs import run  # noqa: E402
 
 from umbel import strategy as named  # noqa: E402
 
