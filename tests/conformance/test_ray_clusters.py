@@ -100,3 +100,47 @@ def _is_refused(tmp_path, where):
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert f"UsageError: expected a Ray cluster at {where}, got none" in done.stderr
+
+
+TWO = """\
+from contextlib import closing
+
+from ray.cluster_utils import Cluster
+
+from machines import app
+from umbel.engines import Population, RayCluster, RayGrid
+from umbel.errors import UsageError
+
+first, second = (Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False}) for _ in "12")
+port = first.address.rpartition(":")[2]
+for same in (first.address, first.address, f"127.0.0.1:{port}", f"localhost:{port}", "auto", None):
+    with closing(RayGrid(app, Population(1), cluster=RayCluster(same))):
+        pass
+for other in (second.address, "192.0.2.77:6379", "ray://192.0.2.77:10001"):
+    try:
+        RayGrid(app, Population(1), cluster=RayCluster(other))
+    except UsageError as error:
+        print(str(error).replace(first.address, "FIRST").replace(other, "OTHER"))
+import ray
+
+ray.shutdown()
+with closing(RayGrid(app, Population(1), cluster=RayCluster(second.address))):
+    print(ray.get_runtime_context().gcs_address == second.address)
+"""
+
+
+def test_a_process_that_is_connected_refuses_another_cluster(tmp_path, monkeypatch):
+    (tmp_path / "machines.py").write_text(APP)
+    (tmp_path / "two.py").write_text(TWO)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of this test alone, and long enough")
+    command = [sys.executable, "two.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    *refused, reached = done.stdout.splitlines()
+    expected = (
+        "expected the Ray cluster at OTHER, but this process is connected to the one at FIRST, and it can have one"
+    )
+    assert len(refused) == 3
+    assert all(line.startswith(expected) and "call ray.shutdown() first" in line for line in refused)
+    assert reached == "True"
