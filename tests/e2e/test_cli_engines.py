@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from umbel.engines import LocalGrid, RayCluster, _named
+
 
 def digest_of(result):
     assert result.exit_code == 0, result.output
@@ -72,12 +74,60 @@ def test_what_nodes_print_is_not_among_the_json(umbel, site):
         (["--engine", "process"], 'there is no engine "process"; did you mean "processes"?'),
         (["--engine", "gpu"], "known: local, processes, ray"),
         (["--engine", "local", "--workers", "2"], "the engine local has no workers"),
+        (["--engine", "local", "--num-gpus", "1"], "the engine local has no cluster, only ray has one; leave one out"),
+        (["--engine", "processes", "--cluster", "auto"], "at: --cluster"),
+        (["--cluster", "somewhere"], 'expected the address of a Ray cluster, "auto", "host:6379"'),
+        (["--num-cpus", "-1"], "at: --num-cpus"),
+        (["--engine", "ray", "--num-gpus", "nan"], "at: --num-gpus"),
+        (["--num-gpus", "1.5"], "a share of one GPU, or a whole number of them, got 1.5"),
+        (["--server", "https://127.0.0.1:1", "--num-gpus", "1"], "the nodes of a server are no engine's"),
+        (["--server", "https://127.0.0.1:1", "--workers", "2"], "at: --workers"),
+        (["--server", "https://127.0.0.1:1", "--engine", "processes"], "at: --engine"),
     ],
 )
 def test_what_cannot_be_is_refused(umbel, site, options, said):
     result = umbel("run", site(), *options)
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Put another grid in the place of Ray's, and return what each was made with."""
+    told = []
+
+    def make(app, population, *, cluster=None, workers=None, **shared):
+        told.append((cluster, workers))
+        return LocalGrid(app, population, **shared)
+
+    monkeypatch.setitem(_named._ENGINES, "ray", make)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("setting", "options", "cluster"),
+    [
+        ("", ["--engine", "ray"], None),
+        ("", ["--cluster", "host:6379"], RayCluster("host:6379")),
+        ("", ["--engine", "ray", "--num-cpus", "0.5", "--num-gpus", "2"], RayCluster(None, 0.5, 2.0)),
+        ('cluster = { address = "auto", num_cpus = 2 }', [], RayCluster("auto", 2)),
+        ('cluster = { address = "auto", num_cpus = 2 }', ["--num-gpus", "0.5"], RayCluster("auto", 2, 0.5)),
+        ('cluster = { address = "auto", num_cpus = 2 }', ["--cluster", "host:6379"], RayCluster("host:6379", 2)),
+        ('engine = "processes"', ["--cluster", "host:6379"], RayCluster("host:6379")),
+    ],
+)
+def test_what_ray_is_told(umbel, site, made, only_run, setting, options, cluster):
+    folder = site([("seed = 3", f"seed = 3\n{setting}")])
+    assert umbel("run", folder, "--workers", "3", *options).exit_code == 0
+    assert made == [(cluster, 3)]
+    assert umbel("run", "--resume", only_run().name, "--rounds", "5").exit_code == 0
+    assert made == [(cluster, 3)] * 2
+
+
+def test_another_engine_needs_no_cluster(umbel, site, made):
+    folder = site([("seed = 3", 'seed = 3\ncluster = { address = "auto" }')])
+    assert umbel("run", folder, "--engine", "local").exit_code == 0
+    assert made == []
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="says what happens where Ray is not installed")

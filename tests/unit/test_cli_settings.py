@@ -141,6 +141,59 @@ def test_a_wrong_value_is_refused_with_what_was_expected_and_where(read, old, ne
     assert message.endswith(f"pyproject.toml line {line}")
 
 
+GPUS = 'cluster = { address = "auto", num_cpus = 2, num_gpus = 0.25 }'
+
+
+@pytest.mark.parametrize(
+    "text", [WHOLE.replace("seed = 7", GPUS), WHOLE.replace("seed = 7", f'engine = "ray"\n{GPUS}')]
+)
+def test_a_cluster_is_for_the_engine_that_has_one(read, text):
+    settings = read(text)
+    assert settings.engine == "ray"
+    assert settings.cluster == {"address": "auto", "num_cpus": 2, "num_gpus": 0.25}
+    assert read(WHOLE).cluster == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "expected", "line"),
+    [
+        ("cluster = 2", "expected cluster to be a table such as { address", 10),
+        (
+            "cluster = { num_cpu = 2 }",
+            'unknown setting "num_cpu" in cluster of [tool.umbel]; did you mean "num_cpus"?',
+            10,
+        ),
+        ("cluster = { gpus = 2, workers = 2 }", "unknown setting", 10),
+        ('cluster = { address = "here" }', '"host:6379" or "ray://host:10001", or none to start one', 10),
+        ("cluster = { num_cpus = -1 }", "a node takes, 0, or 0.0001 or more, got -1 for num_cpus of cluster", 10),
+        ("cluster = { num_gpus = nan }", "got nan for num_gpus", 10),
+        ("cluster = { num_gpus = true }", "got True for num_gpus", 10),
+        (
+            'engine = "processes"\ncluster = { num_cpus = 2 }',
+            "the engine processes has no cluster, only ray has one",
+            11,
+        ),
+        ("\n[tool.umbel.cluster]\nnum_cpus = 1\nnum_gpus = 1.5\n", "a share of one GPU, or a whole number of them", 13),
+        ("\n[tool.umbel.cluster]\naddres = 'auto'\n", 'did you mean "address"?', 12),
+    ],
+)
+def test_a_cluster_that_cannot_be(read, table, expected, line):
+    message = refusal(read, WHOLE.replace("seed = 7", table))
+    assert expected in message
+    assert message.endswith(f"pyproject.toml line {line}")
+
+
+def test_an_option_of_a_cluster_leaves_the_others(read):
+    settings = read(WHOLE.replace("seed = 7", GPUS))
+    changed = override(settings, [], cluster={"num_gpus": 1.0})
+    assert changed.cluster == {"address": "auto", "num_cpus": 2, "num_gpus": 1.0}
+    assert override(settings, [], cluster=None).cluster == settings.cluster
+    with pytest.raises(
+        UsageError, match=r"write it in \[tool.umbel\] of the app's pyproject.toml: cluster = \{ address"
+    ):
+        override(settings, ["cluster=auto"])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

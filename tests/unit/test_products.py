@@ -40,7 +40,7 @@ from umbel.optimizers import (
 )
 from umbel.records import MetricsRecord, RecordSet
 from umbel.rounds import RoundStarted
-from umbel.strategy import Companion, buffered, during, everyone, fixed, in_turn, mixed, quorum, strategy
+from umbel.strategy import Companion, buffered, during, everyone, fixed, in_turn, mixed, quorum, strategy, tell
 
 TREES = Gate(any_length=("trees",))
 RULES = {
@@ -65,6 +65,11 @@ def refused(message, **parts):
     with pytest.raises(StrategyError, match=message) as caught:
         strategy(**parts)
     return caught.value.at
+
+
+def my_own(content, number):
+    del number
+    return content
 
 
 class TestBuffers:
@@ -158,7 +163,7 @@ class TestQueries:
         assert refused("a query trains nothing, and ", phase="query", optimizer=step) == "optimizer"
         inner = scaled(step, lambda cohort: 1.0, name="scaled", needs=())
         assert refused("a query trains nothing", phase="query", aggregator=total(), optimizer=inner) == "optimizer"
-        assert strategy(optimizer=inner).optimizer is inner
+        assert strategy(optimizer=inner, instruct=tell(dynamic_alpha=0.01)).optimizer is inner
 
     def test_companions(self):
         message = "a query trains nothing, and companions are trained"
@@ -173,6 +178,76 @@ class TestQueries:
     def test_answers_may_be_smoothed_or_added_up(self, step):
         whole = strategy(phase="query", aggregator=total(), optimizer=step, evaluate=fixed(2), policy=quorum(0.5))
         assert whole.optimizer is step
+
+
+class TestHalves:
+    def test_a_server_whose_nodes_are_told_nothing(self):
+        message = r"nodes are told 'dynamic-alpha', 0.5, and instruct tells them nothing of it: use instruct=tell\(dyn"
+        inner = scaled(dynamic(alpha=0.5), lambda cohort: 1.0, name="scaled", needs=())
+        for step in (dynamic(alpha=0.5), inner):
+            assert refused(message, optimizer=step) == "optimizer"
+            assert refused(message, optimizer=step, instruct=tell(local_steps=3)) == "optimizer"
+        with pytest.raises(StrategyError, match=message):
+            named.fedprox(mu=0.1, optimizer=dynamic(alpha=0.5))
+
+    def test_a_server_whose_nodes_are_told_another_number(self):
+        message = "nodes are told 'dynamic-alpha', 0.5, and instruct tells them 0.1"
+        assert refused(message, optimizer=dynamic(alpha=0.5), instruct=tell(dynamic_alpha=0.1)) == "optimizer"
+
+    def test_both_halves(self):
+        assert named.feddyn(alpha=0.5).optimizer.tells == {"dynamic-alpha": 0.5}
+        for instruct in (tell(dynamic_alpha=0.5, local_steps=3), my_own):
+            assert strategy(optimizer=dynamic(alpha=0.5), instruct=instruct).instruct is instruct
+
+
+class TestChanges:
+    def test_models_are_none(self):
+        message = r"accumulate\(\) adds what comes to what was there, .* use replace\(\) or sgd"
+        inner = scaled(accumulate(), lambda cohort: 1.0, name="scaled", needs=())
+        for step in (accumulate(), inner):
+            assert refused("adds what comes", optimizer=step) == "optimizer"
+        assert refused(message, aggregator=median(), optimizer=accumulate()) == "optimizer"
+        with pytest.raises(StrategyError, match="adds what comes"):
+            named.fednova(optimizer=accumulate())
+
+    def test_companions_and_answers_may_be(self):
+        assert strategy(companions=companion(optimizer=accumulate())).companions[0].optimizer.adds
+        assert strategy(optimizer=accumulate(), answer=lambda model: model).optimizer.adds
+        assert strategy(optimizer=accumulate(), phase="query").optimizer.adds
+
+
+class TestOneNode:
+    @pytest.mark.parametrize("select", [in_turn(), fixed(1), during({"*": (0, 8)}, fixed(1))], ids=lambda s: s.name)
+    def test_has_no_share(self, select):
+        message = "does not wait for all who are asked, and .* asks one node at a time: leave the share out"
+        assert refused(message, select=select, policy=quorum(0.5)) == "policy"
+        with pytest.raises(StrategyError, match=message):
+            named.named("fedxgb_cyclic", {"quorum": 0.5})
+
+    def test_may_have_a_deadline(self):
+        policy = quorum(first_deadline=60.0)
+        assert named.fedxgb_cyclic(policy=policy).policy is policy
+
+    def test_hands_on_what_grows_alone(self):
+        message = r"of 3 nodes that train at a time all but one have an older one: use concurrency=1, or in_turn"
+        parts = {"aggregator": last_trees(), "gate": TREES}
+        assert refused(message, policy=mixed(concurrency=3), **parts) == "policy"
+        assert strategy(policy=mixed(concurrency=1), **parts).aggregator.most == 1
+        assert strategy(policy=mixed(concurrency=3), aggregator=bagged_trees(), gate=TREES).gate is TREES
+
+
+class TestLengths:
+    @pytest.mark.parametrize("rule", [weighted_mean(), median(), krum(byzantine=1)], ids=lambda rule: rule.name)
+    def test_that_nobody_can_take(self, rule):
+        message = r"the gate lets 'w' have any length, .* leave it out of any_length, or say opaque=\('w',\)"
+        loose = Gate(any_length=("w",))
+        assert refused(message, aggregator=rule, gate=loose) == "gate"
+        assert refused(message, companions=companion(aggregator=rule, gate=loose)) == "gate"
+        assert refused(message, aggregator=bagged_trees(), gate=Gate(any_length=("trees", "w"))) == "gate"
+
+    def test_of_an_aggregator_of_ones_own(self):
+        longest = weighted_mean()._replace(name="longest", opaque=("w",))
+        assert strategy(aggregator=longest, gate=Gate(any_length=("w",))).aggregator is longest
 
 
 class TestWhenARunBegins:

@@ -76,10 +76,7 @@ def test_the_catalogue_says_what_each_takes():
     assert {each.name: each.default for each in entry.settings}["fraction"] == 1.0
 
 
-HANDING_ON = [name for name in catalogue() if name != "fedavg"]  # which hands nothing on
-
-
-@pytest.mark.parametrize("name", HANDING_ON)
+@pytest.mark.parametrize("name", catalogue())
 def test_an_option_that_is_none_is_refused_in_python_too(name):
     make = getattr(strategy, name)
     needed = {
@@ -102,9 +99,18 @@ def test_an_option_that_is_none_is_refused_in_python_too(name):
         make(**given, zzz=1)
 
 
+@pytest.mark.parametrize("name", catalogue())
+def test_an_option_that_is_none_is_named_before_one_that_is_missing(name):
+    with pytest.raises(StrategyError, match=f"strategy {name} has no setting 'min_update'; did you mean"):
+        getattr(strategy, name)(min_update=1)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: strategy.fedavg(fracton=0.5), "fedavg has no setting 'fracton'; did you mean \"fraction\""),
+        (lambda: strategy.fedavg(select=None), r"parts are put together in Python, strategy\(select=...\)"),
+        (lambda: strategy.quantiles(level=0.5), "quantiles has no setting 'level'; did you mean \"levels\""),
         (lambda: strategy.fedadam(learning_rat=1), "no setting 'learning_rat'; did you mean \"learning_rate\""),
         (lambda: strategy.krum(byzantine=1, optimiser=None), 'did you mean "optimizer"'),
         (lambda: strategy.fedbuff(concurrency=20, evaluate_fraction=1.0), "evaluate_fraction is what makes fedbuff"),
@@ -116,6 +122,13 @@ def test_an_option_that_is_none_is_refused_in_python_too(name):
 def test_the_nearest_is_one_of_the_strategys_own_too(make, message):
     with pytest.raises(StrategyError, match=message):
         make()
+
+
+def test_what_is_missing_or_has_no_name_is_for_python_to_say():
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'mu'"):
+        strategy.fedprox()
+    with pytest.raises(TypeError, match="takes 0 positional arguments"):
+        strategy.fedavg(0.5)
 
 
 def test_parts_that_a_named_strategy_leaves_open_can_be_given():

@@ -3,8 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from umbel import engines
 from umbel.cli._app import LoadedMain
+from umbel.cli._engine import engine_of
 from umbel.cli._folder import new_run
 from umbel.cli._operated import OperatedApp
 from umbel.cli._screen import Screen
@@ -21,8 +21,7 @@ _RUN = 1
 def run_main(screen: Screen, app: LoadedMain, runs: Path, *, tracebacks: bool) -> None:
     """Run the main of an app over an engine, and keep the model that it leaves in ``context.state``."""
     settings, context = app.settings, context_of(app, _RUN)
-    name = "processes" if settings.engine == "local" and settings.workers else settings.engine
-    make = engines.engine(name, settings.workers or None)
+    make = engine_of(settings)
     client = OperatedApp(app.client, tracebacks=tracebacks)
     config = dict(settings.config)
     states = NodeStates()

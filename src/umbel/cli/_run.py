@@ -13,6 +13,7 @@ import umbel
 from umbel import checkpoint
 from umbel.cli._app import LoadedApp, find_settings, importable, load_app, load_main
 from umbel.cli._conclusion import conclude, report
+from umbel.cli._engine import asked_for, engine_of, refuse_engine
 from umbel.cli._folder import (
     RUNS,
     RunFolder,
@@ -30,7 +31,7 @@ from umbel.cli._options import Json
 from umbel.cli._progress import renderer
 from umbel.cli._screen import Screen, open_screen, quiet
 from umbel.cli._settings import MOST_ROUNDS, MOST_SEED, MOST_WORKERS, Settings, override, read_settings
-from umbel.cli._text import nearest, safe
+from umbel.cli._text import safe
 from umbel.cli._units import number_or_names
 from umbel.engines import ENGINES
 from umbel.errors import UsageError
@@ -89,6 +90,22 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
             show_default=False,
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run the nodes on this Ray cluster: auto, HOST:6379 or ray://HOST:10001.",
+            show_default=False,
+        ),
+    ] = None,
+    num_cpus: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="With Ray: so many processors for a node; 1 by default.", show_default=False),
+    ] = None,
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="With Ray: so many GPUs for a node, such as 0.25.", show_default=False),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of [tool.umbel.config].", show_default=False),
@@ -123,6 +140,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       rounds = 10
       seed = 7
       engine = "processes"               a process for each core, or as many as workers = N says
+      cluster = { address = "auto" }     a Ray cluster instead, with num_cpus and num_gpus for each node
       evaluate = "app:measure"           (round, model) -> metrics, on the server
       report = "app:report"              (history, config) -> text, printed at the end
       main = "app:server"                a loop of its own (ServerApp), instead of strategy, rounds, evaluate, report
@@ -150,7 +168,9 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
       umbel run own --server https://host:8443 --resume 7   run the main of run 7 again
     """  # noqa: D301 - a real backspace keeps the lines below it as they are
     screen = open_screen(json_wanted=json)
+    by = asked_for(engine, workers, address=cluster, num_cpus=num_cpus, num_gpus=num_gpus)
     if server is not None:
+        refuse_engine(by)
         if resume is not None and app is None:
             raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
         settings = _begin(app, {"rounds": rounds, "seed": seed}, changes or [], runs).settings
@@ -165,7 +185,7 @@ def run(  # noqa: PLR0913 - the options of a command are its arguments
             raise UsageError(f"a run of a server goes on with: umbel runs resume RUN --server {server}", at="--resume")
         later("umbel.cli._submit").submit(screen, settings, server, nodes=nodes, runs=runs, detach=detach)
         return
-    asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes), **_by(engine, workers)}
+    asked = {"rounds": rounds, "seed": seed, "first_nodes": _counted(nodes), **by}
     if detach:
         raise UsageError("only a server can go on with a run by itself: name one with --server URL", at="--detach")
     plan = _begin(app, asked, changes or [], runs) if resume is None else _continue(app, asked, changes, runs, resume)
@@ -205,16 +225,7 @@ def _counted(nodes: int | list[str] | None) -> int | None:
     return nodes
 
 
-def _by(engine: str | None, workers: int | None) -> dict[str, int | str | None]:
-    """Return what runs the nodes; the engine "local" has no workers, whatever the settings say."""
-    if engine is not None and engine not in ENGINES:
-        raise UsageError(f'there is no engine "{safe(engine)}"{nearest(engine, ENGINES)}', at="--engine")
-    if engine == "local" and workers is not None:
-        raise UsageError("the engine local has no workers, it is this process alone; leave one out", at="--workers")
-    return {"engine": engine, "workers": 0 if engine == "local" else workers}
-
-
-def _begin(app: str | None, asked: Mapping[str, int | str | None], changes: list[str], runs: Path) -> Plan:
+def _begin(app: str | None, asked: Mapping[str, Any], changes: list[str], runs: Path) -> Plan:
     if app is None:
         raise UsageError(
             "expected the folder of an app, got none; umbel new NAME writes one, umbel run . runs this one"
@@ -223,9 +234,7 @@ def _begin(app: str | None, asked: Mapping[str, int | str | None], changes: list
     return Plan(app, override(settings, changes, **asked), runs)
 
 
-def _continue(
-    app: str | None, asked: Mapping[str, int | str | None], changes: list[str] | None, runs: Path, resume: str
-) -> Plan:
+def _continue(app: str | None, asked: Mapping[str, Any], changes: list[str] | None, runs: Path, resume: str) -> Plan:
     """Return the plan of a run that was begun: its own settings, and more rounds if that is wished."""
     given = {"--seed": asked["seed"], "--nodes": asked["first_nodes"], "--set": changes or None}
     for option, value in given.items():
@@ -234,7 +243,7 @@ def _continue(
     folder = find_run(runs, resume)
     start = read_start(folder)
     begun = Settings(file=_settings_of(folder, Path(start["app"]), app), **start["settings"])
-    settings = override(begun, [], **{name: asked[name] for name in ("rounds", "engine", "workers")})
+    settings = override(begun, [], **{name: asked[name] for name in ("rounds", "engine", "workers", "cluster")})
     if checkpoint.exists(folder.checkpoint):
         checkpoint.read(folder.checkpoint, most=settings.rounds)  # refused before anything is written
     return Plan(start["given"], settings, runs, folder)
@@ -273,8 +282,7 @@ def _simulate(screen: Screen, settings: Settings, app: LoadedApp, folder: RunFol
             nodes=app.nodes,
             rounds=settings.rounds,
             seed=settings.seed,
-            engine="processes" if settings.engine == "local" and settings.workers else settings.engine,
-            workers=settings.workers or None,
+            engine=engine_of(settings),
             run_config=settings.config,
             evaluate=app.evaluate,
             on_event=show,

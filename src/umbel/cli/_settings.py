@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from umbel.cli._parts import in_python, parts
 from umbel.cli._text import nearest, safe
-from umbel.engines import ENGINES
+from umbel.engines import ENGINES, RayCluster
 from umbel.errors import UsageError
 from umbel.strategy import catalogue, strategy
 
@@ -19,6 +19,7 @@ MOST_SEED = 2**63 - 1
 MOST_ROUNDS = 1_000_000
 MOST_NODES = 1_000_000_000
 _REQUIRED = ("client", "initial", "nodes")
+_CLUSTER = tuple(RayCluster.__dataclass_fields__)
 _OF_THE_LOOP = ("strategy", "rounds", "evaluate", "report")
 MOST_WORKERS = 10_000
 
@@ -36,6 +37,7 @@ class Settings:
     seed: int = 0
     engine: str = "local"
     workers: int | None = None
+    cluster: Mapping[str, Any] = field(default_factory=dict)
     main: str | None = None
     evaluate: str | None = None
     report: str | None = None
@@ -82,6 +84,11 @@ class _Source:
                 return f"{safe(str(self.file))} line {number}"
         return f"{safe(str(self.file))}{found}"
 
+    def within(self, table: str, key: str) -> str:
+        """Return where ``key`` of a table of ``[tool.umbel]`` is, which has a header of its own or is on one line."""
+        apart = self.at(f"tool.umbel.{table}", key)
+        return self.at("tool.umbel", table) if apart == safe(str(self.file)) else apart
+
 
 def read_settings(file: Path) -> Settings:
     """Return the settings in ``file``.
@@ -101,6 +108,9 @@ def read_settings(file: Path) -> Settings:
             msg = f'expected "{key}" in [tool.umbel], got none; for example {_EXAMPLES[key]}'
             raise UsageError(msg, at=source.at("tool.umbel"))
     checked = {key: _CHECKS[key](value, key, source) for key, value in table.items()}
+    if checked.get("cluster") and checked.setdefault("engine", "ray") != "ray":
+        msg = f"the engine {checked['engine']} has no cluster, only ray has one: leave one out"
+        raise UsageError(msg, at=source.within("cluster", ""))
     return Settings(file=file, **{"initial": ""} | checked)
 
 
@@ -128,6 +138,7 @@ _EXAMPLES = {
     "client": 'client = "app:app"',
     "initial": 'initial = "app:initial"',
     "nodes": "nodes = 10",
+    "cluster": 'cluster = { address = "auto", num_cpus = 2, num_gpus = 0.25 }',
     "config": "a table [tool.umbel.config], whose values --set changes",
 }
 
@@ -195,6 +206,20 @@ def _workers(value: object, key: str, source: _Source) -> int:
     return _whole(value, key, source, 1, MOST_WORKERS)
 
 
+def _cluster(value: object, key: str, source: _Source) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong('a table such as { address = "auto", num_cpus = 2, num_gpus = 0.25 }', value, key, source)
+    for name in value:
+        if name not in _CLUSTER:
+            msg = f'unknown setting "{safe(name)}" in {key} of [tool.umbel]{nearest(name, _CLUSTER)}'
+            raise UsageError(msg, at=source.within(key, name))
+    try:
+        RayCluster(**value)
+    except UsageError as error:
+        raise UsageError(f"{error.message} for {error.at} of {key}", at=source.within(key, str(error.at))) from error
+    return value
+
+
 def _nodes(value: object, key: str, source: _Source) -> int | str | tuple[str, ...]:
     if isinstance(value, str) and value:
         return value
@@ -236,6 +261,7 @@ _CHECKS: dict[str, Any] = {
     "seed": _seed,
     "engine": _engine,
     "workers": _workers,
+    "cluster": _cluster,
     "main": _text,
     "evaluate": _text,
     "report": _text,
@@ -243,8 +269,10 @@ _CHECKS: dict[str, Any] = {
 }
 
 
-def override(settings: Settings, changes: Sequence[str], **others: int | str | None) -> Settings:
+def override(settings: Settings, changes: Sequence[str], **others: Any) -> Settings:
     """Return ``settings`` with ``key=value`` changes to the config, and with other rounds, nodes and so on.
+
+    What is said of a cluster changes that alone: its other settings stay.
 
     Raises:
         UsageError: for a key that the config does not have, or a value that is not of its type.
@@ -263,7 +291,8 @@ def override(settings: Settings, changes: Sequence[str], **others: int | str | N
             raise UsageError(msg, at=f"--set {safe(change)}")
         config[key] = like(config[key], text, safe(change))
     given = {name: value for name, value in others.items() if value is not None}
-    return replace(settings, config=config, **given)  # type: ignore[arg-type]
+    cluster = {**settings.cluster, **given.pop("cluster", {})}
+    return replace(settings, config=config, cluster=cluster, **given)
 
 
 _BOOLEANS = {"true": True, "false": False}

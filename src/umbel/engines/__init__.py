@@ -5,7 +5,7 @@ from umbel.engines._local import LocalGrid
 from umbel.engines._named import ENGINES, Engine, engine
 from umbel.engines._population import Population
 from umbel.engines._processes import ProcessGrid
-from umbel.engines._ray import RayCluster
+from umbel.engines._raycluster import RayCluster
 from umbel.engines._raygrid import RayGrid
 from umbel.engines._replay import Replay, replaying
 from umbel.engines._states import NodeStates

@@ -3,13 +3,13 @@
 import socket
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import ceil, inf
 from time import monotonic
 from typing import Any, Final
 
 from umbel.engines._batch import Results, Sent, joined, run_batch
 from umbel.engines._contents import KEPT, Version
+from umbel.engines._raycluster import RayCluster, host_and_port, may_lead_to
 from umbel.errors import MissingExtra, UsageError
 
 # A Ray task costs milliseconds, so short messages share one: as many as take about so long, of so many bytes at most.
@@ -21,19 +21,8 @@ _LOOK: Final = 0.1
 _PATIENCE: Final = 10.0  # seconds for a cluster to be there
 # From this version on, a cluster that `ray.init` starts asks everyone for a token, unless its user said otherwise.
 _AUTHENTICATES: Final = (2, 59)
-
-
-@dataclass(frozen=True)
-class RayCluster:
-    """Which Ray cluster runs nodes, and what a node takes of it.
-
-    ``address`` is that of a cluster (``"auto"``, ``"host:6379"``, ``"ray://host:10001"``); None starts one on this
-    machine. A node takes ``num_cpus`` and ``num_gpus`` while it runs; fractions let nodes share a GPU.
-    """
-
-    address: str | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
+# The addresses that were asked for, and the cluster that each led this process to.
+_led_to: Final[dict[str, str]] = {}
 
 
 class RayTasks:
@@ -41,7 +30,7 @@ class RayTasks:
 
     def __init__(self, cluster: RayCluster, workers: int | None) -> None:
         self._ray = _imported()
-        self._owned = not self._ray.is_initialized() and _connect(self._ray, cluster, workers)
+        self._owned = _connect(self._ray, cluster, workers)
         self.room = _room(self._ray, cluster) if workers is None else workers
         self.size = 1
         needs = {"num_cpus": cluster.num_cpus, "num_gpus": cluster.num_gpus, "max_retries": 0}
@@ -113,7 +102,10 @@ def _imported() -> Any:
 
 
 def _connect(ray: Any, cluster: RayCluster, workers: int | None) -> bool:
-    """Connect to a cluster, and say whether it was started for this."""
+    """Connect to a cluster unless this process is already, and say whether it was started for this."""
+    if ray.is_initialized():
+        _require_same(ray, cluster.address)
+        return False
     quiet = {"log_to_driver": False, "configure_logging": False}
     address = cluster.address
     if address is None:
@@ -125,14 +117,34 @@ def _connect(ray: Any, cluster: RayCluster, workers: int | None) -> bool:
         ray.init(address=address, **quiet)
     except OSError as error:  # of which a ConnectionError is one
         raise UsageError(f"expected a Ray cluster at {address}, got none: {error!s:.200}", at="cluster") from error
+    _led_to[address] = ray.get_runtime_context().gcs_address
     return False
+
+
+def _require_same(ray: Any, asked: str | None) -> None:
+    """Raise ``UsageError`` for the address of another cluster than that which this process is connected to.
+
+    A process has one, and Ray would go on with that in silence.
+    """
+    connected = ray.get_runtime_context().gcs_address
+    names = [connected, *(address for address, cluster in _led_to.items() if cluster == connected)]
+    if asked is None or asked in names:
+        return
+    here, by_client = ray.util.get_node_ip_address(), ray.util.client.ray.is_connected()
+    if not may_lead_to(asked, names, here, by_client=by_client):
+        raise UsageError(
+            f"expected the Ray cluster at {asked}, but this process is connected to the one at {names[-1]}, and it can "
+            "have one only: call ray.shutdown() first, leave the address out to use what is there, or run this in a "
+            "process of its own",
+            at="cluster",
+        )
 
 
 def _require_somebody(address: str) -> None:
     """Raise an OSError if nobody listens at an address with a port: Ray itself would go on trying for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    host, port = host_and_port(address)
+    if port:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
 
 
 def _room(ray: Any, cluster: RayCluster) -> int:

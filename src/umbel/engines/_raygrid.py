@@ -15,7 +15,8 @@ from umbel.engines._contents import Version, Versions
 from umbel.engines._crossing import start_of, task_of
 from umbel.engines._population import Population
 from umbel.engines._queue import Flight, Queue
-from umbel.engines._ray import RayCluster, RayTasks
+from umbel.engines._ray import RayTasks
+from umbel.engines._raycluster import RayCluster
 from umbel.engines._states import NodeStates, is_empty
 from umbel.errors import AppError, MessageExpired
 from umbel.grid import Node
@@ -30,17 +31,18 @@ _TOGETHER = 10.0
 class RayGrid:
     """A grid whose nodes run on a Ray cluster, ``workers`` messages at a time, or as many as the cluster has room for.
 
-    A cluster that this process is connected to already is used as it is; otherwise the one at ``cluster.address`` is,
-    and without an address, a cluster is started on this machine, with Ray's authentication switched on, and stopped by
-    ``close``. Its processes import the app from the module that holds it, as those of ``ProcessGrid`` do, so it has to
-    be there on every machine.
+    A cluster that this process is connected to already is used as it is, if ``cluster.address`` is not that of another;
+    otherwise the one at this address is, and without an address, a cluster is started on this machine, with Ray's
+    authentication switched on, and stopped by ``close``. Its processes import the app from the module that holds it, as
+    those of ``ProcessGrid`` do, so it has to be there on every machine.
 
     A message's content is put into Ray's object store once, moves to a machine once, and is read there without a copy;
     short messages share a Ray task. A node's state stays here and counts together with its reply. A process that dies
     costs the message that it was at, which has an error reply; a message whose time to live has passed is given up.
 
     ``seed``, ``run_config`` and ``states`` are those of ``LocalGrid``, which gives the same results, to the bit. Raises
-    ``MissingExtra`` when Ray is not installed, and ``UsageError`` for a cluster that is not there or has no room.
+    ``MissingExtra`` when Ray is not installed, and ``UsageError`` for a cluster that is not there or has no room, or is
+    another one than that which this process is connected to.
     """
 
     #: Takes messages while others are outstanding.

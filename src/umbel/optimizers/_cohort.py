@@ -13,9 +13,10 @@ def accumulate() -> Optimizer:
     """Return the optimizer that adds the aggregate, times the share of all nodes that took part.
 
     So a record of means over all nodes follows the changes that some of them report: the server's control variate in
-    SCAFFOLD, Karimireddy et al. 2020, arXiv:1910.06378, where ``c = c + |S|/N * mean(delta c)``.
+    SCAFFOLD, Karimireddy et al. 2020, arXiv:1910.06378, where ``c = c + |S|/N * mean(delta c)``. For the
+    model that nodes train, which is no change, ``strategy`` refuses it.
     """
-    return elementwise("accumulate()", _accumulate)
+    return elementwise("accumulate()", _accumulate)._replace(adds=True)
 
 
 def dynamic(*, alpha: float = 0.01) -> Optimizer:
@@ -23,7 +24,8 @@ def dynamic(*, alpha: float = 0.01) -> Optimizer:
 
     With ``m`` nodes in all, of which ``P`` took part, and their plain mean as the aggregate:
     ``h = h - alpha * P/m * (aggregate - model)``; the next model is ``aggregate - h/alpha``. ``h``, the record
-    "correction", begins at zero.
+    "correction", begins at zero. Nodes have to be told the same number: ``strategy`` refuses it without
+    ``instruct=tell(dynamic_alpha=alpha)`` or an instruction of one's own.
 
     Args:
         alpha: strength of the dynamic regulariser, above 0: the same number that the nodes use.
@@ -33,7 +35,8 @@ def dynamic(*, alpha: float = 0.01) -> Optimizer:
 
     """
     require_rate("dynamic", "alpha", alpha)
-    return elementwise(f"dynamic(alpha={alpha!r})", partial(_dynamic, alpha), correction=0.0)._replace(trains=True)
+    whole = elementwise(f"dynamic(alpha={alpha!r})", partial(_dynamic, alpha), correction=0.0)
+    return whole._replace(trains=True, tells={"dynamic-alpha": alpha})
 
 
 def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, needs: tuple[str, ...]) -> Optimizer:
@@ -56,6 +59,8 @@ def scaled(inner: Optimizer, factor: Callable[[Cohort], float], *, name: str, ne
         in_place=whole.in_place,
         trains=inner.trains,
         tiers=inner.tiers,
+        adds=inner.adds,
+        tells=inner.tells,
     )
 
 

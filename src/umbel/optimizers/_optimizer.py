@@ -47,7 +47,8 @@ class Optimizer(NamedTuple):
     calls it where that memory is nobody else's. Whoever exchanges one of the two exchanges both. One ``by_element``
     steps only to an aggregate whose arrays are as long as the model's. One that ``trains`` takes the aggregate for what
     training made of the model, so that it has no use for answers to a query. One of so many ``tiers`` wants aggregates
-    of one tier each.
+    of one tier each. One that ``adds`` takes the aggregate for a change, so that it has no use for models. ``tells`` is
+    what nodes have to be told in the config, for their half of the algorithm.
     """
 
     name: str
@@ -58,6 +59,8 @@ class Optimizer(NamedTuple):
     by_element: bool = False
     trains: bool = False
     tiers: int = 0
+    adds: bool = False
+    tells: Mapping[str, float] = MappingProxyType({})
 
     def consume(
         self, state: OptimizerState, model: ParametersRecord, aggregate: ParametersRecord, cohort: Cohort = ALONE, /

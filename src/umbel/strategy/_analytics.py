@@ -17,7 +17,7 @@ from umbel.errors import StrategyError
 from umbel.message import MessageType
 from umbel.optimizers import Cohort, Optimizer, OptimizerState, replace
 from umbel.records import ParametersRecord
-from umbel.strategy._fedavg import Maker, Unevaluated, averaged
+from umbel.strategy._fedavg import Maker, Unevaluated, averaged, checked
 from umbel.strategy._strategy import Answer, Strategy, tell
 
 _QUERY: Final = str(MessageType.QUERY)
@@ -38,6 +38,7 @@ def moments(**options: Unpack[Unevaluated]) -> Strategy:
     return _query(moments, options, replace(), answer=_moments_alone)
 
 
+@checked
 def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unevaluated]) -> Strategy:
     """Count the values of every feature in equal bins (of federated analytics, Elkordy et al. 2023, arXiv:2302.01326).
 
@@ -59,6 +60,7 @@ def histogram(*, low: float, high: float, bins: int = 10, **options: Unpack[Unev
     return _query(histogram, options, replace(), answer=partial(_counts_of, bins), instruct=told)
 
 
+@checked
 def quantiles(*, levels: Sequence[float], **options: Unpack[Unevaluated]) -> Strategy:
     """Find quantiles of every feature by bisection (of federated analytics, Elkordy et al. 2023, arXiv:2302.01326).
 

@@ -9,7 +9,7 @@ from umbel.errors import StrategyError, UpdateRejected
 from umbel.optimizers import Cohort, accumulate, dynamic, replace, scaled, sgd
 from umbel.records import MetricsRecord, ParametersRecord
 from umbel.strategy._companion import Companion, zeros_of_floats
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Options, averaged, checked
 from umbel.strategy._strategy import Strategy, tell
 
 _EXAMPLES: Final = "examples"
@@ -19,6 +19,7 @@ _AHEAD: Final = "examples times normaliser"
 _BACK: Final = "examples over normaliser"
 
 
+@checked
 def fedprox(*, mu: float, **options: Unpack[Options]) -> Strategy:
     """Average models that are held near the one they began with (Li et al. 2020, arXiv:1812.06127).
 

@@ -9,7 +9,7 @@ from umbel.aggregation import Update, squared_distance, weighted_mean
 from umbel.errors import StrategyError, UpdateRejected
 from umbel.optimizers import Cohort, replace, scaled
 from umbel.records import MetricsRecord, ParametersRecord
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Options, averaged, checked
 from umbel.strategy._strategy import Strategy
 
 _WEIGHT: Final = "loss**q / learning rate"
@@ -17,6 +17,7 @@ _H: Final = "h"
 _TINY: Final = 1e-10  # keeps the powers of a loss of 0 finite
 
 
+@checked
 def qfedavg(*, q: float, learning_rate: float, loss: str = "loss-before", **options: Unpack[Options]) -> Strategy:
     """Average so that losses become even: q-FedAvg (q-FFL, Li et al. 2020, arXiv:1905.10497, Algorithm 2).
 

@@ -1,8 +1,9 @@
 """Federated averaging, the strategy to begin with and the one that the others are made of."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, Final, TypeAlias, TypedDict, get_args
+from typing import Any, Final, ParamSpec, TypeAlias, TypedDict, get_args
 
 from umbel._nearest import nearest
 from umbel.aggregation import Aggregator
@@ -15,6 +16,7 @@ from umbel.strategy._strategy import Strategy, strategy
 from umbel.transforms import Transform
 
 Maker: TypeAlias = Callable[..., Strategy]
+_P = ParamSpec("_P")
 
 # What goes through to `strategy` as it is.
 _PARTS: Final = frozenset(signature(strategy).parameters) - {"name"}
@@ -82,6 +84,25 @@ class Unselected(TypedDict, total=False):
     name: str
 
 
+def checked(make: Callable[_P, Strategy]) -> Callable[_P, Strategy]:
+    """Return ``make`` that raises ``StrategyError`` for an option it does not have, with the nearest that it has.
+
+    Python itself says that of what ``averaged`` never sees: options of ``fedavg``, and what was to be one without which
+    ``make`` cannot be called.
+    """
+
+    @wraps(make)
+    def known(*args: _P.args, **options: _P.kwargs) -> Strategy:
+        try:
+            signature(make).bind(*args, **options)
+        except TypeError:
+            _require_known(make, options)
+        return make(*args, **options)
+
+    return known
+
+
+@checked
 def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a default
     *,
     fraction: float = 1.0,
@@ -112,7 +133,7 @@ def fedavg(  # noqa: PLR0913 - every number of the algorithm has a name and a de
         name: what events and checkpoints call the strategy.
 
     Raises:
-        StrategyError: for numbers out of range and parts that do not go together.
+        StrategyError: for numbers out of range, parts that do not go together, and an option that is none.
 
     >>> fedavg(fraction=0.1, min_nodes=2).select.name
     'fraction(0.1, min_nodes=2)'
@@ -177,9 +198,10 @@ def averaged(make: Maker, options: Options | Unevaluated | Unwaiting | Unselecte
 def _require_known(make: Maker, options: Iterable[str]) -> None:
     """Raise ``StrategyError`` for an option that is none, before it is handed on to where nobody knows whose it was."""
     own = [name for name, each in signature(make).parameters.items() if each.kind is not Parameter.VAR_KEYWORD]
-    known = (*own, *handed_on(make))
+    handed = handed_on(make)
+    known = (*own, *handed)
     for option in options:
-        if option not in known and option not in _PARTS:
+        if option not in known and not (handed and option in _PARTS):
             sentence = no_setting(make.__name__, option, known, Options.__annotations__)
             raise StrategyError(sentence, at=f"strategy {make.__name__}")
 

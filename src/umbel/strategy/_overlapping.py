@@ -6,11 +6,12 @@ from typing import Unpack
 from umbel.aggregation import uniform, weighted_mean
 from umbel.errors import StrategyError
 from umbel.optimizers import across, replace, sgd
-from umbel.strategy._fedavg import Unwaiting, averaged
+from umbel.strategy._fedavg import Unwaiting, averaged, checked
 from umbel.strategy._policy import buffered, mixed, tiered
 from umbel.strategy._strategy import Strategy, tell
 
 
+@checked
 def fedbuff(
     *,
     concurrency: int,
@@ -35,6 +36,7 @@ def fedbuff(
     )
 
 
+@checked
 def fedasync(
     *,
     concurrency: int,
@@ -57,6 +59,7 @@ def fedasync(
     )
 
 
+@checked
 def fedat(
     *, count: int, number: int = 5, mu: float = 0.0, most_stale: int = 100, **options: Unpack[Unwaiting]
 ) -> Strategy:

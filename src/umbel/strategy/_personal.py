@@ -5,10 +5,11 @@ from math import isfinite
 from typing import Unpack
 
 from umbel.errors import StrategyError
-from umbel.strategy._fedavg import Maker, Options, averaged
+from umbel.strategy._fedavg import Maker, Options, averaged, checked
 from umbel.strategy._strategy import Strategy, tell
 
 
+@checked
 def ditto(*, strength: float, **options: Unpack[Options]) -> Strategy:
     """Average models while every node trains one of its own beside (Ditto, Li et al. 2021, arXiv:2012.04221).
 
@@ -29,6 +30,7 @@ def ditto(*, strength: float, **options: Unpack[Options]) -> Strategy:
     return averaged(ditto, options, instruct=tell(ditto_strength=float(strength)))
 
 
+@checked
 def fedbn(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy:
     """Average all but the batch normalisation, which stays on each node (FedBN, Li et al. 2021, arXiv:2102.07623).
 
@@ -46,6 +48,7 @@ def fedbn(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy
     return _keeping(fedbn, local, options)
 
 
+@checked
 def fedper(*, local: str | Sequence[str], **options: Unpack[Options]) -> Strategy:
     """Average the base layers, the last stay on each node (FedPer, Arivazhagan et al. 2019, arXiv:1912.00818).
 

@@ -3,7 +3,7 @@
 from typing import Unpack
 
 from umbel import aggregation
-from umbel.strategy._fedavg import Options, averaged
+from umbel.strategy._fedavg import Options, averaged, checked
 from umbel.strategy._strategy import Strategy
 
 
@@ -23,6 +23,7 @@ def fedtrimmedavg(*, share: float = 0.2, **options: Unpack[Options]) -> Strategy
     return averaged(fedtrimmedavg, options, aggregator=aggregation.trimmed_mean(share=share))
 
 
+@checked
 def krum(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
     """Take the update nearest to its neighbours (Blanchard et al. 2017, arXiv:1703.02757).
 
@@ -31,6 +32,7 @@ def krum(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
     return averaged(krum, options, aggregator=aggregation.krum(byzantine=byzantine))
 
 
+@checked
 def multikrum(*, byzantine: int, count: int | None = None, **options: Unpack[Options]) -> Strategy:
     """Average the updates nearest to their neighbours (Blanchard et al. 2017, arXiv:1703.02757).
 
@@ -39,6 +41,7 @@ def multikrum(*, byzantine: int, count: int | None = None, **options: Unpack[Opt
     return averaged(multikrum, options, aggregator=aggregation.multi_krum(byzantine=byzantine, count=count))
 
 
+@checked
 def bulyan(*, byzantine: int, **options: Unpack[Options]) -> Strategy:
     """Average what is nearest to the median of what Krum chooses (El Mhamdi et al. 2018, arXiv:1802.07927).
 

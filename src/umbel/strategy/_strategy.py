@@ -1,6 +1,6 @@
 """A strategy: the parts of a round, each of them replaceable."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import FunctionType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -12,6 +12,18 @@ from umbel.message import MessageType
 from umbel.optimizers import Optimizer, replace
 from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
+from umbel.strategy._fit import (
+    require_lengths,
+    require_models,
+    require_names,
+    require_one_line,
+    require_room,
+    require_several,
+    require_sums,
+    require_tiers,
+    require_told,
+    require_use,
+)
 from umbel.strategy._policy import Overlap, Policy, synchronous
 from umbel.strategy._selectors import Selector, everyone
 from umbel.transforms import Transform
@@ -24,8 +36,6 @@ Answer: TypeAlias = Callable[[ParametersRecord], ParametersRecord]
 
 _TRAIN: Final = str(MessageType.TRAIN)
 _QUERY: Final = str(MessageType.QUERY)
-# Records that instructions and states have already.
-_TAKEN: Final = ("model", "statistics", "optimizer", "nodes", "clock", "flight")
 # How a function of one's own becomes a part.
 _OF_A_FUNCTION: Final = {
     "select": 'Selector("{0}", {1})',
@@ -167,6 +177,13 @@ def _tell(
     return told
 
 
+def _told(instruct: Instruct) -> Mapping[str, Any] | None:
+    """Return what an instruction adds to the config, or None for one of somebody's own, of which nobody knows."""
+    if instruct is as_is:
+        return {}
+    return dict(instruct.args[0]) if isinstance(instruct, partial) and instruct.func is _tell else None
+
+
 def _require_kinds(whole: Strategy) -> None:
     for part, value, kind in _kinds(whole):
         if not isinstance(value, kind):
@@ -238,23 +255,25 @@ def _require_sense(whole: Strategy, min_updates: int) -> None:
         _require_overlap(whole, whole.policy.overlap)
     if whole.phase == _QUERY:
         _require_query(whole)
-    _require_names(whole.companions)
+    require_names(whole.companions)
+    _require_together(whole)
+
+
+def _require_together(whole: Strategy) -> None:
+    """Raise ``StrategyError`` for two parts that do not go together."""
     together = _most_together(whole)
     for part in (Companion("model", _itself, whole.aggregator, whole.optimizer, whole.gate), *whole.companions):
-        _require_sums(whole.aggregator, part.optimizer)
-        _require_tiers(whole.policy, part.optimizer)
-        _require_use(part.aggregator, together)
-        _require_room(part)
-
-
-def _require_names(companions: Sequence[Companion]) -> None:
-    names = [companion.name for companion in companions]
-    for name in names:
-        if name in _TAKEN or not name or "." in name or names.count(name) > 1:
-            raise StrategyError(
-                f"expected companions with names of their own, not {', '.join(_TAKEN)} and without a dot, got {name!r}",
-                at="companions",
-            )
+        require_sums(whole.aggregator, part.optimizer)
+        require_tiers(whole.policy, part.optimizer)
+        require_use(part.aggregator, together)
+        require_room(part)
+        require_lengths(part)
+    require_one_line(whole.aggregator, whole.policy)
+    require_several(whole.select, whole.policy)
+    if (told := _told(whole.instruct)) is not None:
+        require_told(told, whole.optimizer)
+    if whole.phase == _TRAIN and whole.answer is None:
+        require_models(whole.optimizer)
 
 
 def _require_overlap(whole: Strategy, overlap: Overlap) -> None:
@@ -311,72 +330,5 @@ def _most_together(whole: Strategy) -> int | None:
     return min(most, max(policy.enough(most), whole.min_updates))
 
 
-def _require_use(aggregator: Aggregator, together: int | None) -> None:
-    """Raise ``StrategyError`` for a rule that has nothing to choose from, or cannot take what comes."""
-    if together is None:
-        return
-    if together < aggregator.useful_from:
-        raise StrategyError(
-            f"{aggregator.name} does no more than average or pass on fewer than {aggregator.useful_from} updates, and "
-            f"no more than {together} come together: ask more nodes, take a larger buffer, or use weighted_mean()",
-            at="aggregator",
-        )
-    if aggregator.most is not None and together > aggregator.most:
-        raise StrategyError(
-            f"{aggregator.name} takes {aggregator.most} update of a round, and {together} can come together: "
-            "ask fewer nodes, such as in_turn()",
-            at="aggregator",
-        )
-
-
-def _require_room(part: Companion) -> None:
-    """Raise ``StrategyError`` for arrays that grow where the gate or the optimizer does not let them."""
-    opaque = part.aggregator.opaque
-    if not opaque:
-        return
-    names = ", ".join(map(repr, opaque))
-    missing = [name for name in opaque if name not in part.gate.any_length]
-    if missing or part.gate.max_norm is not None:
-        raise StrategyError(
-            f"the arrays of {part.aggregator.name} grow, so that updates have another length than the model and no "
-            f"distance from it, and this gate would refuse them: Gate(any_length=({names},)) does not",
-            at="gate",
-        )
-    if part.optimizer.by_element:
-        raise StrategyError(
-            f"{part.optimizer.name} steps from element to element, and the arrays of {part.aggregator.name} grow: use "
-            "replace()",
-            at="optimizer",
-        )
-
-
 def _itself(model: ParametersRecord) -> ParametersRecord:
     return model
-
-
-def _require_tiers(policy: Policy, optimizer: Optimizer) -> None:
-    """Raise ``StrategyError`` unless the tiers that are waited for one by one are those whose models become one."""
-    tiers = 0 if policy.overlap is None else policy.overlap.tiers
-    if tiers == optimizer.tiers:
-        return
-    if not optimizer.tiers:
-        raise StrategyError(
-            f"{policy.name} makes a model for each of {tiers} tiers, and {optimizer.name} does not know them apart: "
-            f"use across({tiers})",
-            at="optimizer",
-        )
-    raise StrategyError(
-        f"{optimizer.name} wants a policy of {optimizer.tiers} tiers, and {policy.name} has {tiers or 'none'}: use "
-        f"tiered(..., number={optimizer.tiers})",
-        at="policy",
-    )
-
-
-def _require_sums(aggregator: Aggregator, optimizer: Optimizer) -> None:
-    missing = [name for name in optimizer.needs if name not in aggregator.measures]
-    if missing:
-        raise StrategyError(
-            f"the optimizer {optimizer.name} works with the sums of {', '.join(map(repr, missing))} over a round, "
-            f"which the aggregator {aggregator.name} does not measure: use both parts of one strategy",
-            at="optimizer",
-        )
