@@ -5,8 +5,9 @@
 Rules by element are judged by `np.partition` of the same blocks; rules by distance by a copy of what is read into
 blocks of float64 that a matrix product is fast with, plus the products. Those have other bits with another library or
 another number of threads; ours have the same ones. Updates are in memory, and then in mapped files, as a server has
-them: models of 46.8 MB in 122 arrays, the same for both sides. Ratios are of medians, interleaved with what they are
-judged by. The files of 50 models take 2.4 GB below the current folder; ``--quick`` has those of 10.
+them: models of 46.8 MB in 122 arrays, the same for both sides. That a rule sees on its way what is not finite, in place
+of the gate, is measured too. Ratios are of medians, interleaved with what they are judged by. The files of 50 models
+take 2.4 GB below the current folder; ``--quick`` has those of 10.
 """
 
 import os
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import (
     Aggregator,
+    Proving,
     Update,
     aggregate,
     bulyan,
@@ -122,6 +124,11 @@ def judged(label: str, model: ParametersRecord, found: list[Update], byzantine: 
     def ruled(rule: Aggregator) -> Callable[[], Any]:
         return lambda: aggregate(rule, model, found)
 
+    def proven(rule: Aggregator) -> Callable[[], Any]:
+        fold = rule.reduce
+        assert isinstance(fold, Proving)
+        return lambda: fold.proven(model, found)
+
     times = medians(
         rounds,
         partition=lambda: partitioned(models),
@@ -132,11 +139,16 @@ def judged(label: str, model: ParametersRecord, found: list[Update], byzantine: 
         multi_krum=ruled(multi_krum(byzantine=byzantine)),
         geometric_median=ruled(geometric_median()),
         bulyan=ruled(bulyan(byzantine=min(byzantine, (len(found) - 3) // 4))),
+        proven_median=proven(median()),
+        proven_krum=proven(krum(byzantine=byzantine)),
     )
     for name in ("median", "trimmed_mean"):
         yield at_most(f"{name} of {label}", times[name] / times["partition"], "x np.partition", 4)
     for name in ("krum", "multi_krum", "geometric_median"):
         yield at_most(f"{name} of {label}", times[name] / times["product"], "x reading and products", 2)
+    for name in ("median", "krum"):
+        label_of_proof = f"{name} of {label}, with the proof that all numbers are finite"
+        yield at_most(label_of_proof, times[f"proven_{name}"] / times[name], "x the same without", 1.1)
     both = 2 * times["product"] + 4 * times["partition"]
     yield at_most(f"bulyan of {label}", times["bulyan"] / both, "x what both may cost", 1)
 

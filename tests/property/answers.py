@@ -34,6 +34,9 @@ class Recorded:
         self.sizes.append(len(updates))
         return self.inner.finish(acc, updates)
 
+    def proven(self, template, updates):
+        return self.finish(self.start(template), updates)
+
 
 class Answers:
     """A grid of nodes whose answers are there already."""

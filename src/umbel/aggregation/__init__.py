@@ -15,7 +15,7 @@ A result that is not finite, or outside its dtype, is an ``AggregationError``, n
 
 from umbel.aggregation._aggregator import Aggregator, aggregate, total, weighted_mean
 from umbel.aggregation._distance import squared_distance
-from umbel.aggregation._fold import Fold, Measuring, Screening
+from umbel.aggregation._fold import Fold, Measuring, Proving, Screening
 from umbel.aggregation._layout import flat
 from umbel.aggregation._robust import (
     bulyan,
@@ -34,6 +34,7 @@ __all__ = [
     "Aggregator",
     "Fold",
     "Measuring",
+    "Proving",
     "Screening",
     "Update",
     "aggregate",

@@ -1,7 +1,7 @@
 """Folds that have to see all updates of a round: they keep references, and work when the last one is there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -26,6 +26,7 @@ Rule = Callable[[Block, Block], None]
 Choice = Callable[[Distances, Sequence[float]], list[float]]
 
 _MODEL: Final = ""  # sorts before the name of every node
+_NOT_SEEN: Final = "expected updates whose elements are known to be finite"
 # Fewer elements, of all updates together, are done before another thread has begun.
 _LEAST: Final = 2**20
 
@@ -54,6 +55,11 @@ class CohortFold:
     def exclusive(self) -> bool:
         """Whether nobody else has the memory of a result, as far as ``reduce`` says."""
         return getattr(self.reduce, "exclusive", False)
+
+    @property
+    def proves_finite(self) -> bool:
+        """Whether ``proven`` is there: whether ``reduce`` sees on its way what is not finite."""
+        return isinstance(self.reduce, ByElement | ByDistance | Bulyan)
 
     def start(self, template: ParametersRecord) -> _Kept:
         """Return an empty accumulator. The values of the template are the model that the updates began with.
@@ -89,16 +95,31 @@ class CohortFold:
             raise AggregationError("expected at least one update with a weight above 0, got none")
         return self.reduce(acc.template, acc.updates)
 
+    def proven(self, template: ParametersRecord, updates: Sequence[Update]) -> ParametersRecord:
+        """Return the result of updates that have neither NaN nor infinity, with weights above 0.
+
+        Raises:
+            AggregationError: if one may have, or none; and as ``finish`` does.
+
+        """
+        if not isinstance(self.reduce, ByElement | ByDistance | Bulyan):
+            raise AggregationError(_NOT_SEEN)
+        if not updates or len(chosen_of(_Kept(template), updates)) < len(updates):
+            raise AggregationError("expected updates with weights above 0, got one of 0, or none")
+        return replace(self.reduce, strict=True)(template, list(updates))
+
 
 @dataclass(frozen=True)
 class ByElement:
     """A reduction that applies a rule to the values of all updates of each element; weights do not matter.
 
-    At most ``threads`` work on large records, None for as many as there are cores.
+    At most ``threads`` work on large records, None for as many as there are cores. One that is ``strict`` raises
+    ``AggregationError`` if an update has NaN or infinite elements.
     """
 
     rule: Rule
     finite: bool = True
+    strict: bool = False
     exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
@@ -106,7 +127,8 @@ class ByElement:
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result; that of one update is this update, bit for bit."""
         if len(updates) == 1:
-            return _mean(template, updates, finite=self.finite, threads=self.threads, memory=self.memory)
+            finite = self.finite or self.strict
+            return _mean(template, updates, finite=finite, threads=self.threads, memory=self.memory)
         layout = slots(template)
         kinds = [_by_element(mean_of(slot.kind)) for slot in layout]
         outs = self.memory.allocate(
@@ -125,7 +147,8 @@ class ByElement:
         with np.errstate(all="ignore"):
             for rows, pieces in stacked(places, updates, columns):
                 total = np.empty(rows.shape[1], rows.dtype)
-                _put_last(rows)
+                if _put_last(rows) and self.strict:
+                    raise AggregationError(_NOT_SEEN)
                 self.rule(rows, total)
                 self._store(total, pieces)
 
@@ -147,28 +170,35 @@ def _store_as_is(total: Block, out: Block, divisor: float, finite: bool) -> str:
     return ""
 
 
-def _put_last(rows: Block) -> None:
-    """Take what is no number for more than any number, so that a rule treats it as the outlier that it is."""
-    if rows.dtype.kind != "f":
-        return
-    unknown = np.isnan(rows)
-    if unknown.any():
-        rows[unknown] = np.inf
+def _put_last(rows: Block) -> bool:
+    """Take what is no number for more than any number, so that a rule treats it as the outlier that it is.
+
+    Return whether there is any, or an infinite one.
+    """
+    if rows.dtype.kind != "f" or np.isfinite(rows).all():
+        return False
+    rows[np.isnan(rows)] = np.inf
+    return True
 
 
 @dataclass(frozen=True)
 class ByDistance:
-    """A reduction to a mean of the model and the updates, with shares that are chosen by their distances."""
+    """A reduction to a mean of the model and the updates, with shares that are chosen by their distances.
+
+    ``strict`` is as in ``ByElement``.
+    """
 
     choose: Choice
     finite: bool = True
+    strict: bool = False
     exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result."""
-        shares = self.choose(distances(template, updates, self.threads), [update.weight for update in updates])
+        far = _distances(template, updates, self.threads, strict=self.strict)
+        shares = self.choose(far, [update.weight for update in updates])
         whole = [Update(_MODEL, 1.0, template), *updates]
         parts = [update._replace(weight=share) for update, share in zip(whole, shares, strict=True)]
         return _mean(template, parts, finite=self.finite, threads=self.threads, memory=self.memory)
@@ -180,17 +210,25 @@ class Bulyan:
 
     byzantine: int
     finite: bool = True
+    strict: bool = False
     exclusive: ClassVar[bool] = True
     threads: int | None = field(default=None, compare=False)
     memory: Memory = field(default_factory=Memory, compare=False, repr=False)
 
     def __call__(self, template: ParametersRecord, updates: list[Update]) -> ParametersRecord:
         """Return the result."""
-        chosen = one_after_the_other(self.byzantine, distances(template, updates, self.threads))
+        chosen = one_after_the_other(self.byzantine, _distances(template, updates, self.threads, strict=self.strict))
         nearest = partial(nearest_mean, len(chosen) - 2 * self.byzantine)
-        return ByElement(nearest, self.finite, self.threads, self.memory)(
-            template, [updates[place] for place in chosen]
-        )
+        rule = ByElement(nearest, self.finite, threads=self.threads, memory=self.memory)
+        return rule(template, [updates[place] for place in chosen])
+
+
+def _distances(template: ParametersRecord, updates: list[Update], threads: int | None, *, strict: bool) -> Distances:
+    """Return the distances; those of an update that is not finite are not, which ``strict`` does not bear."""
+    far = distances(template, updates, threads)
+    if strict and len(far.alive) < len(updates):
+        raise AggregationError(_NOT_SEEN)
+    return far
 
 
 def _mean(template: ParametersRecord, updates: list[Update], **options: Any) -> ParametersRecord:

@@ -42,8 +42,7 @@ class Fold(Protocol):
 
     A fold may also say that it is ``exclusive``: nobody else has the memory of a result, so the next model may take it.
     And that its results are ``checked``: like the template, and finite where they have to be. Those of any other are
-    looked through in each round. One that ``proves_finite`` spares updates that may wait for one another a pass over
-    each.
+    looked through in each round.
     """
 
     @property
@@ -64,8 +63,26 @@ class Fold(Protocol):
 
 
 @runtime_checkable
-class Measuring(Fold, Protocol):
-    """A fold that finds norms in its pass: updates that may wait for one another are spared another one."""
+class Proving(Fold, Protocol):
+    """A fold that sees in its pass what is not finite: updates that may wait for one another are spared another one.
+
+    ``proves_finite`` says whether this one does.
+    """
+
+    @property
+    def proves_finite(self) -> bool:
+        """Whether ``proven`` may be asked."""
+
+    def proven(self, template: ParametersRecord, updates: Sequence[Update]) -> ParametersRecord:
+        """Return the result of updates, or raise ``AggregationError`` unless all their elements are finite.
+
+        It may raise that of others, too: whoever asks then looks at each.
+        """
+
+
+@runtime_checkable
+class Measuring(Proving, Protocol):
+    """A fold that finds norms in its pass, too."""
 
     def measured(
         self, template: ParametersRecord, updates: Sequence[Update]
@@ -162,6 +179,10 @@ class LinearFold:
     def proves_finite(self) -> bool:
         """Whether a result is proof that every number of every update was finite: NaN and infinity go through sums."""
         return self.finite
+
+    def proven(self, template: ParametersRecord, updates: Sequence[Update]) -> ParametersRecord:
+        """Return the result of updates; where the fold ``proves_finite``, it is the proof."""
+        return self.finish(self.start(template), updates)
 
     @property
     def exclusive(self) -> bool:

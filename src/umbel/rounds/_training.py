@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite, sqrt
 from typing import Final
 
-from umbel.aggregation import Aggregator, Measuring, Screening, Update
+from umbel.aggregation import Aggregator, Measuring, Proving, Screening, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
@@ -118,8 +118,10 @@ class _Record:
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
         fold, bound = self._aggregator.reduce, self._gate.max_norm
-        if bound is None or not isinstance(fold, Measuring) or self._check_layout is None:
+        if self._check_layout is None or not isinstance(fold, Proving):  # nobody's numbers wait for a proof
             return self._sound(fold.finish(fold.start(self._expected), updates))
+        if bound is None or not isinstance(fold, Measuring):
+            return self._sound(fold.proven(self._expected, updates))
         result, squares = fold.measured(self._expected, updates)
         if len(squares) != len(updates) or not all(square >= 0 and sqrt(square) <= bound for square in squares):
             raise AggregationError(f"expected a norm of at most {bound!r} from the model of each", at=self._name)
@@ -163,9 +165,10 @@ def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
 
     A finite one proves that they are finite, and it may be measured how far they are from the model while it is made.
     """
-    if not gate.finite or aggregator.measures or not getattr(aggregator.reduce, "proves_finite", False):
+    fold = aggregator.reduce
+    if not gate.finite or aggregator.measures or not isinstance(fold, Proving) or not fold.proves_finite:
         return False
-    return gate.max_norm is None or isinstance(aggregator.reduce, Measuring)
+    return gate.max_norm is None or isinstance(fold, Measuring)
 
 
 class Training:
