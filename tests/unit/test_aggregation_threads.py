@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.aggregation import Update, total, weighted_mean
-from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
 from umbel.aggregation._layout import slots
+from umbel.aggregation._linear import LinearFold
 from umbel.aggregation._shares import Room, groups_of, shares_of
 from umbel.errors import AggregationError
 from umbel.records import ParametersRecord, digest

@@ -9,7 +9,7 @@ import pytest
 
 from solid_records import composed, content, forget, joined, plain, solid
 from umbel.aggregation import Update, aggregate, total, weighted_mean
-from umbel.aggregation._fold import LinearFold
+from umbel.aggregation._linear import LinearFold
 from umbel.errors import AggregationError, UpdateRejected
 from umbel.gate import Gate
 from umbel.records import ParametersRecord, RecordSet, array_from_numpy, loads

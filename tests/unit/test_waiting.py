@@ -7,8 +7,8 @@ import pytest
 
 from answers import ARRAYS, COUNT, FIRST, Recorded, in_memory, mapped, refused, run, spoilt
 from umbel.aggregation import Aggregator, Update, uniform, weighted_mean
-from umbel.aggregation._fold import LinearFold
 from umbel.aggregation._kinds import mean_of
+from umbel.aggregation._linear import LinearFold
 from umbel.aggregation._weights import Step
 from umbel.errors import RoundFailed
 from umbel.gate import Gate

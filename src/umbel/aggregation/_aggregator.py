@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from umbel.aggregation._fold import Fold, LinearFold
+from umbel.aggregation._fold import Fold
 from umbel.aggregation._kinds import mean_of, sum_of
+from umbel.aggregation._linear import LinearFold
 from umbel.aggregation._update import Update, by_examples, canonical, uniform
 from umbel.aggregation._weights import plain, plan
 from umbel.records import MetricsRecord, ParametersRecord

@@ -9,9 +9,10 @@ import numpy as np
 
 from umbel.aggregation._choices import one_after_the_other
 from umbel.aggregation._distances import Distances, distances
-from umbel.aggregation._fold import LinearFold, chosen_of
+from umbel.aggregation._fold import chosen_of
 from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import slots, to_record
+from umbel.aggregation._linear import LinearFold
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._rules import nearest_mean
 from umbel.aggregation._stacked import Block, Piece, Place, columns_for, dealt, stacked
