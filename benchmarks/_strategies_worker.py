@@ -1,16 +1,19 @@
 """One strategy's part in one round, from replies in memory to the next model, in a process of its own.
 
-    PYTHON _strategies_worker.py SIDE STRATEGY COUNT         prints {"wall": s, "cpu": s, "extra": bytes}
-    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER  prints {"peak": bytes, "files": s}
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER memory  prints {"wall": s, "cpu": s, "extra": bytes}
+    PYTHON _strategies_worker.py SIDE STRATEGY COUNT FOLDER files   prints {"peak": bytes, "files": s}
 
 SIDE is ``umbel`` or ``flower``. Each of COUNT nodes has sent a model of 46.8 MB. The replies are there before;
 ``extra`` is how far memory rises at the peak of the first round, beyond the records that are the result: the next
 model, and what the server optimizer keeps. The seconds are of the second round, which finds the memory of the first.
 
-With a FOLDER, which ``write`` filled, the replies are there in files, and each side takes them as its server does:
-Umbel maps them, and has its results in files too; Flower has them in memory. ``peak`` is how far the memory of the
-process rises from there to the next model, all of it but pages of files, which the system may take back once they are
-written: for Umbel these hold replies, model and state. ``files`` are the seconds of the same, in a second round.
+With ``files`` the replies are there in files of FOLDER, which ``write`` filled, and each side takes them as its server
+does: Umbel maps them, and has its results in files too; Flower has them in memory. ``peak`` is how far the memory of
+the process rises from there to the next model, all of it but pages of files, which the system may take back once they
+are written: for Umbel these hold replies, model and state. ``files`` are the seconds of the same, in a second round.
+
+Of trees, FOLDER has the model of the round too, and replies that ``_ensembles.py`` grew. There ``extra`` has the next
+model in it, because that is longer than the one before.
 """
 
 # ruff: noqa: PLC0415 - each side imports what its environment has
@@ -27,6 +30,10 @@ from _aggregate_worker import WEIGHTS, Arrays, K, anonymous, extra, models, time
 BYZANTINE, LOSS = 5, "train_loss"
 #: How many records a strategy keeps beside the model: moments of its server optimizer.
 KEPT = {"fedavgm": 1, "fedadagrad": 1, "fedadam": 2, "fedyogi": 2}
+#: Strategies whose models are trees.
+TREES = ("fedxgb_bagging", "fedxgb_cyclic")
+#: What Umbel calls the one array of an ensemble, and what Flower does.
+ENSEMBLE, NAMELESS = "trees", "0"
 
 #: Makes what plays a round, which Flower's replies do not survive.
 Round = Callable[[], Callable[[], Any]]
@@ -52,6 +59,8 @@ def umbel(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
 
     several = multi_krum(byzantine=BYZANTINE, count=K, weigh=by_examples)
     ways: dict[str, Callable[[], made.Strategy]] = {
+        "faulttolerantfedavg": lambda: made.fedavg(policy=made.quorum(0.5)),
+        "fedprox": lambda: made.fedprox(mu=0.1),
         "fedtrimmedavg": lambda: made.fedtrimmedavg(share=0.2),
         "krum": lambda: made.krum(byzantine=BYZANTINE),
         "multikrum": lambda: made.fedavg(aggregator=several),
@@ -83,9 +92,12 @@ def flower(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
     from flwr.supercore.task_identity import TaskIdentity
 
     logging.disable(logging.CRITICAL)
+    if name == "faulttolerantfedavg":
+        return older(replies)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1  # what its messages are made from
     ways: dict[str, Callable[[], Any]] = {
         "fedavg": made.FedAvg,
+        "fedprox": lambda: made.FedProx(proximal_mu=0.1),
         "fedavgm": made.FedAvgM,
         "fedadagrad": made.FedAdagrad,
         "fedadam": made.FedAdam,
@@ -96,6 +108,8 @@ def flower(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
         "multikrum": lambda: made.MultiKrum(num_malicious_nodes=BYZANTINE, num_nodes_to_select=K),
         "bulyan": lambda: made.Bulyan(num_malicious_nodes=BYZANTINE),
         "qfedavg": lambda: made.QFedAvg(client_learning_rate=0.1, q=0.2),
+        "fedxgb_bagging": made.FedXgbBagging,
+        "fedxgb_cyclic": made.FedXgbCyclic,
     }
     chosen = ways[name]()
 
@@ -103,22 +117,44 @@ def flower(name: str, current: Arrays, replies: Sequence[Reply]) -> Round:
         """As much of Flower's grid as choosing nodes takes."""
 
         def get_node_ids(self) -> list[int]:
-            return list(range(1, len(replies) + 1))
+            return list(range(1, max(2, len(replies)) + 1))  # for fewer it would wait, though it asks one at a time
 
     def record(reply: Reply) -> Any:
-        arrays: Mapping[str, Any] = np.load(reply.with_suffix(".npz")) if isinstance(reply, Path) else reply
-        return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        arrays = numbers(reply)
+        return ArrayRecord({NAMELESS if name == ENSEMBLE else name: Array(array) for name, array in arrays.items()})
 
     def begin() -> Callable[[], Any]:
         answers = []
         asked = chosen.configure_train(1, record(current), ConfigRecord({}), Grid())
-        for message in sorted(asked, key=lambda each: each.metadata.dst_node_id):
-            node = message.metadata.dst_node_id - 1
-            content = RecordDict({"arrays": record(replies[node]), "metrics": MetricRecord(metrics(node))})
+        asked = sorted(asked, key=lambda each: each.metadata.dst_node_id)
+        for node, (message, reply) in enumerate(zip(asked, replies, strict=True)):
+            content = RecordDict({"arrays": record(reply), "metrics": MetricRecord(metrics(node))})
             answers.append(Message(content, reply_to=message))
         return lambda: chosen.aggregate_train(1, answers)
 
     return begin
+
+
+def older(replies: Sequence[Reply]) -> Round:
+    """The one strategy with a counterpart that is in Flower's older interface alone."""
+    from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
+    from flwr.server.strategy import FaultTolerantFedAvg
+
+    chosen = FaultTolerantFedAvg()
+
+    def answer(node: int, reply: Reply) -> Any:
+        parameters = ndarrays_to_parameters(list(numbers(reply).values()))
+        return FitRes(Status(Code.OK, ""), parameters, metrics(node)["num-examples"], {})
+
+    def begin() -> Callable[[], Any]:
+        results: Any = [(None, answer(node, reply)) for node, reply in enumerate(replies)]
+        return lambda: chosen.aggregate_fit(1, results, [])
+
+    return begin
+
+
+def numbers(reply: Reply) -> Mapping[str, Any]:
+    return np.load(reply.with_suffix(".npz")) if isinstance(reply, Path) else reply
 
 
 def cohort(workload: str, count: int) -> tuple[Arrays, list[Arrays]]:
@@ -128,44 +164,65 @@ def cohort(workload: str, count: int) -> tuple[Arrays, list[Arrays]]:
     return current, replies
 
 
-def write(folder: Path, count: int) -> None:
+def cohort_of(name: str, folder: Path, count: int) -> tuple[Arrays, list[Arrays]]:
+    """A model and the replies that a strategy is given, in memory."""
+    return ensembles(folder, "model", *labels(count)) if name in TREES else cohort("resnet", count)
+
+
+def small(name: str, folder: Path, count: int) -> tuple[Arrays, list[Arrays]]:
+    """As little as a strategy does all its work on."""
+    return ensembles(folder, "none", *["one"] * min(count, 2)) if name in TREES else cohort("simulated", count)
+
+
+def ensembles(folder: Path, *names: str) -> tuple[Arrays, list[Arrays]]:
+    current, *replies = [dict(np.load(folder / f"{name}.npz")) for name in names]
+    return current, replies
+
+
+def labels(count: int) -> list[str]:
+    return [f"{node:03}" for node in range(count)]
+
+
+def write(folder: Path, replies: Sequence[Arrays]) -> None:
     """Write the replies of a cohort, and the same for whoever reads NumPy's archives."""
     from umbel.records import ParametersRecord, save
 
-    _, replies = cohort("resnet", count)
-    for node, arrays in enumerate(replies):
-        path = folder / f"{node:03}"
-        save(ParametersRecord.from_numpy(arrays, copy=False), path)
-        np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]  # names of arrays, none an option
+    folder.mkdir()
+    for label, arrays in zip(labels(len(replies)), replies, strict=True):
+        save(ParametersRecord.from_numpy(arrays, copy=False), folder / label)
+        np.savez(folder / f"{label}.npz", **arrays)  # type: ignore[arg-type]  # names of arrays, none an option
 
 
-def from_files(side: Side, name: str, files: Sequence[Path]) -> dict[str, float]:
-    current, _ = cohort("resnet", 0)
+def from_files(side: Side, name: str, folder: Path, count: int) -> dict[str, float]:
+    current, _ = cohort_of(name, folder, 0)
+    files = [folder / label for label in labels(count)]
 
     def play() -> Any:
         if side is flower:
             return side(name, current, files)()()
         from umbel.records import scratch
 
-        with scratch(files[0].parent):
+        with scratch(folder):
             return side(name, current, files)()()
 
     return {"peak": anonymous(play), "files": timed(play)[0]}
 
 
-def main(side: str, name: str, count: int, folder: str = "") -> None:
-    sides: dict[str, Side] = {"umbel": umbel, "flower": flower}
-    sides[side](name, *cohort("simulated", count))()()  # what a first call loads is not the model's
-    if folder:
-        print(json.dumps(from_files(sides[side], name, [Path(folder) / f"{node:03}" for node in range(count)])))
-        return
-    current, replies = cohort("resnet", count)
-    begin = sides[side](name, current, replies)
-    kept = (1 + KEPT.get(name, 0)) * sum(array.nbytes for array in current.values())
+def from_memory(side: Side, name: str, folder: Path, count: int) -> dict[str, float]:
+    current, replies = cohort_of(name, folder, count)
+    begin = side(name, current, replies)
+    kept = 0 if name in TREES else (1 + KEPT.get(name, 0)) * sum(array.nbytes for array in current.values())
     more = extra(begin()) - kept
     wall, cpu = timed(begin())
-    print(json.dumps({"wall": wall, "cpu": cpu, "extra": more}))
+    return {"wall": wall, "cpu": cpu, "extra": more}
+
+
+def main(side: str, name: str, count: int, folder: Path, way: str) -> None:
+    sides: dict[str, Side] = {"umbel": umbel, "flower": flower}
+    ways = {"memory": from_memory, "files": from_files}
+    sides[side](name, *small(name, folder, count))()()  # what a first call loads is not the model's
+    print(json.dumps(ways[way](sides[side], name, folder, count)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])
