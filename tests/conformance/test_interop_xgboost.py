@@ -1,6 +1,7 @@
 """Federated trees with the real XGBoost."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import umbel
 from umbel import strategy as named
 from umbel.aggregation import Update, aggregate, bagged_trees, last_trees
 from umbel.app import ClientApp
-from umbel.errors import AggregationError, AppError, RecordError, RoundFailed, StrategyError
+from umbel.errors import AggregationError, AppError, RecordError, RoundFailed, StrategyError, UpdateRejected
 from umbel.records import MetricsRecord, ParametersRecord, RecordSet
 
 xgboost = pytest.importorskip("xgboost")
@@ -227,6 +228,24 @@ def test_the_model_that_goes_round_keeps_its_trees():
         umbel.simulate(
             app(BINARY, CLASSES > 0, whole=True, bad=forget), strategy, first(BINARY, 5), nodes=NODES, rounds=4
         )
+
+
+@pytest.mark.parametrize("column", ["left_children", "split_indices", "parents"])
+def test_a_tree_that_was_sent_comes_back_as_it_was(column):
+    """To Python, 1 is 1.0 and True; XGBoost would not read it."""
+    model = grow(BINARY, rows(0, CLASSES > 0), first(BINARY, 5), rounds=2, whole=True)
+    longer = json.loads(bytes(grow(BINARY, rows(1, CLASSES > 0), model, whole=True)["trees"].data))
+    tree = longer["learner"]["gradient_booster"]["model"]["trees"][0]
+    rule = last_trees()
+    for kind in (int, float):
+        tree[column] = [kind(value) for value in tree[column]]
+        sent = ParametersRecord.from_numpy({"trees": np.frombuffer(json.dumps(longer).encode(), np.uint8)})
+        measure = partial(rule.measures["trees"], Update("a", 1.0, sent), model)
+        if kind is int:
+            assert measure() == 1
+        else:
+            with pytest.raises(UpdateRejected, match="something else than whole numbers"):
+                measure()
 
 
 def test_what_cannot_be_is_refused():
