@@ -28,6 +28,20 @@ def drawn(dtype, count=6):
     return [dict(zip(NAMES, map(one, SHAPES), strict=True)) for _ in range(count)]
 
 
+def counted(dtype):
+    """The same with integers, which a layer that normalises batches has beside its floats."""
+    rng = np.random.default_rng(8)
+    return [
+        {
+            "first": rng.integers(0, 2**58, 3),
+            **each,
+            "tiny": rng.integers(-9, 9, 70, np.int8),
+            "batches": np.array(rng.integers(2**58)),
+        }
+        for each in drawn(dtype)
+    ]
+
+
 def solid(arrays):
     whole = b"".join(dumps(RecordSet({"model": ParametersRecord.from_numpy(arrays)})))
     return loads(whole).parameters_records["model"]
@@ -110,6 +124,24 @@ class TestSums:
         assert added(weighted_mean().reduce, [mixed[1]] * 2)[1] == [False, False]
         monkeypatch.setattr(_screened, "_MOST", 71)
         assert added(weighted_mean().reduce, [mixed[0]] * 2)[1] == [False, False]
+
+    @pytest.mark.parametrize("made", [ParametersRecord.from_numpy, solid])
+    @pytest.mark.parametrize("rule", [weighted_mean(), accumulated()])
+    def test_of_integers_beside_floats_are_screened_and_have_the_same_bits(self, made, rule):
+        records = [made(each) for each in counted(np.float32)]
+        found, screened = added(rule.reduce, records)
+        assert screened == [False, *[True] * (len(records) - 1)], "a count of batches is always finite"
+        assert bits(found) == bits(summed(rule.reduce, records))
+
+    def test_of_integers_are_as_they_were_too_if_a_float_is_not_finite(self):
+        fold, arrays = weighted_mean().reduce, counted(np.float32)[:4]
+        arrays[2]["scalar"][...] = np.nan
+        records = [ParametersRecord.from_numpy(each) for each in arrays]
+        acc = fold.add(fold.start(records[0]), [Update("node-0", 1.0, records[0])])
+        screened = [fold.screened(acc, Update(f"node-{at}", 2.0, records[at])) for at in (1, 2, 3)]
+        assert screened == [True, False, True]
+        good = [records[place] for place in (0, 1, 3)]
+        assert bits(fold.finish(acc)) == bits(summed(fold, good, (1.0, 2.0, 2.0)))
 
     def test_refuse_what_any_sum_refuses(self):
         fold, records = weighted_mean().reduce, [ParametersRecord.from_numpy(each) for each in drawn(np.float32, 2)]

@@ -43,7 +43,7 @@ def loops(
     """
     try:
         library = kind(path)
-        found = {dtype: getattr(library, f"umbel_{name}_{_VERSION}_{kind}") for dtype, (kind, _) in _NUMBERS.items()}
+        found = {dtype: getattr(library, f"umbel_{name}_{_VERSION}_{real}") for dtype, (real, _) in _NUMBERS.items()}
     except (OSError, AttributeError):  # one of another version has other names
         return {}
     for dtype, loop in found.items():

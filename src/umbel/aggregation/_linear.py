@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umbel.aggregation._arrays import Squares, Table, add_all
+from umbel.aggregation._arrays import Batches, Squares, Table, add_all
 from umbel.aggregation._distance import distances_of
 from umbel.aggregation._fold import chosen_of
 from umbel.aggregation._kinds import Kind
@@ -31,7 +31,20 @@ from umbel.records._threads import cores, side_by_side
 class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
-    __slots__ = ("kinds", "last", "layout", "rooms", "scale", "screen", "shares", "slots", "spent", "totals", "whole")
+    __slots__ = (
+        "kinds",
+        "last",
+        "layout",
+        "rest",
+        "rooms",
+        "scale",
+        "screen",
+        "shares",
+        "slots",
+        "spent",
+        "totals",
+        "whole",
+    )
 
     def __init__(self, layout: tuple[Slot, ...], kinds: list[Kind]) -> None:
         self.slots, self.kinds = layout, kinds
@@ -41,6 +54,7 @@ class _Accumulator:
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
         self.shares: list[Share] = []
         self.screen: Screen | None = None
+        self.rest: list[Share] = []
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -65,8 +79,10 @@ class _Accumulator:
             for group, out in zip(groups, outs, strict=True)
         ]
         self.shares = shares_of(self.rooms, threads)
-        if kept and all(kind.in_place and kind.load is None for kind in self.kinds):
-            self.screen = screen(self.slots, self._sums())
+        if kept:
+            self.screen = screen(self.slots, self.kinds, self._sums())
+        if self.screen is not None:  # integers are finite, and go the way of all others
+            self.rest = shares_of([room for room in self.rooms if not room.group.kind.in_place], threads)
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
@@ -153,8 +169,10 @@ class LinearFold:
         """
         before = acc.last
         if acc.screen is not None and self.finite and chosen_of(acc, [update]):
-            scale, (step,) = self.plan(acc.scale, [update.weight])
-            if acc.screen.add(update.record, step):
+            scale, steps = self.plan(acc.scale, [update.weight])
+            if acc.screen.add(update.record, steps[0]):
+                if acc.rest:
+                    self._add_rest(acc, update, steps)
                 acc.scale = scale
                 return True
         acc.last = before
@@ -206,19 +224,34 @@ class LinearFold:
             layout = layout_of(acc.slots, updates) if model is None else None
             acc.open(self.memory, threads, layout, kept=not last)
         divisor = scale.divisor if last else None
-        batches = {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
-        found: list[list[Squares]] = []
-        if acc.layout is not None:
-            _run_solid(acc, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
-        else:
-            found = side_by_side([partial(add_all, updates, batches, share, model=model) for share in acc.shares])
+        batches = self._batches(acc, steps, divisor, fresh=fresh)
+        found = _add_up(acc, acc.shares, updates, batches, model)
         acc.scale, acc.spent = scale, False
         return [squares for share in found for squares in share]
 
+    def _add_rest(self, acc: _Accumulator, update: Update, steps: Sequence[Step]) -> None:
+        acc.spent = True  # until every array is done
+        _add_up(acc, acc.rest, [update], self._batches(acc, steps))
+        acc.spent = False
 
-def _run_solid(acc: _Accumulator, solids: Solids) -> None:
+    def _batches(
+        self, acc: _Accumulator, steps: Sequence[Step], divisor: float | None = None, *, fresh: bool = False
+    ) -> Batches:
+        return {kind: batch(kind, steps, fresh=fresh, divisor=divisor, finite=self.finite) for kind in acc.totals}
+
+
+def _add_up(
+    acc: _Accumulator, shares: Sequence[Share], updates: Sequence[Update], batches: Batches, model: Table | None = None
+) -> list[list[Squares]]:
+    if acc.layout is None:
+        return side_by_side([partial(add_all, updates, batches, share, model=model) for share in shares])
+    _run_solid(acc, shares, Solids(acc.layout, solids_of(acc.layout, acc.slots, updates), batches))
+    return []
+
+
+def _run_solid(acc: _Accumulator, shares: Sequence[Share], solids: Solids) -> None:
     try:
-        side_by_side([partial(add_solid, solids, share) for share in acc.shares])
+        side_by_side([partial(add_solid, solids, share) for share in shares])
     except AggregationError:
         found = fault_in(solids, groups_of(acc.slots, acc.kinds), acc.rooms)
         if found is None:

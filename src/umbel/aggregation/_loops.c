@@ -1,5 +1,5 @@
-/* Loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, and the distance
- * of one record from another.
+/* Loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, the distance of one
+ * record from another, and updates that are looked at and added.
  *
  * Each operation rounds by itself and in its order, or is exact, and then its order does not matter.
  */

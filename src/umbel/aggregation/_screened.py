@@ -7,6 +7,7 @@ the cache.
 
 import ctypes
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
 from umbel.aggregation._compiled import ADDRESS, COUNT, NUMBER, address, addresses
+from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, columns, plain
+from umbel.aggregation._steps import is_float
 from umbel.aggregation._weights import Step
 from umbel.records import ParametersRecord
 
@@ -31,10 +34,13 @@ _BUFFERS: Final = [
 
 
 class Screen:
-    """The sums of arrays of one dtype, and what an update is like that can be added to all of them at once."""
+    """The sums of arrays of one dtype, and what an update is like that can be added to all of them at once.
 
-    def __init__(self, slots: Sequence[Slot], sums: Sequence[NDArray[Any]]) -> None:
-        self._like = columns(slots)
+    They are those of the ``chosen`` slots.
+    """
+
+    def __init__(self, slots: Sequence[Slot], chosen: Sequence[bool], sums: Sequence[NDArray[Any]]) -> None:
+        self._like, self._chosen = columns(slots), chosen
         self._sums, self._sizes = sums, np.array([each.size for each in sums], np.uintp)
         self._payloads: Any = ctypes.py_object * len(sums)
         self._room = (ADDRESS * len(sums))()
@@ -42,18 +48,25 @@ class Screen:
         self._loop = LOOPS[sums[0].dtype]
 
     def add(self, record: ParametersRecord, step: Step) -> bool:
-        """Add a record if it is as expected, raw and in order, and all its numbers are finite; say whether it was."""
+        """Add what was chosen of a record if it is as expected, raw and in order, and finite; say whether it was."""
         payloads = plain(self._like, record)
         if payloads is None:
             return False
         rescale, weight = (1.0 if factor is None else factor for factor in step)
-        held = self._payloads(*payloads)
+        held = self._payloads(*compress(payloads, self._chosen))
         return self._loop(*_BUFFERS, held, self._room, *self._where, rescale, weight) == 1  # type: ignore[no-any-return]
 
 
-def screen(slots: Sequence[Slot], sums: Sequence[NDArray[Any]]) -> Screen | None:
-    """Return the sums for the compiled loop, or None where there is none for them, or they are too large."""
-    kinds = {each.dtype for each in sums}
-    if len(kinds) != 1 or not kinds <= LOOPS.keys() or not all(each.size for each in sums):
+def screen(slots: Sequence[Slot], kinds: Sequence[Kind], sums: Sequence[NDArray[Any]]) -> Screen | None:
+    """Return the floats among the sums for the compiled loop; None where there is none for them, or they are too large.
+
+    Integers beside them need no look, since all of them are finite.
+    """
+    chosen = [kind.in_place for kind in kinds]
+    floats = [*compress(sums, chosen)]
+    if not all(kind.in_place or not is_float(slot.kind) for slot, kind in zip(slots, kinds, strict=True)):
         return None
-    return Screen(slots, sums) if sum(each.nbytes for each in sums) < _MOST else None
+    dtypes = {each.dtype for each in floats}
+    if len(dtypes) != 1 or not dtypes <= LOOPS.keys() or not all(each.size for each in sums):
+        return None
+    return Screen(slots, chosen, floats) if sum(each.nbytes for each in floats) < _MOST else None

@@ -161,9 +161,9 @@ class _Record:
 
 
 def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
-    """Say whether a sum of updates proves that their numbers may count, and nobody looks at them before.
+    """Say whether what updates make proves that their numbers may count, and nobody looks at them before.
 
-    A finite one proves that they are finite, and it may be measured how far they are from the model while it is made.
+    A fold may see on its way whether they are finite, and measure how far they are from the model.
     """
     fold = aggregator.reduce
     if not gate.finite or aggregator.measures or not isinstance(fold, Proving) or not fold.proves_finite:
