@@ -133,6 +133,27 @@ class TestSums:
         assert screened == [False, *[True] * (len(records) - 1)], "a count of batches is always finite"
         assert bits(found) == bits(summed(rule.reduce, records))
 
+    @pytest.mark.parametrize("made", [ParametersRecord.from_numpy, solid])
+    @pytest.mark.parametrize("few", [np.float32, np.float64, np.complex64, np.complex128])
+    def test_of_floats_of_two_widths_are_screened_and_have_the_same_bits(self, made, few):
+        pairs = zip(drawn(np.float64 if few in (np.float32, np.complex64) else np.float32), drawn(few), strict=True)
+        both = [made({**each, "few": other["small"], "one": other["scalar"]}) for each, other in pairs]
+        found, screened = added(weighted_mean().reduce, both)
+        assert screened == [False, *[True] * (len(both) - 1)]
+        assert bits(found) == bits(summed(weighted_mean().reduce, both))
+
+    @pytest.mark.parametrize("name", ["small", "few"])
+    def test_of_two_widths_are_as_they_were_if_one_of_them_is_not_finite(self, name):
+        arrays = [{**each, "few": each["small"].astype(np.float64)} for each in drawn(np.float32, 4)]
+        arrays[2][name][-1, -1] = -np.inf
+        records = [ParametersRecord.from_numpy(each) for each in arrays]
+        fold = weighted_mean().reduce
+        acc = fold.add(fold.start(records[0]), [Update("node-0", 1.0, records[0])])
+        screened = [fold.screened(acc, Update(f"node-{at}", 2.0, records[at])) for at in (1, 2, 3)]
+        assert screened == [True, False, True]
+        good = [records[place] for place in (0, 1, 3)]
+        assert bits(fold.finish(acc)) == bits(summed(fold, good, (1.0, 2.0, 2.0)))
+
     def test_of_integers_are_as_they_were_too_if_a_float_is_not_finite(self):
         fold, arrays = weighted_mean().reduce, counted(np.float32)[:4]
         arrays[2]["scalar"][...] = np.nan

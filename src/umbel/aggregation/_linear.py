@@ -81,8 +81,8 @@ class _Accumulator:
         self.shares = shares_of(self.rooms, threads)
         if kept:
             self.screen = screen(self.slots, self.kinds, self._sums())
-        if self.screen is not None:  # integers are finite, and go the way of all others
-            self.rest = shares_of([room for room in self.rooms if not room.group.kind.in_place], threads)
+        if self.screen is not None:  # whose loop adds what it takes, and nothing else
+            self.rest = shares_of([room for room in self.rooms if not self.screen.takes(room.group.kind)], threads)
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
 from umbel.aggregation._compiled import ADDRESS, COUNT, NUMBER, address, addresses
+from umbel.aggregation._finite import count_not_finite
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, columns, plain
 from umbel.aggregation._steps import is_float
@@ -34,39 +35,54 @@ _BUFFERS: Final = [
 
 
 class Screen:
-    """The sums of arrays of one dtype, and what an update is like that can be added to all of them at once.
+    """The sums of all floats of one dtype, and what an update is like that can be added to them at once.
 
-    They are those of the ``chosen`` slots.
+    Floats of the other dtype are looked at before; integers need no look, since all of them are finite. Neither is
+    added here.
     """
 
-    def __init__(self, slots: Sequence[Slot], chosen: Sequence[bool], sums: Sequence[NDArray[Any]]) -> None:
-        self._like, self._chosen = columns(slots), chosen
-        self._sums, self._sizes = sums, np.array([each.size for each in sums], np.uintp)
-        self._payloads: Any = ctypes.py_object * len(sums)
-        self._room = (ADDRESS * len(sums))()
-        self._where = addresses(sums), address(self._sizes), len(sums)
-        self._loop = LOOPS[sums[0].dtype]
+    def __init__(
+        self, slots: Sequence[Slot], kinds: Sequence[Kind], sums: Sequence[NDArray[Any]], dtype: np.dtype[Any]
+    ) -> None:
+        self.dtype, self._loop = dtype, LOOPS[dtype]
+        self._like, self._taken = columns(slots), [self.takes(kind) for kind in kinds]
+        self._others = [(at, kind.view) for at, kind in enumerate(kinds) if kind.in_place and not self._taken[at]]
+        self._sums = [*compress(sums, self._taken)]
+        self._sizes = np.array([each.size for each in self._sums], np.uintp)
+        self._payloads: Any = ctypes.py_object * len(self._sums)
+        self._room = (ADDRESS * len(self._sums))()
+        self._where = addresses(self._sums), address(self._sizes), len(self._sums)
+
+    def takes(self, kind: Kind) -> bool:
+        """Say whether arrays of a kind are added here."""
+        return kind.in_place and kind.total == self.dtype
 
     def add(self, record: ParametersRecord, step: Step) -> bool:
-        """Add what was chosen of a record if it is as expected, raw and in order, and finite; say whether it was."""
+        """Add a record if it is as expected, raw and in order, and all its numbers are finite; say whether it was."""
         payloads = plain(self._like, record)
-        if payloads is None:
+        if payloads is None or not self._are_finite(payloads):
             return False
         rescale, weight = (1.0 if factor is None else factor for factor in step)
-        held = self._payloads(*compress(payloads, self._chosen))
+        held = self._payloads(*compress(payloads, self._taken))
         return self._loop(*_BUFFERS, held, self._room, *self._where, rescale, weight) == 1  # type: ignore[no-any-return]
+
+    def _are_finite(self, payloads: Sequence[memoryview]) -> bool:
+        """Say whether the floats that the loop does not see are finite."""
+        if not self._others:
+            return True
+        with np.errstate(all="ignore"):
+            return not any(count_not_finite(np.frombuffer(payloads[at], view)) for at, view in self._others)
 
 
 def screen(slots: Sequence[Slot], kinds: Sequence[Kind], sums: Sequence[NDArray[Any]]) -> Screen | None:
-    """Return the floats among the sums for the compiled loop; None where there is none for them, or they are too large.
+    """Return the sums for the compiled loop, of the dtype that most bytes have.
 
-    Integers beside them need no look, since all of them are finite.
+    None where there is no loop for them, or they are too large, or some floats are narrower than their sums.
     """
-    chosen = [kind.in_place for kind in kinds]
-    floats = [*compress(sums, chosen)]
-    if not all(kind.in_place or not is_float(slot.kind) for slot, kind in zip(slots, kinds, strict=True)):
+    if not LOOPS or not all(kind.in_place or not is_float(slot.kind) for slot, kind in zip(slots, kinds, strict=True)):
         return None
-    dtypes = {each.dtype for each in floats}
-    if len(dtypes) != 1 or not dtypes <= LOOPS.keys() or not all(each.size for each in sums):
-        return None
-    return Screen(slots, chosen, floats) if sum(each.nbytes for each in floats) < _MOST else None
+    floats = [each for each, kind in zip(sums, kinds, strict=True) if kind.in_place]
+    nbytes = {dtype: sum(each.nbytes for each in floats if each.dtype == dtype) for dtype in LOOPS}
+    dtype = max(nbytes, key=nbytes.__getitem__)
+    fits = nbytes[dtype] > 0 and sum(nbytes.values()) < _MOST and all(each.size for each in sums)
+    return Screen(slots, kinds, sums, dtype) if fits else None
