@@ -170,6 +170,13 @@ class TestSums:
         with pytest.raises(AggregationError, match="ascending order of node names, got 'node-0' after 'node-1'"):
             fold.screened(acc, Update("node-0", 1.0, records[1]))
 
+    def test_may_be_added_after_all_where_screening_failed(self):
+        fold, records = weighted_mean().reduce, [ParametersRecord.from_numpy(each) for each in drawn(np.float32, 3)]
+        acc = fold.add(fold.start(records[0]), [Update("node-0", 1.7e308, records[0])])
+        with pytest.raises(AggregationError, match="finite sum of weights"):
+            fold.screened(acc, Update("node-1", 1.7e308, records[1]))
+        assert fold.screened(acc, Update("node-1", 1.0, records[1]))
+
 
 class Screened(Recorded):
     """The same, with what it was asked to look at while it adds."""

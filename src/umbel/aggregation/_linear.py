@@ -167,16 +167,19 @@ class LinearFold:
             AggregationError: as ``add`` does; the accumulator is as it was then.
 
         """
+        if acc.screen is None or not self.finite:
+            return False
         before = acc.last
-        if acc.screen is not None and self.finite and chosen_of(acc, [update]):
-            scale, steps = self.plan(acc.scale, [update.weight])
-            if acc.screen.add(update.record, steps[0]):
-                if acc.rest:
-                    self._add_rest(acc, update, steps)
-                acc.scale = scale
-                return True
-        acc.last = before
-        return False
+        chosen, acc.last = chosen_of(acc, [update]), before  # until it is added
+        if not chosen:
+            return False
+        scale, steps = self.plan(acc.scale, [update.weight])
+        if not acc.screen.add(update.record, steps[0]):
+            return False
+        if acc.rest:
+            self._add_rest(acc, update, steps)
+        acc.last, acc.scale = update.node, scale
+        return True
 
     def finish(self, acc: _Accumulator, updates: Sequence[Update] = ()) -> ParametersRecord:
         """Return the result.
