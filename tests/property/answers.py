@@ -75,10 +75,10 @@ def in_memory(records):
     return [ParametersRecord.from_numpy(record.to_numpy()) for record in records]
 
 
-def run(records, fold=None, companions=None, plan=None, **parts):
+def run(records, fold=None, companions=None, plan=None, first=FIRST, **parts):
     fold = fold or Recorded()
     plan = plan or strategy(aggregator=Aggregator("recorded", by_examples, fold), **parts)
-    events = list(train(Answers(records, companions), plan, begin(plan, FIRST), rounds=1))
+    events = list(train(Answers(records, companions), plan, begin(plan, first), rounds=1))
     (done,) = [event for event in events if isinstance(event, RoundCompleted)]
     return fold, events, done
 

@@ -8,8 +8,8 @@ from umbel.aggregation import Update, _screened, weighted_mean
 from umbel.aggregation import total as accumulated
 from umbel.errors import AggregationError
 from umbel.gate import Gate
-from umbel.records import ParametersRecord, RecordSet, dumps, loads
-from umbel.strategy import scaffold
+from umbel.records import ParametersRecord, RecordSet, dumps, load, loads, save
+from umbel.strategy import fedavg, fedmedian, scaffold
 
 compiled = pytest.mark.skipif(not _screened.LOOPS, reason="there was no C compiler when umbel was installed")
 NAMES = ("large", "small", "scalar")
@@ -218,6 +218,21 @@ class TestRounds:
         run(in_memory_of(ARRAYS[:4]), Screened())
         numbers = [node for node, finite in looked if finite and node]
         assert numbers == ["node-00"], "the first is in no sum yet"
+
+    @pytest.mark.parametrize("plan", [fedavg(), fedmedian()])
+    @pytest.mark.parametrize("in_file", [False, True])
+    def test_an_update_that_is_wrong_twice_is_told_what_comes_first(self, plan, in_file, tmp_path):
+        good = {"first": np.ones(3, np.float32), "second": np.ones(3, np.float32)}
+        bad = {"first": np.full(3, np.nan, np.float32), "second": np.ones(4, np.float32)}
+        records = [ParametersRecord.from_numpy(each) for each in (good, bad, good, good)]
+        if in_file:
+            for turn, each in enumerate(records):
+                save(each, tmp_path / f"{turn}")
+            records = [load(tmp_path / f"{turn}").parameters_records["model"] for turn in range(4)]
+        _, events, _ = run(records, plan=plan._replace(evaluate=None), first=ParametersRecord.from_numpy(good))
+        ((node, reason),) = refused(events)
+        assert node == "node-01"
+        assert reason.startswith("expected finite numbers, got 3 NaN")
 
     @pytest.mark.parametrize("gate", [Gate(max_norm=1e9), Gate(finite=False)])
     def test_a_gate_that_wants_something_else_is_asked_before(self, gate):

@@ -63,7 +63,11 @@ class _Record:
         """Return the update of this record, and whether its numbers are unproven, or raise ``UpdateRejected``."""
         update = self._found(node, content, self.current)
         late = None if self._screen is None and not can_wait(update) else self._check_layout
-        self._checked(late or self._check, update)
+        try:
+            self._checked(late or self._check, update)
+        except UpdateRejected:
+            self.check(update)  # numbers that are not finite may come before what is wrong
+            raise
         return update, late is not None
 
     def judge_late(self, node: str, content: RecordSet, sent: ParametersRecord) -> Update:
