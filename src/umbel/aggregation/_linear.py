@@ -82,7 +82,8 @@ class _Accumulator:
         if kept:
             self.screen = screen(self.slots, self.kinds, self._sums())
         if self.screen is not None:  # whose loop adds what it takes, and nothing else
-            self.rest = shares_of([room for room in self.rooms if not self.screen.takes(room.group.kind)], threads)
+            rest = [room for room in self.rooms if not self.screen.takes(room.group.kind)]
+            self.rest = shares_of(rest, threads) if rest else []
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""

@@ -62,7 +62,8 @@ class Screen:
         payloads = plain(self._like, record)
         if payloads is None or not self._are_finite(payloads):
             return False
-        rescale, weight = (1.0 if factor is None else factor for factor in step)
+        rescale = 1.0 if step.rescale is None else step.rescale
+        weight = 1.0 if step.weight is None else step.weight
         held = self._payloads(*compress(payloads, self._taken))
         return self._loop(*_BUFFERS, held, self._room, *self._where, rescale, weight) == 1  # type: ignore[no-any-return]
 

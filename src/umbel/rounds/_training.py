@@ -224,7 +224,9 @@ class Training:
             waits = all(map(can_wait, contribution.updates))
             if waits and self._waiting.put(contribution):
                 continue
-            self._add(self._passed(self._waiting.take()))
+            before = self._waiting.take()
+            if before:
+                self._add(self._passed(before))
             if not (waits and self._waiting.put(contribution)):
                 self._add_at_once(contribution)
 
