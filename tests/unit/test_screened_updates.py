@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from answers import ARRAYS, Recorded, in_memory, mapped, refused, run, spoilt
-from umbel.aggregation import Update, _screened, weighted_mean
+from umbel.aggregation import Update, _linear, _screened, weighted_mean
 from umbel.aggregation import total as accumulated
 from umbel.errors import AggregationError
 from umbel.gate import Gate
@@ -176,6 +176,17 @@ class TestSums:
         with pytest.raises(AggregationError, match="finite sum of weights"):
             fold.screened(acc, Update("node-1", 1.7e308, records[1]))
         assert fold.screened(acc, Update("node-1", 1.0, records[1]))
+
+    def test_pass_over_nothing_but_what_the_loop_left(self, monkeypatch):
+        passes = []
+        add_up = _linear._add_up
+        monkeypatch.setattr(_linear, "_add_up", lambda *given: passes.append(given[1]) or add_up(*given))
+        floats = [ParametersRecord.from_numpy(each) for each in drawn(np.float32, 4)]
+        assert added(weighted_mean().reduce, floats)[1] == [False, True, True, True]
+        assert len(passes) == 2, "the first update, and the division at the end"
+        counted = [ParametersRecord.from_numpy({**each, "count": np.ones(3, np.int64)}) for each in drawn("f4", 4)]
+        assert added(weighted_mean().reduce, counted)[1] == [False, True, True, True]
+        assert len(passes) == 2 + 2 + 3
 
 
 class Screened(Recorded):
