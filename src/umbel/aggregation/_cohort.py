@@ -9,7 +9,7 @@ import numpy as np
 
 from umbel.aggregation._choices import one_after_the_other
 from umbel.aggregation._distances import Distances, distances
-from umbel.aggregation._fold import chosen_of
+from umbel.aggregation._fold import chosen_of, require_all
 from umbel.aggregation._kinds import Kind, mean_of
 from umbel.aggregation._layout import slots, to_record
 from umbel.aggregation._linear import LinearFold
@@ -105,8 +105,7 @@ class CohortFold:
         """
         if not isinstance(self.reduce, ByElement | ByDistance | Bulyan):
             raise AggregationError(_NOT_SEEN)
-        if not updates or len(chosen_of(_Kept(template), updates)) < len(updates):
-            raise AggregationError("expected updates with weights above 0, got one of 0, or none")
+        require_all(_Kept(template), updates)
         return replace(self.reduce, strict=True)(template, list(updates))
 
 

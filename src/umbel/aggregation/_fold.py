@@ -89,6 +89,12 @@ class Progress(Protocol):
     spent: bool
 
 
+def require_all(acc: Progress, updates: Sequence[Update]) -> None:
+    """Raise ``AggregationError`` unless there are updates, each of which counts and is in order."""
+    if not updates or len(chosen_of(acc, updates)) < len(updates):
+        raise AggregationError("expected updates with weights above 0, got one of 0, or none")
+
+
 def chosen_of(acc: Progress, updates: Sequence[Update]) -> list[Update]:
     """Return the updates that count, once all are known to be in order and to have a weight."""
     if acc.spent:

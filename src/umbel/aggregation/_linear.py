@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from umbel.aggregation._arrays import Batches, Squares, Table, add_all
 from umbel.aggregation._distance import distances_of
-from umbel.aggregation._fold import chosen_of
+from umbel.aggregation._fold import chosen_of, require_all
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, slots, to_record
 from umbel.aggregation._memory import Memory
@@ -209,8 +209,7 @@ class LinearFold:
 
         """
         acc = self.start(template)
-        if len(chosen_of(acc, updates)) < len(updates) or not updates:
-            raise AggregationError("expected updates with weights above 0, got one of 0, or none")
+        require_all(acc, updates)
         found = self._run(acc, updates, last=True, model=dict(template.items()))
         acc.spent = True
         with np.errstate(all="ignore"):
