@@ -18,12 +18,13 @@ from umbel.aggregation._compiled import ADDRESS, COUNT, NUMBER, address, address
 from umbel.aggregation._finite import count_not_finite
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, columns, plain
+from umbel.aggregation._shares import LEAST
 from umbel.aggregation._steps import is_float
 from umbel.aggregation._weights import Step
 from umbel.records import ParametersRecord
 
 # Bytes of sums that more than one thread would be of use for. An update of so many is in no cache when it is added.
-_MOST: Final = 2**23
+_MOST: Final = 2 * LEAST
 
 # (how to get a buffer, how to release it, payloads, room for their addresses, sums, their sizes, how many,
 #  what the sums are multiplied with first, and then the update) -> whether it was added

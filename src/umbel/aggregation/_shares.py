@@ -17,7 +17,7 @@ from umbel.aggregation._passes import Place
 # Arrays of up to so many bytes are added together with others: to copy them costs less than to add each by itself.
 _SMALL: Final = 2**15
 # Fewer bytes than this are done before a thread has begun.
-_LEAST: Final = 2**22
+LEAST: Final = 2**22
 # What an array costs beside its bytes, in bytes that are read in the same time.
 _BESIDE: Final = 2**16
 
@@ -112,7 +112,7 @@ def _piece(
 
 def _useful(rooms: Sequence[Room], threads: int) -> int:
     nbytes = sum(room.out.nbytes for room in rooms)
-    return max(1, min(threads, nbytes // _LEAST)) if nbytes > sum(map(_beside, rooms)) else 1
+    return max(1, min(threads, nbytes // LEAST)) if nbytes > sum(map(_beside, rooms)) else 1
 
 
 def _beside(room: Room) -> int:
