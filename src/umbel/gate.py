@@ -82,8 +82,8 @@ class Gate:
 
         Its reasons do not name the node, for whoever groups them.
         """
-        # Solid records are seldom looked at array by array.
-        return partial(self._check, template, cache(partial(_expected, slots(template))))
+        # Solid records are seldom looked at array by array, and not every gate is asked in each round.
+        return partial(self._check, template, cache(partial(_expected, template)))
 
     def _check(self, template: ParametersRecord, expected: "_Find", update: Update) -> Verdict:
         try:
@@ -133,7 +133,8 @@ class _Expected(NamedTuple):
 _Find: TypeAlias = Callable[[bool], _Expected]
 
 
-def _expected(declared: tuple[Slot, ...], finite: bool) -> _Expected:  # noqa: FBT001 - an option of the gate
+def _expected(template: ParametersRecord, finite: bool) -> _Expected:  # noqa: FBT001 - an option of the gate
+    declared = slots(template)
     return _Expected(declared, [_check_of(slot.kind, finite) for slot in declared], columns(declared))
 
 

@@ -26,7 +26,7 @@ _NUMBERS: Final[Mapping[np.dtype[Any], tuple[str, Any]]] = {
     np.dtype(np.float64): ("double", ctypes.c_double),
 }
 # Of what the loops take: one more with every change of it.
-_VERSION: Final = 3
+_VERSION: Final = 4
 
 
 def loops(

@@ -32,6 +32,8 @@ class _Accumulator:
     """The result in the making: its memory, which is taken when the first update comes, and the scale so far."""
 
     __slots__ = (
+        "_shares",
+        "_sums",
         "kinds",
         "last",
         "layout",
@@ -39,9 +41,9 @@ class _Accumulator:
         "rooms",
         "scale",
         "screen",
-        "shares",
         "slots",
         "spent",
+        "threads",
         "totals",
         "whole",
     )
@@ -52,9 +54,11 @@ class _Accumulator:
         self.rooms: list[Room] = []
         self.layout: Layout | None = None
         self.whole: NDArray[Any] = np.empty(0, np.uint8)
-        self.shares: list[Share] = []
+        self.threads = 1
         self.screen: Screen | None = None
         self.rest: list[Share] = []
+        self._shares: list[Share] | None = None
+        self._sums: list[NDArray[Any]] | None = None
         self.scale = Scale()
         self.last: str | None = None
         self.spent = False
@@ -64,7 +68,7 @@ class _Accumulator:
 
         With a ``layout``, the result is solid.
         """
-        self.layout = layout
+        self.layout, self.threads = layout, threads
         if layout is None:
             groups = groups_of(self.slots, self.kinds)
             outs = memory.allocate([(group.kind.view, group.size) for group in groups])
@@ -78,21 +82,33 @@ class _Accumulator:
             Room(group, out, None if group.kind.in_place else next(totals, None))
             for group, out in zip(groups, outs, strict=True)
         ]
-        self.shares = shares_of(self.rooms, threads)
         if kept:
-            self.screen = screen(self.slots, self.kinds, self._sums())
+            self.screen = screen(self.slots, self.kinds, self.sums)
         if self.screen is not None:  # whose loop adds what it takes, and nothing else
             rest = [room for room in self.rooms if not self.screen.takes(room.group.kind)]
             self.rest = shares_of(rest, threads) if rest else []
+
+    @property
+    def shares(self) -> list[Share]:
+        """The work of a pass over all arrays."""
+        if self._shares is None:
+            self._shares = shares_of(self.rooms, self.threads)
+        return self._shares
+
+    @property
+    def sums(self) -> list[NDArray[Any]]:
+        """The result array by array, as the dtypes that elements are taken as."""
+        if self._sums is None:
+            self._sums = self._cut()
+        return self._sums
 
     def record(self) -> ParametersRecord:
         """Return the result that is made."""
         if self.layout is not None:
             return record_over(self.layout, memoryview(self.whole).toreadonly(), lasting=True)  # type: ignore[arg-type]  # an array has a buffer
-        return to_record(self.slots, [out.view(slot.kind) for out, slot in zip(self._sums(), self.slots, strict=True)])
+        return to_record(self.slots, [out.view(slot.kind) for out, slot in zip(self.sums, self.slots, strict=True)])
 
-    def _sums(self) -> list[NDArray[Any]]:
-        """Return the result array by array, as the dtypes that elements are taken as."""
+    def _cut(self) -> list[NDArray[Any]]:
         if self.layout is not None:
             rows = zip(self.slots, self.kinds, self.layout.rows, strict=True)
             return [
@@ -168,17 +184,19 @@ class LinearFold:
             AggregationError: as ``add`` does; the accumulator is as it was then.
 
         """
-        if acc.screen is None or not self.finite:
-            return False
         before = acc.last
         chosen, acc.last = chosen_of(acc, [update]), before  # until it is added
-        if not chosen:
+        if not chosen or not self.finite:
             return False
+        self._open(acc, chosen, kept=True)
+        fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight])
-        if not acc.screen.add(update.record, steps[0]):
+        if acc.screen is None or not acc.screen.add(update.record, steps[0], fresh=fresh):
             return False
         if acc.rest:
-            self._add_rest(acc, update, steps)
+            acc.spent = True  # until every array is done
+            _add_up(acc, acc.rest, chosen, self._batches(acc, steps, fresh=fresh))
+            acc.spent = False
         acc.last, acc.scale = update.node, scale
         return True
 
@@ -193,7 +211,10 @@ class LinearFold:
         chosen = chosen_of(acc, updates)
         if not chosen and acc.scale.added == 0:
             raise AggregationError("expected at least one update with a weight above 0, got none")
-        self._run(acc, chosen, last=True)
+        if chosen or acc.screen is None or not self.finite:
+            self._run(acc, chosen, last=True)
+        else:
+            self._divide(acc, acc.screen)
         acc.spent = True
         return acc.record()
 
@@ -221,21 +242,29 @@ class LinearFold:
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight for update in updates])
         acc.spent = True  # until every array is done
-        if fresh:
-            threads = cores() if self.threads is None else self.threads
-            # Parts that are measured begin where arrays do, runs of solid updates do not.
-            layout = layout_of(acc.slots, updates) if model is None else None
-            acc.open(self.memory, threads, layout, kept=not last)
+        self._open(acc, updates, kept=not last, measured=model is not None)
         divisor = scale.divisor if last else None
         batches = self._batches(acc, steps, divisor, fresh=fresh)
         found = _add_up(acc, acc.shares, updates, batches, model)
         acc.scale, acc.spent = scale, False
         return [squares for share in found for squares in share]
 
-    def _add_rest(self, acc: _Accumulator, update: Update, steps: Sequence[Step]) -> None:
+    def _open(self, acc: _Accumulator, updates: Sequence[Update], *, kept: bool, measured: bool = False) -> None:
+        """Take memory for the result, if these are the first updates."""
+        if acc.rooms:
+            return
+        # Parts that are measured begin where arrays do, runs of solid updates do not.
+        layout = None if measured else layout_of(acc.slots, updates)
+        acc.open(self.memory, cores() if self.threads is None else self.threads, layout, kept=kept)
+
+    def _divide(self, acc: _Accumulator, screen: Screen) -> None:
+        """Make the result of the sums as they are."""
         acc.spent = True  # until every array is done
-        _add_up(acc, acc.rest, [update], self._batches(acc, steps))
-        acc.spent = False
+        is_sound = screen.divide(acc.scale.divisor)
+        # What is not sound is divided by 1, by whoever can say which array it is in.
+        divisor, shares = (acc.scale.divisor, acc.rest) if is_sound else (1.0, acc.shares)
+        if shares:
+            _add_up(acc, shares, [], self._batches(acc, [], divisor))
 
     def _batches(
         self, acc: _Accumulator, steps: Sequence[Step], divisor: float | None = None, *, fresh: bool = False

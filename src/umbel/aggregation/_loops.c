@@ -139,7 +139,7 @@
 
 /* Adds all updates, a part of the sums after the other. Without a divisor, which is 0 then, the sums stay sums. */
 #define ADD(T)                                                                                                       \
-    FOR_EACH_MACHINE size_t umbel_add_3_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates,       \
+    FOR_EACH_MACHINE size_t umbel_add_4_##T(T *total, size_t n, const T *const *x, const T *w, size_t updates,       \
                                             size_t at,                                                               \
                                           int fresh, T divisor, int finite, const T *model, double *squared,         \
                                           size_t stride)                                                             \
@@ -288,7 +288,7 @@ INLINE void measured(double *model, double *others, size_t count, const double *
 /* Adds n elements of `count` updates, which follow their model in x. There has to be room for a run of all of them and
  * for their products. An update is `lost` if an element is not finite or too large; its distances are of no use then. */
 #define APART(T)                                                                                                     \
-    FOR_EACH_MACHINE void umbel_apart_3_##T(double *model, double *others, uint8_t *lost, double *room,              \
+    FOR_EACH_MACHINE void umbel_apart_4_##T(double *model, double *others, uint8_t *lost, double *room,              \
                                           const T *const *x, size_t count, size_t n)                                 \
     {                                                                                                                \
         double *products = room + count * RUN;                                                                       \
@@ -335,7 +335,7 @@ APART(double)
     }
 
 #define SQUARES(T)                                                                                                   \
-    FOR_EACH_MACHINE void umbel_squares_3_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
+    FOR_EACH_MACHINE void umbel_squares_4_##T(double *restrict squared, const T *x, const T *y, size_t n)            \
     {                                                                                                                \
         for (size_t at = 0; at < n; at += PART)                                                                      \
             *squared++ = part_##T(x + at, y + at, n - at < PART ? n - at : PART);                                    \
@@ -343,7 +343,7 @@ APART(double)
 
 /* The same of arrays that stand one after the other, up to these ends, each of a part or less. */
 #define EACH(T)                                                                                                      \
-    FOR_EACH_MACHINE void umbel_each_3_##T(double *restrict squared, const T *x, const T *y, const size_t *ends,     \
+    FOR_EACH_MACHINE void umbel_each_4_##T(double *restrict squared, const T *x, const T *y, const size_t *ends,     \
                                            size_t count)                                                             \
     {                                                                                                                \
         for (size_t i = 0, at = 0; i < count; at = ends[i++])                                                        \
@@ -402,11 +402,12 @@ typedef void Release(Buffer *buffer);
     }
 
 /* There has to be room for an address of each array. Their payloads stay where they are as long as somebody has them.
- * Returns 1 if the update was added, 0 if not, and -1 with an error of Python's. The arrays that were looked at last are
- * added first, as they are in the nearest cache. */
+ * Nothing is in `fresh` sums yet: the update is stored as it is. Returns 1 if the update was added, 0 if not, and -1 with
+ * an error of Python's. The arrays that were looked at last are added first, as they are in the nearest cache. */
 #define SCREENED(T)                                                                                                  \
-    FOR_EACH_MACHINE int umbel_screened_3_##T(Get *get, Release *release, void *const *payloads, const T **x,        \
-                                              T *const *totals, const size_t *sizes, size_t count, T rescale, T w)   \
+    FOR_EACH_MACHINE int umbel_screened_4_##T(Get *get, Release *release, void *const *payloads, const T **x,        \
+                                              T *const *totals, const size_t *sizes, size_t count, int fresh,        \
+                                              T rescale, T w)                                                        \
     {                                                                                                                \
         for (size_t i = 0; i < count; i++) {                                                                         \
             Buffer buffer;                                                                                           \
@@ -422,8 +423,25 @@ typedef void Release(Buffer *buffer);
             if (!finite_##T(x[i], sizes[i]))                                                                         \
                 return 0;                                                                                            \
         for (size_t i = count; i-- > 0;)                                                                             \
-            added_##T(totals[i], x[i], sizes[i], rescale, w);                                                        \
+            if (fresh)                                                                                               \
+                memcpy(totals[i], x[i], sizes[i] * sizeof(T));                                                       \
+            else                                                                                                     \
+                added_##T(totals[i], x[i], sizes[i], rescale, w);                                                    \
         return 1;                                                                                                    \
+    }
+
+/* Divides the sums of all arrays; returns whether all are finite then. */
+#define DIVIDED(T)                                                                                                   \
+    FOR_EACH_MACHINE int umbel_divided_4_##T(T *const *totals, const size_t *sizes, size_t count, T divisor)         \
+    {                                                                                                                \
+        int sound = 1;                                                                                               \
+        for (size_t i = 0; i < count; i++) {                                                                         \
+            T *total = totals[i];                                                                                    \
+            for (size_t j = 0; j < sizes[i]; j++)                                                                    \
+                total[j] /= divisor;                                                                                 \
+            sound &= finite_##T(total, sizes[i]);                                                                    \
+        }                                                                                                            \
+        return sound;                                                                                                \
     }
 
 FINITE(float, int32_t, uint32_t)
@@ -432,3 +450,5 @@ ADDED(float)
 ADDED(double)
 SCREENED(float)
 SCREENED(double)
+DIVIDED(float)
+DIVIDED(double)

@@ -2,7 +2,7 @@
 
 Such an update cannot wait for others, so nothing but a look at it proves its numbers before they are in the sums. A
 compiled loop looks and adds in one call, with the bits of NumPy's multiplication and addition, while the update is in
-the cache.
+the cache. Another one divides all sums in the end: with few nodes, what is done once a round is most of it.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
-from umbel.aggregation._compiled import ADDRESS, COUNT, NUMBER, address, addresses
+from umbel.aggregation._compiled import ADDRESS, COUNT, FLAG, NUMBER, address, addresses
 from umbel.aggregation._finite import count_not_finite
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, columns, plain
@@ -26,10 +26,12 @@ from umbel.records import ParametersRecord
 # Bytes of sums that more than one thread would be of use for. An update of so many is in no cache when it is added.
 _MOST: Final = 2 * LEAST
 
-# (how to get a buffer, how to release it, payloads, room for their addresses, sums, their sizes, how many,
-#  what the sums are multiplied with first, and then the update) -> whether it was added
-_ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT, NUMBER, NUMBER)
+# (how to get a buffer, how to release it, payloads, room for their addresses, sums, their sizes, how many, whether
+#  nothing is in them, what they are multiplied with first, and then the update) -> whether it was added
+_ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT, FLAG, NUMBER, NUMBER)
 LOOPS: Final = _compiled.loops("screened", _ARGUMENTS, ctypes.c_int, kind=ctypes.PyDLL)
+# (sums, their sizes, how many, divisor) -> whether all are finite then
+_DIVIDED: Final = _compiled.loops("divided", (ADDRESS, ADDRESS, COUNT, NUMBER), FLAG)
 _BUFFERS: Final = [
     ctypes.cast(getattr(ctypes.pythonapi, name), ADDRESS).value for name in ("PyObject_GetBuffer", "PyBuffer_Release")
 ]
@@ -58,15 +60,22 @@ class Screen:
         """Say whether arrays of a kind are added here."""
         return kind.in_place and kind.total == self.dtype
 
-    def add(self, record: ParametersRecord, step: Step) -> bool:
-        """Add a record if it is as expected, raw and in order, and all its numbers are finite; say whether it was."""
+    def add(self, record: ParametersRecord, step: Step, *, fresh: bool) -> bool:
+        """Add a record if it is as expected, raw and in order, and all its numbers are finite; say whether it was.
+
+        Nothing is in ``fresh`` sums: the record is only kept.
+        """
         payloads = plain(self._like, record)
         if payloads is None or not self._are_finite(payloads):
             return False
         rescale = 1.0 if step.rescale is None else step.rescale
         weight = 1.0 if step.weight is None else step.weight
         held = self._payloads(*compress(payloads, self._taken))
-        return self._loop(*_BUFFERS, held, self._room, *self._where, rescale, weight) == 1  # type: ignore[no-any-return]
+        return self._loop(*_BUFFERS, held, self._room, *self._where, fresh, rescale, weight) == 1  # type: ignore[no-any-return]
+
+    def divide(self, divisor: float) -> bool:
+        """Make means of the sums; say whether all are finite."""
+        return _DIVIDED[self.dtype](*self._where, divisor) == 1  # type: ignore[no-any-return]
 
     def _are_finite(self, payloads: Sequence[memoryview]) -> bool:
         """Say whether the floats that the loop does not see are finite."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite, sqrt
 from typing import Final
 
-from umbel.aggregation import Aggregator, Measuring, Proving, Screening, Update
+from umbel.aggregation import Aggregator, Measuring, Proving, Update
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
@@ -48,7 +48,7 @@ class _Record:
         # Of several records, all of an update count or none.
         is_screened = alone and self._check_layout is not None and part.gate.max_norm is None
         fold = part.aggregator.reduce
-        self._screen = fold.screened if is_screened and isinstance(fold, Screening) else None
+        self._screen = getattr(fold, "screened", None) if is_screened else None
         own = Gate(finite=part.gate.finite, any_length=part.gate.any_length)
         self._check_result = None if getattr(part.aggregator.reduce, "checked", False) else own.against(self._expected)
         self._kept = optimizer_state(state, self._prefix)
@@ -170,7 +170,9 @@ def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
     A fold may see on its way whether they are finite, and measure how far they are from the model.
     """
     fold = aggregator.reduce
-    if not gate.finite or aggregator.measures or not isinstance(fold, Proving) or not fold.proves_finite:
+    # Each round asks, and a fold has three attributes sooner than a protocol has gone through all of its own.
+    proves = getattr(fold, "proves_finite", False) and hasattr(fold, "proven")
+    if not gate.finite or aggregator.measures or not proves:
         return False
     return gate.max_norm is None or isinstance(fold, Measuring)
 
