@@ -221,6 +221,37 @@ class TestOverlap:
         assert found.digest == expected.digest
         assert found.rounds[-1].arrivals[0].message_id == expected.rounds[-1].arrivals[0].message_id
 
+    def test_nodes_that_have_left_before_a_run_goes_on_are_lost(self):
+        whole = named.fedbuff(concurrency=5, buffer=2)
+        before = events_of(whole, LocalGrid(app(), Population(NODES), seed=5), rounds=3)
+        flying = bytes(before[-1].state.parameters_records["flight"]["names"].data).decode().split("\n")
+        here = [f"node-{place}" for place in range(NODES) if f"node-{place}" != flying[0]]
+        after = events_of(whole, LocalGrid(app(), Population(here), seed=5), rounds=5, state=before[-1].state)
+        lost = [each for each in after if isinstance(each, NodeLost)]
+        assert [(each.node, each.round) for each in lost] == [(flying[0], 4)]
+        assert lost[0].reason == "it was asked before the run was stopped, and has left since"
+        assert flying[0] in str(reports(after)[0].lost)
+
+    def test_all_nodes_at_a_time_are_not_looked_through_for_each_answer(self):
+        class Nodes(list):
+            looks = 0
+
+            def __getitem__(self, place):
+                Nodes.looks += 1
+                return super().__getitem__(place)
+
+        class Counting(LocalGrid):
+            def nodes(self, *phase):
+                return Nodes(super().nodes(*phase))
+
+        whole = named.fedbuff(concurrency=300, buffer=30)
+        grid = Counting(app(), Population(300), seed=5)
+        rounds = 8
+        done = events_of(whole, grid, rounds=rounds)
+        assert [report.accepted for report in reports(done)] == [30] * rounds
+        # Twice each: to see whether it is free, and to ask it; by chance alone 32 at a time are looked at before.
+        assert Nodes.looks < rounds * (2 * 300 + 30 * 32)
+
     def test_versions_nobody_trains_from_are_let_go_of(self):
         events, _ = play(named.fedbuff(concurrency=4, buffer=2), rounds=30)
         kept = [name for name in events[-1].state.parameters_records if name.startswith("flight.")]

@@ -14,7 +14,8 @@ _REJECTIONS: Final = 32
 class Draw:
     """The nodes of a round's question that can be asked, in groups, each of which is drawn from by itself.
 
-    ``is_busy`` says which nodes cannot be asked at present, given a group and a name.
+    ``is_busy`` says which nodes cannot be asked at present, given a group and a name. Where most of many nodes are
+    busy, all are looked through for those that are free, and not again until one more of them may be.
     """
 
     def __init__(
@@ -24,7 +25,12 @@ class Draw:
         self._seed, self._groups, self._is_busy = seed, groups, is_busy
         self._tries = [0] * len(groups)
         self._asked: list[set[int]] = [set() for _ in groups]
+        self._free: list[list[int] | None] = [None] * len(groups)
         self._slots = 0
+
+    def look_again(self) -> None:
+        """Take note that other nodes may be free now."""
+        self._free = [None] * len(self._groups)
 
     def next(self, group: int) -> tuple[Node, Message] | None:
         """Return a node that was not drawn before and is not busy, and the message to it; None if there is none."""
@@ -38,15 +44,16 @@ class Draw:
         return node, message
 
     def _place(self, group: int) -> int | None:
-        positions = self._groups[group]
+        positions, free = self._groups[group], self._free[group]
         if len(self._asked[group]) == len(positions):
             return None
-        for _ in range(_REJECTIONS):
-            place = positions[self._index(group, len(positions))]
-            if self._is_free(group, place):
-                return place
-        free = [place for place in positions if self._is_free(group, place)]
-        return free[self._index(group, len(free))] if free else None
+        if free is None:
+            for _ in range(_REJECTIONS):
+                place = positions[self._index(group, len(positions))]
+                if self._is_free(group, place):
+                    return place
+            free = self._free[group] = [place for place in positions if self._is_free(group, place)]
+        return free.pop(self._index(group, len(free))) if free else None
 
     def _index(self, group: int, count: int) -> int:
         self._tries[group] += 1

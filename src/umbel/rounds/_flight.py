@@ -24,7 +24,7 @@ from umbel.grid import Node
 from umbel.message import DEFAULT_TTL, Message
 from umbel.records import ParametersRecord, RecordSet
 from umbel.rounds._draw import Draw
-from umbel.rounds._events import Event, NodeLost, RoundStarted
+from umbel.rounds._events import Event, NodeLost, RoundStarted, UpdateAccepted
 from umbel.rounds._gather import Outcome, Question, arrival, judged
 from umbel.rounds._held import Held, packed
 from umbel.rounds._memory import Memory
@@ -40,6 +40,7 @@ from umbel.strategy import Overlap
 _FLIGHT: Final = "flight"
 _VERSION: Final = "flight."
 _NO_REPLY: Final = "no reply came"
+_LEFT: Final = "it was asked before the run was stopped, and has left since"
 
 
 class _Sent(NamedTuple):
@@ -68,7 +69,7 @@ class Flight:
         self._flying: set[str] = set()
         self._busy: Counter[int] = Counter()
         self._held = Held(state, len(self._tiers))
-        self._waiting = _restored(run, state)
+        self._waiting, self._left = _restored(run, state)
         for sent in self._waiting:
             self._versions[sent.round] = state.parameters_records[f"{_VERSION}{sent.round}"]
 
@@ -83,7 +84,7 @@ class Flight:
         self._versions[number] = state.parameters_records[MODEL]
         self._resume(run, state)
         draw = Draw(run.seed, question, self._turns.groups(question, run.memory), self._is_busy)
-        outdated = list(self._outdated(run, number))
+        outdated = [*self._gone(run, number), *self._outdated(run, number)]
         self._top_up(run, tally, draw)
         asked = len(self._open)
         yield RoundStarted(number, asked)
@@ -95,6 +96,9 @@ class Flight:
                 yield from tally.watch(run.memory.watch(self._never_came(run, number)))
                 break
             yield from tally.watch(run.memory.watch([outcome]))
+            # Whose update waits for a model is as busy as before; tiers wait for some nodes, and not for others.
+            if self._plan.tiers or not isinstance(outcome, UpdateAccepted):
+                draw.look_again()
             if self._full() is None:
                 asked += self._top_up(run, tally, draw)
         training.tier = self._full() or 0
@@ -178,6 +182,12 @@ class Flight:
             packed(content.metrics_records)  # so that the node is to blame for what cannot be kept
         return contribution
 
+    def _gone(self, run: Run, number: int) -> Iterator[Outcome]:
+        """Give up nodes that were in flight when the run was left, and are there no more."""
+        for node in self._left:
+            yield NodeLost(number, run.strategy.phase, node, _LEFT)
+        self._left = []
+
     def _outdated(self, run: Run, number: int) -> Iterator[Outcome]:
         """Give up messages whose model is too old for their answer to count."""
         old = [sent for sent in self._open.values() if number - sent.round > self._plan.most_stale]
@@ -228,10 +238,11 @@ def _packed(flight: Sequence[_Sent]) -> ParametersRecord:
     )
 
 
-def _restored(run: Run, state: RecordSet) -> list[_Sent]:
+def _restored(run: Run, state: RecordSet) -> tuple[list[_Sent], list[str]]:
+    """Return who was in flight, and the names of those among them that have left since."""
     record = state.parameters_records.get(_FLIGHT)
     if record is None or not record["message"].shape[0]:
-        return []
+        return [], []
     names = bytes(record["names"].data).decode().split("\n")
     columns = [record[name].numpy().tolist() for name in ("message", "round")]
     # A state from before there were tiers has none.
@@ -239,10 +250,12 @@ def _restored(run: Run, state: RecordSet) -> list[_Sent]:
     rosters: Mapping[int, Sequence[Node]] = {
         each: run.grid.nodes(each, run.strategy.phase) for each in sorted(set(columns[1]))
     }
-    found = []
+    found, left = [], []
     for message, number, tier, name in zip(*columns, tiers, names, strict=True):
         nodes = rosters[number]
         place = bisect_left(nodes, name, key=lambda node: node.name)
-        if place < len(nodes) and nodes[place].name == name:  # whoever has left is as good as lost
+        if place < len(nodes) and nodes[place].name == name:
             found.append(_Sent(message, nodes[place], number, tier))
-    return found
+        else:
+            left.append(name)
+    return found, left
