@@ -28,10 +28,11 @@ from _ensembles import Nodes, write_round
 from _figures import MB, Figure, at_least, leave, show
 from _peers import PeerUnavailable, peer_python
 from _strategies_worker import TREES, cohort, write
-from _turns import HERE, Failed, measure
+from _turns import HERE, Failed, measure, middle
 from bench_aggregate import GIB, available
 
 COUNT = 50
+TURNS = 3
 NEED = 16  # GiB, for replies as arrays and as bytes, and twice as much in Krum
 TIMES = {"wall": "time", "files": "time from files"}
 MEMORY = {"peak": "anonymous memory of a round", "extra": "extra memory"}
@@ -52,7 +53,9 @@ def worker(side: str, name: str, folder: Path, way: str) -> dict[str, float]:
 
 
 def both(side: str, name: str, folder: Path) -> dict[str, float]:
-    return worker(side, name, folder, "memory") | worker(side, name, folder, "files")
+    """What a side takes in either way: in memory the middle of a few turns, as processes differ by half there."""
+    turns = [worker(side, name, folder, "memory") for _ in range(TURNS)]
+    return {what: middle(turns, what) for what in turns[0]} | worker(side, name, folder, "files")
 
 
 def beside(name: str, folder: Path) -> Iterator[Figure]:
