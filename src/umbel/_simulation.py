@@ -14,6 +14,7 @@ from umbel.aggregation import Aggregator
 from umbel.app import ClientApp
 from umbel.checkpoint import Checkpoint
 from umbel.engines import Engine, NodeStates, Population
+from umbel.engines._heap import keep_freed_memory
 from umbel.errors import CheckpointError, UsageError
 from umbel.history import History, RoundReport
 from umbel.message import MessageType
@@ -83,6 +84,7 @@ def simulate(  # noqa: PLR0913 - one call wires a whole run; all but the first t
     _check_evaluate(client_app, evaluate)
     make_grid = engines.engine(engine, workers)
     population = Population(nodes)
+    keep_freed_memory()  # before the model is copied
     begun = begin(strategy, _record(initial), seed=seed, run_config=run_config)
     # Other nodes mean other cohorts and other parts of the data: to go on with them would be another run.
     begun.configs_records["run"]["nodes"] = population.description

@@ -32,15 +32,15 @@ class Arrival(NamedTuple):
 class RoundReport:
     """What happened in one round; round 0 is the phase that sums statistics before training.
 
-    ``refused`` and ``lost`` are pairs of a node's name and the reason: an update or evaluation that did not pass, and
-    a reply that was an error or never came. A metric's name begins with where it is from: ``train.`` and ``evaluate.``
-    are means over the nodes, ``central.`` is what the run's own evaluation function returned. ``bytes`` counts what
-    was ``sent`` and ``received``; ``seconds`` are by phase; ``digest`` is the model's after the round. ``arrivals`` are
-    the replies to train messages in the order in which they came, if the strategy goes by that or remembers nodes; one
-    that was an error is among them only where rounds overlap. ``accepted`` came in the round; where tiers wait for
-    their nodes, some count in a later model, and metrics of the phase are over what the model is made of.
-    ``not_finite`` says, for each metric of which that is true, how many nodes reported NaN or infinity: they are left
-    out of its mean.
+    ``refused`` and ``lost`` are pairs of a node's name and the reason: an update or evaluation that did not pass, and a
+    reply that was an error or never came. Where rounds overlap, those lost may be of an earlier round's ``cohort``. A
+    metric's name begins with where it is from: ``train.`` and ``evaluate.`` are means over the nodes, ``central.`` is
+    what the run's own evaluation function returned. ``bytes`` counts what was ``sent`` and ``received``; ``seconds``
+    are by phase; ``digest`` is the model's after the round. ``arrivals`` are the replies to train messages in the order
+    in which they came, if the strategy goes by that or remembers nodes; one that was an error is among them only where
+    rounds overlap. ``accepted`` came in the round; where tiers wait for their nodes, some count in a later model, and
+    metrics of the phase are over what the model is made of. ``not_finite`` says, for each metric of which that is true,
+    how many nodes reported NaN or infinity: they are left out of its mean.
     """
 
     round: int

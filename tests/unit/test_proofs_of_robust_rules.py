@@ -91,6 +91,24 @@ class TestAProof:
                 rule.reduce.proven(good, self.records(dtype, place, value))
 
 
+class Wrapped:
+    """A fold of one's own that is another one in all that is asked of it."""
+
+    def __init__(self, fold):
+        self.fold = fold
+
+    def __getattr__(self, name):
+        return getattr(self.fold, name)
+
+
+def test_a_fold_that_passes_everything_on_is_believed_no_more_than_what_it_wraps(tmp_path):
+    rule = median()._replace(reduce=Wrapped(median().reduce))
+    _, events, done = of(rule, mapped(tmp_path, spoilt(4, np.nan)))
+    assert [node for node, _ in refused(events)] == ["node-04"]
+    (tmp_path / "bare").mkdir()
+    assert done.report.digest == of(median(), mapped(tmp_path / "bare", spoilt(4, np.nan)))[2].report.digest
+
+
 def test_updates_of_weight_0_and_none_prove_nothing():
     record = ParametersRecord.from_numpy([ARRAYS[0]])
     for updates in ([], [Update("a", 1.0, record), Update("b", 0.0, record)]):

@@ -106,6 +106,25 @@ class TestSums:
         assert screened == [True, True, True]
         assert bits(found) == bits(summed(weighted_mean().reduce, records))
 
+    @pytest.mark.parametrize("made", [ParametersRecord.from_numpy, solid])
+    @pytest.mark.parametrize("beside", [None, np.int64, np.int8, np.float64])
+    def test_that_leave_the_range_are_refused_as_those_of_one_pass_are(self, made, beside):
+        arrays = {"first": np.ones(3, np.float32), "large": np.full(3, 3e38, np.float32)}
+        if beside is not None:
+            arrays = {"before": np.ones(3, beside), **arrays, "behind": np.ones(3, beside)}
+        messages = []
+        for way in (added, summed):
+            with pytest.raises(AggregationError, match=r"^3 elements.* at array 'large'$") as caught:
+                way(accumulated().reduce, [made(arrays)] * 2, (1.0, 1.0))
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+    def test_take_no_memory_for_what_is_not_screened(self):
+        fold, record = weighted_mean().reduce, ParametersRecord.from_numpy([np.ones(9, np.float16)])
+        acc = fold.start(record)
+        assert not fold.screened(acc, Update("a", 1.0, record))
+        assert acc.rooms == []
+
     def test_take_what_is_not_just_as_expected_in_another_way(self):
         arrays = drawn(np.float32, 5)
         other_order = dict(reversed(arrays[1].items()))

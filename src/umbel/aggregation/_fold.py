@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from sys import float_info
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
 from umbel.aggregation._update import Update
 from umbel.errors import AggregationError
@@ -59,6 +59,11 @@ class Proving(Fold, Protocol):
 
         It may raise that of others, too: whoever asks then looks at each.
         """
+
+
+def can_prove(fold: Fold) -> TypeGuard[Proving]:
+    """Say whether a fold is a ``Proving`` one that may be asked; each round does, and protocols are slow to look at."""
+    return bool(getattr(fold, "proves_finite", False)) and hasattr(fold, "proven")
 
 
 @runtime_checkable

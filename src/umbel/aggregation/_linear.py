@@ -15,7 +15,7 @@ from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, slots, to_record
 from umbel.aggregation._memory import Memory
 from umbel.aggregation._passes import batch
-from umbel.aggregation._screened import Screen, screen
+from umbel.aggregation._screened import Screen, screened_dtype
 from umbel.aggregation._shares import Room, Share, groups_of, shares_of
 from umbel.aggregation._solid import Solids, add_solid, fault_in, groups_in, layout_of, solids_of
 from umbel.aggregation._update import Update
@@ -82,8 +82,9 @@ class _Accumulator:
             Room(group, out, None if group.kind.in_place else next(totals, None))
             for group, out in zip(groups, outs, strict=True)
         ]
-        if kept:
-            self.screen = screen(self.slots, self.kinds, self.sums)
+        dtype = screened_dtype(self.slots, self.kinds) if kept else None
+        if dtype is not None:
+            self.screen = Screen(self.slots, self.kinds, self.sums, dtype)
         if self.screen is not None:  # whose loop adds what it takes, and nothing else
             rest = [room for room in self.rooms if not self.screen.takes(room.group.kind)]
             self.rest = shares_of(rest, threads) if rest else []
@@ -186,7 +187,7 @@ class LinearFold:
         """
         before = acc.last
         chosen, acc.last = chosen_of(acc, [update]), before  # until it is added
-        if not chosen or not self.finite:
+        if not chosen or not self.finite or (not acc.rooms and screened_dtype(acc.slots, acc.kinds) is None):
             return False
         self._open(acc, chosen, kept=True)
         fresh = acc.scale.added == 0
@@ -250,7 +251,7 @@ class LinearFold:
         return [squares for share in found for squares in share]
 
     def _open(self, acc: _Accumulator, updates: Sequence[Update], *, kept: bool, measured: bool = False) -> None:
-        """Take memory for the result, if these are the first updates."""
+        """Take memory for the result, which an update that was refused after all may have done already."""
         if acc.rooms:
             return
         # Parts that are measured begin where arrays do, runs of solid updates do not.
@@ -261,7 +262,7 @@ class LinearFold:
         """Make the result of the sums as they are."""
         acc.spent = True  # until every array is done
         is_sound = screen.divide(acc.scale.divisor)
-        # What is not sound is divided by 1, by whoever can say which array it is in.
+        # Now there is an error: what is divided already is divided by 1, by whoever can say which array it is in.
         divisor, shares = (acc.scale.divisor, acc.rest) if is_sound else (1.0, acc.shares)
         if shares:
             _add_up(acc, shares, [], self._batches(acc, [], divisor))

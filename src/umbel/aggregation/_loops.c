@@ -1,5 +1,5 @@
 /* Loops over large arrays, with the bits of what NumPy does: weighted sums, distances between updates, the distance of one
- * record from another, and updates that are looked at and added.
+ * record from another, and updates that are looked at and added, whose sums are divided in the end.
  *
  * Each operation rounds by itself and in its order, or is exact, and then its order does not matter.
  */
@@ -430,7 +430,7 @@ typedef void Release(Buffer *buffer);
         return 1;                                                                                                    \
     }
 
-/* Divides the sums of all arrays; returns whether all are finite then. */
+/* Divides the sums of all arrays that were added so; returns whether all are finite then. */
 #define DIVIDED(T)                                                                                                   \
     FOR_EACH_MACHINE int umbel_divided_4_##T(T *const *totals, const size_t *sizes, size_t count, T divisor)         \
     {                                                                                                                \

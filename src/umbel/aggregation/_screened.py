@@ -2,7 +2,7 @@
 
 Such an update cannot wait for others, so nothing but a look at it proves its numbers before they are in the sums. A
 compiled loop looks and adds in one call, with the bits of NumPy's multiplication and addition, while the update is in
-the cache. Another one divides all sums in the end: with few nodes, what is done once a round is most of it.
+the cache. Another one divides these sums in the end: with few nodes, what is done once a round is most of it.
 """
 
 import ctypes
@@ -31,7 +31,8 @@ _MOST: Final = 2 * LEAST
 _ARGUMENTS: Final = (ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, COUNT, FLAG, NUMBER, NUMBER)
 LOOPS: Final = _compiled.loops("screened", _ARGUMENTS, ctypes.c_int, kind=ctypes.PyDLL)
 # (sums, their sizes, how many, divisor) -> whether all are finite then
-_DIVIDED: Final = _compiled.loops("divided", (ADDRESS, ADDRESS, COUNT, NUMBER), FLAG)
+_DIVISION: Final = (ADDRESS, ADDRESS, COUNT, NUMBER)
+_DIVIDED: Final = _compiled.loops("divided", _DIVISION, FLAG)
 _BUFFERS: Final = [
     ctypes.cast(getattr(ctypes.pythonapi, name), ADDRESS).value for name in ("PyObject_GetBuffer", "PyBuffer_Release")
 ]
@@ -74,7 +75,7 @@ class Screen:
         return self._loop(*_BUFFERS, held, self._room, *self._where, fresh, rescale, weight) == 1  # type: ignore[no-any-return]
 
     def divide(self, divisor: float) -> bool:
-        """Make means of the sums; say whether all are finite."""
+        """Make means of the sums that are taken here; say whether all are finite."""
         return _DIVIDED[self.dtype](*self._where, divisor) == 1  # type: ignore[no-any-return]
 
     def _are_finite(self, payloads: Sequence[memoryview]) -> bool:
@@ -85,15 +86,16 @@ class Screen:
             return not any(count_not_finite(np.frombuffer(payloads[at], view)) for at, view in self._others)
 
 
-def screen(slots: Sequence[Slot], kinds: Sequence[Kind], sums: Sequence[NDArray[Any]]) -> Screen | None:
-    """Return the sums for the compiled loop, of the dtype that most bytes have.
+def screened_dtype(slots: Sequence[Slot], kinds: Sequence[Kind]) -> np.dtype[Any] | None:
+    """Return the dtype of the sums that a ``Screen`` takes: the one that most bytes have.
 
     None where there is no loop for them, or they are too large, or some floats are narrower than their sums.
     """
-    if not LOOPS or not all(kind.in_place or not is_float(slot.kind) for slot, kind in zip(slots, kinds, strict=True)):
+    pairs = list(zip(slots, kinds, strict=True))
+    if not LOOPS or not all(kind.in_place or not is_float(slot.kind) for slot, kind in pairs):
         return None
-    floats = [each for each, kind in zip(sums, kinds, strict=True) if kind.in_place]
-    nbytes = {dtype: sum(each.nbytes for each in floats if each.dtype == dtype) for dtype in LOOPS}
+    floats = [(slot.nbytes, kind.total) for slot, kind in pairs if kind.in_place]
+    nbytes = {dtype: sum(size for size, total in floats if total == dtype) for dtype in LOOPS}
     dtype = max(nbytes, key=nbytes.__getitem__)
-    fits = nbytes[dtype] > 0 and sum(nbytes.values()) < _MOST and all(each.size for each in sums)
-    return Screen(slots, kinds, sums, dtype) if fits else None
+    fits = nbytes[dtype] > 0 and sum(nbytes.values()) < _MOST and all(slot.size for slot in slots)
+    return dtype if fits else None

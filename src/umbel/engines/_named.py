@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from umbel._nearest import nearest
-from umbel.engines._heap import keep_freed_memory
 from umbel.engines._local import LocalGrid
 from umbel.engines._processes import ProcessGrid
 from umbel.engines._raygrid import RayGrid
@@ -34,7 +33,6 @@ def engine(name: str | Engine, workers: int | None = None) -> Engine:
             at="engine",
         )
     made = _ENGINES[name] if isinstance(name, str) else name
-    keep_freed_memory()  # before there is a model
     if workers is None:
         return made
     if name == "local":

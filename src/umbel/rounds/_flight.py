@@ -96,7 +96,7 @@ class Flight:
                 yield from tally.watch(run.memory.watch(self._never_came(run, number)))
                 break
             yield from tally.watch(run.memory.watch([outcome]))
-            # Whose update waits for a model is as busy as before; tiers wait for some nodes, and not for others.
+            # Whose update is accepted is as busy as before, since it waits; with tiers another may ask that node.
             if self._plan.tiers or not isinstance(outcome, UpdateAccepted):
                 draw.look_again()
             if self._full() is None:

@@ -7,6 +7,7 @@ from math import isfinite, sqrt
 from typing import Final
 
 from umbel.aggregation import Aggregator, Measuring, Proving, Update
+from umbel.aggregation._fold import can_prove
 from umbel.errors import AggregationError, RoundFailed, UmbelError, UpdateRejected
 from umbel.gate import Gate, Verdict
 from umbel.optimizers import Cohort
@@ -44,15 +45,16 @@ class _Record:
         self._expected = self.current if answer is None else answer(self.current)
         self._gate, self._check = part.gate, part.gate.against(self._expected)
         unproven = replace(part.gate, finite=False, max_norm=None).against(self._expected)
-        self._check_layout = unproven if may_wait and _is_provable(part.aggregator, part.gate) else None
+        self._proving = _proving(part.aggregator, part.gate) if may_wait else None
+        self._check_layout = None if self._proving is None else unproven
         # Of several records, all of an update count or none.
-        is_screened = alone and self._check_layout is not None and part.gate.max_norm is None
+        is_screened = alone and self._proving is not None and part.gate.max_norm is None
         fold = part.aggregator.reduce
         self._screen = getattr(fold, "screened", None) if is_screened else None
         own = Gate(finite=part.gate.finite, any_length=part.gate.any_length)
-        self._check_result = None if getattr(part.aggregator.reduce, "checked", False) else own.against(self._expected)
+        self._check_result = None if getattr(fold, "checked", False) else own.against(self._expected)
         self._kept = optimizer_state(state, self._prefix)
-        self._sum = part.aggregator.reduce.start(self._expected)
+        self._sum = fold.start(self._expected)
         self._measures = tuple(part.aggregator.measures.items())
 
     @property
@@ -121,12 +123,12 @@ class _Record:
 
     def proven(self, updates: Sequence[Update]) -> ParametersRecord:
         """Return what all of these updates make, or raise ``AggregationError``: then some may be to blame."""
-        fold, bound = self._aggregator.reduce, self._gate.max_norm
-        if self._check_layout is None or not isinstance(fold, Proving):  # nobody's numbers wait for a proof
+        fold, proving, bound = self._aggregator.reduce, self._proving, self._gate.max_norm
+        if proving is None:  # nobody's numbers wait for a proof
             return self._sound(fold.finish(fold.start(self._expected), updates))
-        if bound is None or not isinstance(fold, Measuring):
-            return self._sound(fold.proven(self._expected, updates))
-        result, squares = fold.measured(self._expected, updates)
+        if bound is None or not isinstance(proving, Measuring):
+            return self._sound(proving.proven(self._expected, updates))
+        result, squares = proving.measured(self._expected, updates)
         if len(squares) != len(updates) or not all(square >= 0 and sqrt(square) <= bound for square in squares):
             raise AggregationError(f"expected a norm of at most {bound!r} from the model of each", at=self._name)
         return self._sound(result)
@@ -164,17 +166,15 @@ class _Record:
         return {self._name: following, **as_records(kept, self._prefix)}
 
 
-def _is_provable(aggregator: Aggregator, gate: Gate) -> bool:
-    """Say whether what updates make proves that their numbers may count, and nobody looks at them before.
+def _proving(aggregator: Aggregator, gate: Gate) -> Proving | None:
+    """Return the fold if what it makes proves that its numbers may count, and nobody looks at them before.
 
     A fold may see on its way whether they are finite, and measure how far they are from the model.
     """
     fold = aggregator.reduce
-    # Each round asks, and a fold has three attributes sooner than a protocol has gone through all of its own.
-    proves = getattr(fold, "proves_finite", False) and hasattr(fold, "proven")
-    if not gate.finite or aggregator.measures or not proves:
-        return False
-    return gate.max_norm is None or isinstance(fold, Measuring)
+    if not gate.finite or aggregator.measures or not can_prove(fold):
+        return None
+    return fold if gate.max_norm is None or isinstance(fold, Measuring) else None
 
 
 class Training:
