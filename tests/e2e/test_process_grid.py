@@ -143,14 +143,15 @@ def test_the_digest_is_that_of_the_local_engine(module, workers):
     assert spread.metrics.to_dict() == local.metrics.to_dict()
 
 
-def test_overlapping_rounds_can_be_replayed_in_one_process(module):
+@pytest.mark.parametrize("inner", [LocalGrid, partial(ProcessGrid, workers=2)])
+def test_overlapping_rounds_can_be_replayed_on_any_engine(module, inner):
     def run(engine):
         plan = fedbuff(concurrency=4, buffer=2)
         initial = {"w": np.zeros(9_000, np.float32)}
         return umbel.simulate(module.app, plan, initial, nodes=9, rounds=8, seed=5, engine=engine)
 
     recorded = run(partial(ProcessGrid, workers=3))
-    assert run(replaying(recorded, LocalGrid)).digest == recorded.digest
+    assert run(replaying(recorded, inner)).digest == recorded.digest
 
 
 @pytest.mark.parametrize(
@@ -313,6 +314,16 @@ def test_a_cancelled_message_holds_nobody_up(module):
         replies = grid.replies()
         grid.send(list(messages(grid, "where", number=2))[2:])
         assert {reply.metadata.src_node_id for reply in replies} == {3, 4}
+
+
+def test_a_node_at_what_nobody_waits_for_is_ended_once_it_holds_others_up(module):
+    with closing(ProcessGrid(module.app, Population(4), workers=2)) as grid:
+        grid.send(list(messages(grid, "hang"))[:2])
+        replies = grid.replies()
+        assert next(replies).metadata.src_node_id == 1
+        grid.cancel([101])  # a worker has it, and would sleep for ten minutes
+        assert list(replies) == []
+        assert ask(grid, "where", number=2).keys() == {"node-0", "node-1", "node-2", "node-3"}
 
 
 def test_configs_and_reasons_of_any_size_cross(module):

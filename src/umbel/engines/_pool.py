@@ -22,6 +22,8 @@ _MAIN: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from umbel.engines import _worker; "
     "_worker.main(int(sys.argv[2]))"
 )
+# In seconds. The system takes no number of milliseconds above 2**31; whoever waits longer looks in between.
+_LONGEST_WAIT: Final = 86_400.0
 # Tasks of up to so many seconds wait in line at a worker, so that it does not wait for the engine in between.
 _LINES: Final = ((0.005, 4), (0.05, 2))
 
@@ -120,7 +122,8 @@ class Pool(Generic[T]):
 
     def frames(self, timeout: float | None) -> Iterator[tuple[Worker[T], ToEngine | None]]:
         """Wait, and yield what workers say; None for one that says nothing any more, which ``lose`` must be told."""
-        ready = {descriptor for descriptor, _ in self._poll.poll(None if timeout is None else 1_000 * timeout)}
+        milliseconds = None if timeout is None else 1_000 * min(timeout, _LONGEST_WAIT)
+        ready = {descriptor for descriptor, _ in self._poll.poll(milliseconds)}
         for worker in list(self._workers):
             if worker.channel.fileno() in ready:
                 yield worker, _frame(worker)

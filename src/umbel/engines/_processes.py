@@ -15,7 +15,7 @@ from umbel.engines._frames import Done, Started, Task
 from umbel.engines._heap import keep_freed_memory
 from umbel.engines._pool import Pool, Worker
 from umbel.engines._population import Population
-from umbel.engines._queue import Flight, Queue
+from umbel.engines._queue import GRACE, Flight, Queue
 from umbel.engines._states import NodeStates, is_empty
 from umbel.errors import AppError, MessageExpired, UsageError
 from umbel.grid import Node
@@ -86,7 +86,10 @@ class ProcessGrid:
         self._queue.forget_cancelled()
 
     def cancel(self, message_ids: Iterable[int]) -> None:
-        """Give these messages up: those that no node has begun with never run, replies to the others are dropped."""
+        """Give these messages up: those that no node has begun with never run, replies to the others are dropped.
+
+        A node that goes on with one for longer than a second is ended with its process, if somebody waits meanwhile.
+        """
         ids = set(message_ids)
         self._queue.cancel(ids)
         self._arrived = deque(reply for reply in self._arrived if reply.metadata.reply_to_message not in ids)
@@ -103,7 +106,8 @@ class ProcessGrid:
             if flight.is_late:
                 self._queue.end(flight)
                 continue
-            if worker.tasks and flight.has_deadline:  # behind a node that is late, it would be late as well
+            # Behind a node that is late it would be late as well; so it may be behind one that nobody waits for.
+            if worker.tasks and (flight.has_deadline or not worker.tasks[0].is_wanted):
                 self._queue.put_back([flight])
                 return
             flight.given = time.monotonic()
@@ -129,14 +133,16 @@ class ProcessGrid:
             else:
                 self._take(worker, frame)
         for worker in self._pool.working():
-            if worker.tasks[0].is_late:
+            if worker.tasks[0].is_late or worker.tasks[0].is_abandoned(time.monotonic()):
                 self._queue.end(worker.tasks.popleft())
                 self._pool.lose(worker)
                 self._queue.put_back(worker.tasks)
 
     def _patience(self) -> float | None:
-        ends = [worker.tasks[0].message.metadata.expires_at for worker in self._pool.working()]
-        return max(0.0, min(ends) - time.time()) if ends else None
+        now, heads = time.time(), [worker.tasks[0] for worker in self._pool.working()]
+        left = [head.message.metadata.expires_at - now for head in heads]
+        left += [head.given + GRACE - time.monotonic() for head in heads if not head.is_wanted]
+        return max(0.0, min(left)) if left else None
 
     def _take(self, worker: _Worker, done: Done) -> None:
         flight = worker.tasks.popleft()

@@ -16,6 +16,10 @@ _FOR_EACH_WORKER: Final = 2
 _PASSED_OVER: Final = 64
 
 
+# Seconds. A new process takes about as long to begin: so long a worker may go on with what nobody waits for.
+GRACE: Final = 1.0
+
+
 class Flight:
     """A message on its way to a node; ``given`` is when a worker got it."""
 
@@ -34,6 +38,10 @@ class Flight:
     def is_late(self) -> bool:
         """Whether the message's time to live has passed."""
         return self.message.metadata.expires_at <= time.time()
+
+    def is_abandoned(self, now: float) -> bool:
+        """Whether nobody waits for the reply any more, and it would not have come in a moment either."""
+        return not self.is_wanted and now >= self.given + GRACE
 
     @property
     def has_deadline(self) -> bool:
