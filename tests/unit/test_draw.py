@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from arrivals import ArrivalGrid
-from paced import app, events_of
+from paced import app, events_of, reports
 from umbel import strategy as named
 from umbel.app import ClientApp
-from umbel.engines import Population
+from umbel.engines import LocalGrid, Population
 from umbel.records import RecordSet
+from umbel.rounds import NodeLost
 from umbel.rounds._draw import Draw
 from umbel.rounds._gather import Question
 
@@ -95,3 +96,44 @@ def test_who_is_remembered_as_free_is_free(whole, seed, monkeypatch):
     monkeypatch.setattr(Draw, "_place", checked)
     events_of(whole, ArrivalGrid(unsteady, 12, lambda _: float(rng.exponential())), rounds=60)
     assert used or not whole.name.startswith("fedbuff")
+
+
+def test_all_nodes_at_a_time_are_not_looked_through_for_each_answer():
+    class Nodes(list):
+        looks = 0
+
+        def __getitem__(self, place):
+            Nodes.looks += 1
+            return super().__getitem__(place)
+
+    class Counting(LocalGrid):
+        def nodes(self, *phase):
+            return Nodes(super().nodes(*phase))
+
+    whole = named.fedbuff(concurrency=300, buffer=30)
+    grid = Counting(app(), Population(300), seed=5)
+    rounds = 8
+    done = events_of(whole, grid, rounds=rounds)
+    assert [report.accepted for report in reports(done)] == [30] * rounds
+    # Twice each: to see whether it is free, and to ask it; by chance alone 32 at a time are looked at before.
+    assert Nodes.looks < rounds * (2 * 300 + 30 * 32)
+
+
+def test_a_node_that_failed_while_all_others_train_is_asked_again_at_once():
+    trained, failing, calls = app(), ClientApp(), []
+
+    @failing.train()
+    def handle(message, context):
+        if context.node_name != "node-0":
+            return trained(message, context)
+        calls.append(message.metadata.group_id)
+        raise ValueError("no power")
+
+    def seconds(asked):  # it fails in the third round, when others have answered and nobody was free
+        return 2.5 if asked.dst_node_id == 1 else 1 + asked.dst_node_id / 100
+
+    whole = named.fedbuff(concurrency=8, buffer=4)
+    events = events_of(whole, ArrivalGrid(failing, 8, seconds), rounds=6)
+    lost = [each.round for each in events if isinstance(each, NodeLost)]
+    assert lost[0] == 3
+    assert calls[:2] == [1, 3]

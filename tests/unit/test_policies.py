@@ -232,45 +232,6 @@ class TestOverlap:
         assert lost[0].reason == "it was asked before the run was stopped, and has left since"
         assert reports(after)[0].lost == ((flying[0], lost[0].reason),)
 
-    def test_all_nodes_at_a_time_are_not_looked_through_for_each_answer(self):
-        class Nodes(list):
-            looks = 0
-
-            def __getitem__(self, place):
-                Nodes.looks += 1
-                return super().__getitem__(place)
-
-        class Counting(LocalGrid):
-            def nodes(self, *phase):
-                return Nodes(super().nodes(*phase))
-
-        whole = named.fedbuff(concurrency=300, buffer=30)
-        grid = Counting(app(), Population(300), seed=5)
-        rounds = 8
-        done = events_of(whole, grid, rounds=rounds)
-        assert [report.accepted for report in reports(done)] == [30] * rounds
-        # Twice each: to see whether it is free, and to ask it; by chance alone 32 at a time are looked at before.
-        assert Nodes.looks < rounds * (2 * 300 + 30 * 32)
-
-    def test_a_node_that_failed_while_all_others_train_is_asked_again_at_once(self):
-        trained, failing, calls = app(), ClientApp(), []
-
-        @failing.train()
-        def handle(message, context):
-            if context.node_name != "node-0":
-                return trained(message, context)
-            calls.append(message.metadata.group_id)
-            raise ValueError("no power")
-
-        def seconds(asked):  # it fails in the third round, when others have answered and nobody was free
-            return 2.5 if asked.dst_node_id == 1 else 1 + asked.dst_node_id / 100
-
-        whole = named.fedbuff(concurrency=NODES, buffer=4)
-        events = events_of(whole, ArrivalGrid(failing, NODES, seconds), rounds=6)
-        lost = [each.round for each in events if isinstance(each, NodeLost)]
-        assert lost[0] == 3
-        assert calls[:2] == [1, 3]
-
     def test_versions_nobody_trains_from_are_let_go_of(self):
         events, _ = play(named.fedbuff(concurrency=4, buffer=2), rounds=30)
         kept = [name for name in events[-1].state.parameters_records if name.startswith("flight.")]

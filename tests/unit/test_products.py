@@ -8,6 +8,7 @@ from umbel import strategy as named
 from umbel.aggregation import (
     bagged_trees,
     bulyan,
+    by_metric,
     centred_clipping,
     clipped_mean,
     geometric_median,
@@ -278,3 +279,22 @@ class TestWhenARunBegins:
         history, started = self.run(named.fedbuff(concurrency=9, buffer=2, fraction=0.02), 100)
         assert started == 2
         assert [report.accepted for report in history.rounds] == [2, 2]
+
+
+class TestPartsOfOnesOwn:
+    def test_a_fold_has_all_that_folds_have(self):
+        class Half:
+            def start(self, template): ...
+
+            def add(self, acc, updates): ...
+
+        with pytest.raises(StrategyError, match="got a Half without streaming, finish"):
+            named.strategy(aggregator=weighted_mean()._replace(reduce=Half()))
+
+    def test_a_weight_is_no_aggregator_and_makes_one(self):
+        with pytest.raises(StrategyError, match=r"make one of it, aggregator=weighted_mean\(\.\.\.\)"):
+            named.fedavg(aggregator=by_metric("quality"))
+
+    def test_a_buffer_that_few_nodes_never_fill_is_said_by_its_name(self):
+        with pytest.raises(StrategyError, match=r"concurrency=8, buffer=10, .*: take a buffer of at most 8"):
+            named.fedbuff(concurrency=8)

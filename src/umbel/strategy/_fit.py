@@ -13,6 +13,8 @@ from umbel.strategy._selectors import Selector
 # Records that instructions and states have already.
 _TAKEN: Final = ("model", "statistics", "optimizer", "nodes", "clock", "flight")
 
+_OF_A_FOLD: Final = ("streaming", "start", "add", "finish")
+
 
 def require_names(companions: Sequence[Companion]) -> None:
     """Raise ``StrategyError`` for companions of one name, or of one that something else has."""
@@ -23,6 +25,18 @@ def require_names(companions: Sequence[Companion]) -> None:
                 f"expected companions with names of their own, not {', '.join(_TAKEN)} and without a dot, got {name!r}",
                 at="companions",
             )
+
+
+def require_fold(aggregator: Aggregator) -> None:
+    """Raise ``StrategyError`` for a fold of one's own that has not all of what every fold has."""
+    fold = aggregator.reduce
+    missing = [name for name in _OF_A_FOLD if not hasattr(fold, name)]
+    if missing:
+        raise StrategyError(
+            f"expected a fold (umbel.aggregation.Fold) as reduce of {aggregator.name}, with {', '.join(_OF_A_FOLD)}, "
+            f"got a {type(fold).__name__} without {', '.join(missing)}",
+            at="aggregator",
+        )
 
 
 def require_use(aggregator: Aggregator, together: int | None) -> None:

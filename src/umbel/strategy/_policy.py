@@ -209,9 +209,9 @@ def _polynomial(exponent: float, staleness: int) -> float:
 def _require_overlap(concurrency: int, buffer: int, exponent: float, most_stale: int) -> None:
     counts = type(concurrency) is type(buffer) is type(most_stale) is int
     if not (counts and 1 <= buffer <= concurrency and most_stale >= 0 and exponent >= 0 and isfinite(exponent)):
-        numbers = (concurrency, buffer, exponent, most_stale)
+        hint = f": take a buffer of at most {concurrency}" if counts and 1 <= concurrency < buffer else ""
         raise StrategyError(
             "expected a buffer of at least 1 update and at most as many as nodes train at a time, an exponent and a "
-            f"staleness of 0 or more, got {numbers!r}",
+            f"staleness of 0 or more, got {concurrency=}, {buffer=}, {exponent=}, {most_stale=}{hint}",
             at="policy",
         )

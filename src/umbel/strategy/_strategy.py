@@ -13,6 +13,7 @@ from umbel.optimizers import Optimizer, replace
 from umbel.records import ConfigsRecord, ParametersRecord, RecordSet
 from umbel.strategy._companion import Companion, aggregator_name, function_name
 from umbel.strategy._fit import (
+    require_fold,
     require_lengths,
     require_models,
     require_names,
@@ -199,6 +200,8 @@ def _hint(part: str, value: object) -> str:
     """Say how what was given becomes a part."""
     if isinstance(value, Strategy):
         return f": it is a whole strategy, whose part is {part}={value.name}(...).{part}"
+    if isinstance(value, partial) and part in _OF_A_FUNCTION:
+        return f": make one of it, {part}={_OF_A_FUNCTION[part].format('mine', '...')}"
     if not isinstance(value, FunctionType):
         return ""
     name = value.__name__
@@ -263,6 +266,7 @@ def _require_together(whole: Strategy) -> None:
     """Raise ``StrategyError`` for two parts that do not go together."""
     together = _most_together(whole)
     for part in (Companion("model", _itself, whole.aggregator, whole.optimizer, whole.gate), *whole.companions):
+        require_fold(part.aggregator)
         require_sums(whole.aggregator, part.optimizer)
         require_tiers(whole.policy, part.optimizer)
         require_use(part.aggregator, together)
