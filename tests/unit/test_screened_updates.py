@@ -119,6 +119,18 @@ class TestSums:
             messages.append(str(caught.value))
         assert messages[0] == messages[1]
 
+    @pytest.mark.parametrize("made", [ParametersRecord.from_numpy, solid])
+    def test_that_leave_the_range_when_they_are_divided_are_refused_as_those_of_one_pass_are(self, made):
+        largest = {name: np.finfo(name).max for name in ("f4", "f8")}
+        record = made({"x": np.full(4, largest["f8"]), "y": np.full(20_000, largest["f4"], "f4")})
+        weights = (8.702492039700847, 2.8681720908755537, 6.031481500515619, 7.775340829201788, 7.1607462960356525)
+        messages = []
+        for way in (added, summed):
+            with pytest.raises(AggregationError, match=r"^4 elements.* at array 'x'$") as caught:
+                way(weighted_mean().reduce, [record] * 5, weights)
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
     def test_take_no_memory_for_what_is_not_screened(self):
         fold, record = weighted_mean().reduce, ParametersRecord.from_numpy([np.ones(9, np.float16)])
         acc = fold.start(record)

@@ -190,9 +190,11 @@ class LinearFold:
         if not chosen or not self.finite or (not acc.rooms and screened_dtype(acc.slots, acc.kinds) is None):
             return False
         self._open(acc, chosen, kept=True)
+        if acc.screen is None:
+            return False
         fresh = acc.scale.added == 0
         scale, steps = self.plan(acc.scale, [update.weight])
-        if acc.screen is None or not acc.screen.add(update.record, steps[0], fresh=fresh):
+        if not acc.screen.add(update.record, steps[0], fresh=fresh):
             return False
         if acc.rest:
             acc.spent = True  # until every array is done
@@ -261,11 +263,13 @@ class LinearFold:
     def _divide(self, acc: _Accumulator, screen: Screen) -> None:
         """Make the result of the sums as they are."""
         acc.spent = True  # until every array is done
-        is_sound = screen.divide(acc.scale.divisor)
-        # Now there is an error: what is divided already is divided by 1, by whoever can say which array it is in.
-        divisor, shares = (acc.scale.divisor, acc.rest) if is_sound else (1.0, acc.shares)
+        batches, shares = self._batches(acc, [], acc.scale.divisor), acc.rest
+        if not screen.divide(acc.scale.divisor):
+            # Now there is an error: what is divided already is divided by 1, by whoever can say which array it is in.
+            batches = {**batches, screen.dtype: self._batches(acc, [], 1.0)[screen.dtype]}
+            shares = acc.shares
         if shares:
-            _add_up(acc, shares, [], self._batches(acc, [], divisor))
+            _add_up(acc, shares, [], batches)
 
     def _batches(
         self, acc: _Accumulator, steps: Sequence[Step], divisor: float | None = None, *, fresh: bool = False
