@@ -40,7 +40,8 @@ class Gate:
     """What is asked of an update.
 
     Names, dtypes and shapes must be those of the template, names in any order; payloads must hold what they declare;
-    the bytes of bools must be 0 or 1.
+    the bytes of bools must be 0 or 1. A strategy is given its gate as ``fedavg(gate=Gate(max_norm=2.0))``; the template
+    of a model is the one that the node was sent.
 
     Args:
         max_norm: largest Euclidean norm of ``update - template`` over all float and complex arrays together; None for

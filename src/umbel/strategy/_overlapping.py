@@ -23,9 +23,11 @@ def fedbuff(
 ) -> Strategy:
     """Average every few updates as they come (FedBuff, Nguyen et al. 2022, arXiv:2106.06639).
 
-    Numbers as in ``umbel.strategy.buffered``, of which ``learning_rate`` is that of the server. Each node counts the
-    same unless ``aggregator`` says otherwise; nodes do not evaluate. Whoever is sent a model is one of a ``fraction``
-    of the nodes, which is drawn anew for every model; how many train at a time is ``concurrency``.
+    Numbers as in ``umbel.strategy.buffered``, beside ``learning_rate``, which is that of the server. Each node counts
+    the same unless ``aggregator`` says otherwise, such as ``weighted_mean(by_examples)``; nodes do not evaluate.
+    Whoever is sent a model is one of a ``fraction`` of the nodes, which is drawn anew for every model; how many train
+    at a time is ``concurrency``. There is no deadline; ``min_updates`` says how many updates a model needs when no more
+    come.
     """
     return averaged(
         fedbuff,

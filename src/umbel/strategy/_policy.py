@@ -87,7 +87,8 @@ def quorum(
 
     To train with n of the updates that come first, ask ``n / share`` nodes: over-selection. Those that come later are
     given up. Which updates come first is not in the seed: the arrivals are in the round's report, and
-    ``umbel.engines.Replay`` leads them to the same model.
+    ``umbel.engines.Replay`` leads them to the same model. All of this is about training: an evaluation waits for
+    every node that evaluates, until its message's time to live is over.
 
     Args:
         share: which share of the cohort is enough, above 0 and at most 1, rounded up.
@@ -122,10 +123,13 @@ def buffered(*, concurrency: int, buffer: int = 10, exponent: float = 0.5, most_
     """Make a new model of every ``buffer`` updates, while nodes go on: FedBuff, Nguyen et al. 2022, arXiv:2106.06639.
 
     With s the staleness of an update (how many models were made while it was trained), the steps that nodes took from
-    the models they were sent, each times ``(1 + s)**-exponent``, are the updates of the next model.
+    the models they were sent, each times ``(1 + s)**-exponent``, are the updates of the next model. There is no
+    deadline: a node that never answers holds its place until its message's time to live is over, or ``most_stale``
+    gives it up. When everyone was asked and nobody trains any more, fewer than ``buffer`` make a model, but not fewer
+    than ``min_updates`` of the strategy.
 
     Args:
-        concurrency: how many nodes train at a time.
+        concurrency: how many nodes train at a time; all of them, if there are no more.
         buffer: K of the paper, at least 1 and at most ``concurrency``.
         exponent: 0 or more; 1/2 in the paper, 0 to count all the same.
         most_stale: give up nodes whose update would be staler than this; 0 or more.
