@@ -5,6 +5,7 @@
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -58,9 +59,15 @@ def address(array: Block) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=256)
+def array_of(kind: Any, count: int) -> Any:
+    """Return the type of so many; ctypes makes one anew wherever nobody has kept it, and types are dear garbage."""
+    return kind * count
+
+
 def addresses(arrays: Sequence[Block]) -> Addresses:
     """Return where the elements of each array begin, as a loop takes it."""
-    return (ADDRESS * len(arrays))(*map(address, arrays))
+    return array_of(ADDRESS, len(arrays))(*map(address, arrays))  # type: ignore[no-any-return]
 
 
 def as_they_are(dtype: np.dtype[Any], arrays: Sequence[Block]) -> bool:

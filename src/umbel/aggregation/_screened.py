@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umbel.aggregation import _compiled
-from umbel.aggregation._compiled import ADDRESS, COUNT, FLAG, NUMBER, address, addresses
+from umbel.aggregation._compiled import ADDRESS, COUNT, FLAG, NUMBER, address, addresses, array_of
 from umbel.aggregation._finite import count_not_finite
 from umbel.aggregation._kinds import Kind
 from umbel.aggregation._layout import Slot, columns, plain
@@ -53,8 +53,8 @@ class Screen:
         self._others = [(at, kind.view) for at, kind in enumerate(kinds) if kind.in_place and not self._taken[at]]
         self._sums = [*compress(sums, self._taken)]
         self._sizes = np.array([each.size for each in self._sums], np.uintp)
-        self._payloads: Any = ctypes.py_object * len(self._sums)
-        self._room = (ADDRESS * len(self._sums))()
+        self._payloads = array_of(ctypes.py_object, len(self._sums))
+        self._room = array_of(ADDRESS, len(self._sums))()
         self._where = addresses(self._sums), address(self._sizes), len(self._sums)
 
     def takes(self, kind: Kind) -> bool:

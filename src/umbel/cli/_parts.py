@@ -47,9 +47,10 @@ def parts() -> tuple[Part, ...]:
 
 
 def in_python(role: str) -> str:
-    """Return where a part can be handed over, which is not in a settings file: that has plain values alone."""
-    made = f"strategy({role}=...) of umbel.strategy"
-    return f"parts are put together in Python, {made}, for umbel.simulate or for the main of an app"
+    """Return where a part can be handed over: settings have plain values, and name what Python has put together."""
+    made = "aggregator=weighted_mean(...)" if role == "weigh" else f"{role}=..."
+    where = 'for umbel.simulate, for strategy = "module:name" in the settings of a run here, or for the main of an app'
+    return f"parts are put together in Python, strategy({made}) of umbel.strategy, {where}"
 
 
 def _parts_of(module: ModuleType) -> Iterator[Part]:
