@@ -110,6 +110,9 @@ def test_an_option_that_is_none_is_named_before_one_that_is_missing(name):
     [
         (lambda: strategy.fedavg(fracton=0.5), "fedavg has no setting 'fracton'; did you mean \"fraction\""),
         (lambda: strategy.fedavg(select=None), r"parts are put together in Python, strategy\(select=...\)"),
+        (lambda: strategy.fedavg(quorum=0.7), r"no setting 'quorum' in Python: hand over policy=quorum\(...\)"),
+        (lambda: strategy.fedadam(max_norm=2.0), r"hand over gate=Gate\(max_norm=...\)"),
+        (lambda: strategy.fedavg(clipped=2.0), r"hand over transforms=clipped\(...\)"),
         (lambda: strategy.quantiles(level=0.5), "quantiles has no setting 'level'; did you mean \"levels\""),
         (lambda: strategy.fedadam(learning_rat=1), "no setting 'learning_rat'; did you mean \"learning_rate\""),
         (lambda: strategy.krum(byzantine=1, optimiser=None), 'did you mean "optimizer"'),

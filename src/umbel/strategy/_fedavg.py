@@ -20,6 +20,13 @@ _P = ParamSpec("_P")
 
 # What goes through to `strategy` as it is.
 _PARTS: Final = frozenset(signature(strategy).parameters) - {"name"}
+# What plain settings call a part, or what a part takes itself.
+_MEANT: Final[Mapping[str, str]] = {
+    "quorum": "policy=quorum(...)",
+    **{name: f"transforms={name}(...)" for name in ("clipped", "noisy", "narrowed")},
+    **{name: f"gate=Gate({name}=...)" for name in ("max_norm", "max_weight", "finite")},
+    "weigh": "aggregator=weighted_mean(...)",
+}
 # What stands for a part in plain numbers.
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "select": ("fraction", "min_nodes"),
@@ -201,6 +208,10 @@ def _require_known(make: Maker, options: Iterable[str]) -> None:
     handed = handed_on(make)
     known = (*own, *handed)
     for option in options:
+        meant = _MEANT.get(option, "")
+        if option not in known and meant.partition("=")[0] in known:
+            sentence = f"the strategy {make.__name__} has no setting {option!r} in Python: hand over {meant}"
+            raise StrategyError(sentence, at=f"strategy {make.__name__}")
         if option not in known and not (handed and option in _PARTS):
             sentence = no_setting(make.__name__, option, known, Options.__annotations__)
             raise StrategyError(sentence, at=f"strategy {make.__name__}")
