@@ -15,7 +15,7 @@ from umbel.engines._frames import Done, Started, Task
 from umbel.engines._heap import keep_freed_memory
 from umbel.engines._pool import Pool, Worker
 from umbel.engines._population import Population
-from umbel.engines._queue import GRACE, Flight, Queue
+from umbel.engines._queue import Flight, Queue
 from umbel.engines._states import NodeStates, is_empty
 from umbel.errors import AppError, MessageExpired, UsageError
 from umbel.grid import Node
@@ -133,15 +133,15 @@ class ProcessGrid:
             else:
                 self._take(worker, frame)
         for worker in self._pool.working():
-            if worker.tasks[0].is_late or worker.tasks[0].is_abandoned(time.monotonic()):
+            if worker.tasks[0].is_late or worker.tasks[0].ends_at <= time.monotonic():
                 self._queue.end(worker.tasks.popleft())
                 self._pool.lose(worker)
                 self._queue.put_back(worker.tasks)
 
     def _patience(self) -> float | None:
-        now, heads = time.time(), [worker.tasks[0] for worker in self._pool.working()]
-        left = [head.message.metadata.expires_at - now for head in heads]
-        left += [head.given + GRACE - time.monotonic() for head in heads if not head.is_wanted]
+        heads = [worker.tasks[0] for worker in self._pool.working()]
+        left = [head.message.metadata.expires_at - time.time() for head in heads]
+        left += [head.ends_at - time.monotonic() for head in heads]
         return max(0.0, min(left)) if left else None
 
     def _take(self, worker: _Worker, done: Done) -> None:

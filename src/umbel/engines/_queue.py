@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
+from math import inf
 from typing import Final
 
 from umbel.grid import Node
@@ -14,10 +15,8 @@ _BYTES: Final = 256 * 2**20
 _FOR_EACH_WORKER: Final = 2
 # So many messages to nodes that are busy may be passed over for those behind them.
 _PASSED_OVER: Final = 64
-
-
 # Seconds. A new process takes about as long to begin: so long a worker may go on with what nobody waits for.
-GRACE: Final = 1.0
+_GRACE: Final = 1.0
 
 
 class Flight:
@@ -39,9 +38,10 @@ class Flight:
         """Whether the message's time to live has passed."""
         return self.message.metadata.expires_at <= time.time()
 
-    def is_abandoned(self, now: float) -> bool:
-        """Whether nobody waits for the reply any more, and it would not have come in a moment either."""
-        return not self.is_wanted and now >= self.given + GRACE
+    @property
+    def ends_at(self) -> float:
+        """When a worker may not go on with it, by ``time.monotonic``: never while somebody waits for the reply."""
+        return inf if self.is_wanted else self.given + _GRACE
 
     @property
     def has_deadline(self) -> bool:
