@@ -25,7 +25,6 @@ _MEANT: Final[Mapping[str, str]] = {
     "quorum": "policy=quorum(...)",
     **{name: f"transforms={name}(...)" for name in ("clipped", "noisy", "narrowed")},
     **{name: f"gate=Gate({name}=...)" for name in ("max_norm", "max_weight", "finite")},
-    "weigh": "aggregator=weighted_mean(...)",
 }
 # What stands for a part in plain numbers.
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
